@@ -1,0 +1,51 @@
+"""A replay store for reinforcement learning from pixels and proprioception.
+
+Importing this package loads nothing else of weight; names below are resolved on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from replaystore.codecs.frame_delta import FrameDelta
+    from replaystore.codecs.round_clamp import RoundClamp
+    from replaystore.loader import ReplayDataset, ReplayLoader
+    from replaystore.sampler import Sampler
+    from replaystore.spec import FieldSpec, StoreSpec
+    from replaystore.store import ReplayStore
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "FieldSpec": "replaystore.spec",
+    "FrameDelta": "replaystore.codecs.frame_delta",
+    "ReplayDataset": "replaystore.loader",
+    "ReplayLoader": "replaystore.loader",
+    "ReplayStore": "replaystore.store",
+    "RoundClamp": "replaystore.codecs.round_clamp",
+    "Sampler": "replaystore.sampler",
+    "StoreSpec": "replaystore.spec",
+}
+
+__all__ = [
+    "FieldSpec",
+    "FrameDelta",
+    "ReplayDataset",
+    "ReplayLoader",
+    "ReplayStore",
+    "RoundClamp",
+    "Sampler",
+    "StoreSpec",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'replaystore' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,190 @@
+"""Control groups of Linux, v2 and v1: finds where one can be made, sets its memory limit, reads and removes it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_UNLIMITED_BYTES = 1 << 60  # v1 writes a number near 2**63 where there is no limit
+_REMOVAL_SECONDS = 5.0
+_numbering = itertools.count()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryUse:
+    """What a control group counts, in bytes and events.
+
+    Attributes:
+        usage_bytes: charged at the time of reading: anonymous, page cache and kernel memory.
+        peak_bytes: the most that was ever charged; None where the kernel does not say.
+        limit_hits: how often a charge ran into the limit and had to reclaim; None where the kernel does not count.
+        oom_kills: processes killed because nothing could be reclaimed.
+        anonymous_bytes: heap, stacks and private copies.
+        cache_bytes: page cache, mapped or not.
+        mapped_bytes: the part of the page cache that is mapped into a process.
+    """
+
+    usage_bytes: int
+    peak_bytes: int | None
+    limit_hits: int | None
+    oom_kills: int
+    anonymous_bytes: int
+    cache_bytes: int
+    mapped_bytes: int
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """`key number` lines; empty where the file cannot be read."""
+    try:
+        pairs = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def read_memory(group: Path) -> MemoryUse:
+    """Counters of the control group whose directory is `group`; v1 or v2 is told from its files."""
+    stat = _numbers(group / "memory.stat")
+    if (group / "memory.current").exists():
+        events = _numbers(group / "memory.events")
+        return MemoryUse(
+            usage_bytes=_number(group / "memory.current") or 0,
+            peak_bytes=_number(group / "memory.peak"),
+            limit_hits=events.get("max", 0),
+            oom_kills=events.get("oom_kill", 0),
+            anonymous_bytes=stat.get("anon", 0),
+            cache_bytes=stat.get("file", 0),
+            mapped_bytes=stat.get("file_mapped", 0),
+        )
+    # With equal limits the kernel checks memory and swap together first, and counts the hit there.
+    limit_hits: int | None = sum(_number(group / name) or 0 for name in ("memory.failcnt", "memory.memsw.failcnt"))
+    peak_bytes = _number(group / "memory.max_usage_in_bytes")
+    limit_bytes = _number(group / "memory.limit_in_bytes")
+    if not limit_hits and peak_bytes is not None and limit_bytes is not None and peak_bytes >= limit_bytes:
+        limit_hits = None  # newer kernels leave the counters of v1 at zero
+    return MemoryUse(
+        usage_bytes=_number(group / "memory.usage_in_bytes") or 0,
+        peak_bytes=peak_bytes,
+        limit_hits=limit_hits,
+        oom_kills=_numbers(group / "memory.oom_control").get("oom_kill", 0),
+        anonymous_bytes=stat.get("total_rss", 0),
+        cache_bytes=stat.get("total_cache", 0),
+        mapped_bytes=stat.get("total_mapped_file", 0),
+    )
+
+
+def _memory_mounts(proc: Path) -> Iterator[tuple[int, str, Path]]:
+    """(cgroup version, root of the mount within the hierarchy, mount point) of each hierarchy that may count memory."""
+    for line in (proc / "mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(), after.split()
+        if len(fields) < 5 or len(kind) < 3:
+            continue
+        root, point = (re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), text) for text in fields[3:5])
+        if kind[0] == "cgroup2":
+            yield 2, root, Path(point)
+        elif kind[0] == "cgroup" and "memory" in kind[2].split(","):
+            yield 1, root, Path(point)
+
+
+def _own_groups(proc: Path) -> dict[int, str]:
+    """This process's group in the v1 memory hierarchy and in v2, by version."""
+    result = {}
+    for line in (proc / "cgroup").read_text().splitlines():
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and not controllers:
+            result[2] = path
+        elif "memory" in controllers.split(","):
+            result[1] = path
+    return result
+
+
+def possible_parents(proc: Path = Path("/proc/self")) -> list[Path]:
+    """Directories of groups below which a memory group could be made, best first.
+
+    v2: the nearest group at or above this process's own that hands the memory controller to its children. v1: below
+    the own group where that has a limit, so that the limit still holds, and else at the top.
+    """
+    parents = []
+    try:
+        own_groups, mounts = _own_groups(proc), sorted(_memory_mounts(proc), key=lambda mount: -mount[0])
+    except (OSError, ValueError):
+        return []
+    for version, root, point in mounts:
+        own = own_groups.get(version, root)
+        below = os.path.relpath(own, root)
+        group = point if below.startswith("..") else point / below
+        if version == 2:
+            above = [path for path in (group, *group.parents) if path == point or point in path.parents]
+            parents += [path for path in above if "memory" in _words(path / "cgroup.subtree_control")]
+        elif _numbers(group / "memory.stat").get("hierarchical_memory_limit", 0) < _UNLIMITED_BYTES:
+            parents.append(group)
+        else:
+            parents += dict.fromkeys([point, group])
+    return parents
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except OSError:
+        return []
+
+
+def make_group(parent: Path, limit_bytes: int) -> Path:
+    """A new group below `parent`, limited to `limit_bytes` of memory and, where swap is counted, without swap.
+
+    Raises:
+        OSError: it cannot be made or limited; nothing is left behind.
+    """
+    group = parent / f"replaystore-{os.getpid()}-{next(_numbering)}"
+    group.mkdir()
+    try:
+        if (group / "memory.max").exists():
+            (group / "memory.max").write_text(str(limit_bytes))
+            if (group / "memory.swap.max").exists():
+                (group / "memory.swap.max").write_text("0")
+        else:
+            (group / "memory.limit_in_bytes").write_text(str(limit_bytes))
+            if (group / "memory.memsw.limit_in_bytes").exists():
+                (group / "memory.memsw.limit_in_bytes").write_text(str(limit_bytes))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            group.rmdir()
+        raise
+    return group
+
+
+def remove_group(group: Path) -> None:
+    """Kills what is left in `group` and removes it; warns where that does not work within five seconds."""
+    end = time.monotonic() + _REMOVAL_SECONDS
+    while True:
+        for pid in _words(group / "cgroup.procs"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        try:
+            group.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as err:
+            if time.monotonic() > end:
+                warnings.warn(f"{group}: control group left behind ({err}); remove it with rmdir", stacklevel=2)
+                return
+            time.sleep(0.02)
+        else:
+            return

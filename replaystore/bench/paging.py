@@ -1,0 +1,209 @@
+"""`bench paging`: what happens to batch times as the data outgrows memory, in each storage mode.
+
+The same transitions are stored in every mode; then, for each size and mode, a process of its own draws batches under a
+memory limit, from a cold page cache. A run that was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from replaystore.bench.conditions import conditions, random_read_milliseconds
+from replaystore.bench.frame_example import frame_example
+from replaystore.bench.memory_limit import memory_group
+from replaystore.bench.paging_result import (
+    FrameExample,
+    Measurement,
+    PagingConfig,
+    PagingResult,
+    Status,
+    StoreSummary,
+)
+from replaystore.bench.paging_stores import EpisodeSource, StoreFolder, check_space, drop_page_cache
+from replaystore.errors import DamageError, ReplayStoreError
+from replaystore.spec import Mode
+
+Progress = Callable[[str], None]
+
+_GRACE_SECONDS = 600.0  # for opening a store and compiling kernels, besides twice `max_seconds`
+
+
+class MeasurementFailed(ReplayStoreError):
+    """A measured process ended with an error that has nothing to do with memory."""
+
+
+def run_paging(config: PagingConfig, *, progress: Progress | None = None) -> PagingResult:
+    """Builds what is missing, measures what is missing, and returns everything.
+
+    Stores and measurements are kept in `config.work_dir`, and used again by a later run with the same configuration
+    and version. Without a writable control group the measurements run without a limit, and the result says so.
+
+    Args:
+        config: what to measure.
+        progress: called with one line of text whenever there is something to tell.
+
+    Raises:
+        EpisodeFileError: the episode directory holds no usable episodes.
+        WriteError: the stores would not fit the disk.
+        MeasurementFailed: a measured process failed, other than by being killed at the limit.
+        DamageError: two modes gave different bytes for the same batch.
+    """
+    tell = progress or (lambda line: None)
+    work_dir = Path(config.work_dir)
+    source = EpisodeSource(config.episode_dir, config.frame_stack)
+    folder = StoreFolder(work_dir / "stores", source, config.chunk_rows, config.frame_delta)
+    check_space(folder, config.modes, source.amount(config.sizes[-1] * config.limit_bytes)[1])
+    stated = conditions(work_dir)
+    measurements: list[Measurement] = []
+    summaries: dict[Mode, StoreSummary] = {}
+    limit_reason: str | None = None
+    for turn, size in enumerate(config.sizes):
+        shift = turn % len(config.modes)
+        found: dict[Mode, tuple[Measurement, StoreSummary, str | None]] = {}
+        keys = {mode: _key(config, folder, mode, size, stated) for mode in config.modes}
+        for mode in config.modes:
+            kept = _load(_kept_path(work_dir, mode, size), keys[mode])
+            if kept is not None:
+                found[mode] = kept
+        num_episodes, rows = source.amount(size * config.limit_bytes)
+        missing = [mode for mode in config.modes if mode not in found]
+        grown = {mode: folder.grow(mode, num_episodes, tell) for mode in missing}
+        for mode in config.modes[shift:] + config.modes[:shift]:
+            if mode in missing:
+                tell(f"{mode}: measuring {size:g} times the limit")
+                entry, reason = _measure(config, folder, grown[mode], size, rows * source.row_bytes)
+                found[mode] = entry, grown[mode], reason
+                _keep(_kept_path(work_dir, mode, size), keys[mode], *found[mode])
+            tell(_one_line(found[mode][0], kept=mode not in missing))
+        for mode in config.modes:
+            entry, summaries[mode], reason = found[mode]
+            measurements.append(entry)
+            limit_reason = limit_reason or reason
+        _compare(measurements[-len(config.modes) :], folder.directory)
+    return PagingResult(
+        config=config,
+        limited=all(entry.limited for entry in measurements),
+        limit_reason=limit_reason,
+        row_bytes=source.row_bytes,
+        source_episodes=len(source.files),
+        measurements=tuple(measurements),
+        stores=tuple(summaries[mode] for mode in config.modes),
+        example=_example(source),
+        conditions={**stated, "random_read_64_kib_ms": _random_read(folder.directory)},
+    )
+
+
+def _measure(
+    config: PagingConfig, folder: StoreFolder, summary: StoreSummary, size: float, data_bytes: int
+) -> tuple[Measurement, str | None]:
+    """One measurement in a process of its own, and why there was no limit, if there was none."""
+    mode = summary.mode
+    drop_page_cache(folder.path(mode))
+    with tempfile.TemporaryDirectory(prefix="replaystore-") as scratch, memory_group(config.limit_bytes) as group:
+        request, answer = Path(scratch, "request.json"), Path(scratch, "answer.json")
+        content = {
+            "config": config.to_json(),
+            "mode": mode,
+            "store": str(folder.path(mode).absolute()),
+            "warm_store": str(folder.warm_path(mode).absolute()),
+            "group": None if group.path is None else str(group.path),
+            "answer": str(answer),
+        }
+        request.write_text(json.dumps(content))
+        run = group.run(
+            [sys.executable, "-m", "replaystore.bench.paging_child", str(request)],
+            timeout_seconds=2 * config.max_seconds + _GRACE_SECONDS,
+        )
+        found: dict[str, Any] = {}
+        status: Status = "killed" if run.killed else "timed_out" if run.timed_out else "ok"
+        if status == "ok":
+            if run.returncode != 0:
+                raise MeasurementFailed(
+                    f"mode {mode!r}, size {size:g}: the measured process ended with status {run.returncode}:\n"
+                    f"{run.stderr_tail.strip()}"
+                )
+            found = json.loads(answer.read_text())
+        elif run.memory is not None:
+            found = {"group_peak_bytes": run.memory.peak_bytes, "limit_hits": run.memory.limit_hits}
+    base = {
+        "size": size,
+        "mode": mode,
+        "data_bytes": data_bytes,
+        "transitions": summary.transitions,
+        "store_bytes": summary.bytes_on_disk,
+        "status": status,
+        "limited": group.limited,
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return Measurement.from_json({**base, **found}), group.reason
+
+
+def _compare(entries: list[Measurement], directory: Path) -> None:
+    """Raises `DamageError` where modes gave different bytes for a batch that more than one of them has drawn."""
+    for batch in range(max(len(entry.checksums) for entry in entries)):
+        sums = {entry.mode: entry.checksums[batch] for entry in entries if batch < len(entry.checksums)}
+        if len(set(sums.values())) > 1:
+            raise DamageError(
+                f"{directory}, size {entries[0].size:g}, batch {batch}: expected the same bytes in all modes, got the"
+                f" checksums {sums}; delete the directory and run again, and report it if it stays"
+            )
+
+
+def _random_read(directory: Path) -> float | None:
+    drop_page_cache(directory)
+    return random_read_milliseconds(directory, np.random.default_rng(0))
+
+
+def _example(source: EpisodeSource) -> FrameExample | None:
+    spec = next((spec for spec in source.fields if spec.is_image), None)
+    episode = source.episode(0)
+    if spec is None or len(episode[spec.name]) < 2:
+        return None
+    return frame_example(spec, episode[spec.name], source.files[0].name)
+
+
+def _key(config: PagingConfig, folder: StoreFolder, mode: Mode, size: float, stated: dict[str, Any]) -> dict[str, Any]:
+    """What a measurement depends on; it is used again where this is the same."""
+    varying = ("episode_dir", "work_dir", "sizes", "modes", "frame_delta")  # the last one is in the recipe
+    asked = {name: value for name, value in config.to_json().items() if name not in varying}
+    same = {name: value for name, value in stated.items() if name not in ("date", "load_average_at_start")}
+    return {"size": size, "config": asked, "recipe": folder.recipe(mode), "conditions": same}
+
+
+def _kept_path(work_dir: Path, mode: Mode, size: float) -> Path:
+    return work_dir / "measurements" / f"{mode}-{size:g}.json"
+
+
+def _load(path: Path, key: dict[str, Any]) -> tuple[Measurement, StoreSummary, str | None] | None:
+    """What `_keep` left at `path`; None where there is nothing, or something else."""
+    try:
+        data = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    if data["key"] != json.loads(json.dumps(key)):
+        return None
+    return Measurement.from_json(data["measurement"]), StoreSummary(**data["store"]), data["limit_reason"]
+
+
+def _keep(path: Path, key: dict[str, Any], entry: Measurement, summary: StoreSummary, reason: str | None) -> None:
+    data = {"key": key, "measurement": asdict(entry), "store": asdict(summary), "limit_reason": reason}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(data, indent=1) + "\n")
+    temporary.replace(path)
+
+
+def _one_line(entry: Measurement, *, kept: bool) -> str:
+    text = f"{entry.mode}: {entry.size:g} times the limit: {entry.status.replace('_', ' ')}"
+    if entry.p50_seconds is not None:
+        text += f", p50 {1000 * entry.p50_seconds:,.3g} ms over {len(entry.batch_seconds)} batches, {entry.residency}"
+    return text + (" (measured earlier)" if kept else "")

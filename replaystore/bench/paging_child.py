@@ -1,0 +1,164 @@
+"""The measured process: `python -m replaystore.bench.paging_child REQUEST` reads a JSON file and leaves another one.
+
+It never imports torch: what is measured is the store.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.bench.control_group import read_memory
+from replaystore.bench.paging_result import PagingConfig
+from replaystore.errors import BudgetError
+from replaystore.sampler import Sampler
+from replaystore.spec import RESIDENCIES, Residency
+from replaystore.store import ReplayStore
+
+_CRC_BYTES = 1 << 20  # at a time: a copy of the whole batch would count against the limit
+
+Batch = dict[str, npt.NDArray[Any]]
+
+
+def _kilobytes(path: str, key: str) -> int | None:
+    """Bytes of a `key: 12 kB` line of a file below /proc; None where there is none."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(f"{key}:")), None)
+
+
+def _read_bytes() -> int | None:
+    """Bytes that this process made the device read; None where the kernel does not say."""
+    try:
+        lines = Path("/proc/self/io").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("read_bytes:")), None)
+
+
+def _warm_up(path: str, config: PagingConfig) -> Batch:
+    """Compiles everything on a few rows, through each residency; returns the batch's arrays, for use again."""
+    batch: Batch | None = None
+    sampler = Sampler(n_step=config.n_step)
+    for residency in RESIDENCIES:
+        with ReplayStore.open(path, read_only=True, residency=residency, num_threads=config.threads) as store:
+            rows = store.draw(sampler, np.random.default_rng(0), config.batch_size)
+            batch = store.gather(rows, n_step=config.n_step, discount=config.discount, out=batch)
+    assert batch is not None
+    return batch
+
+
+def _baseline_bytes(group: Path | None) -> int:
+    """Memory of this process that cannot be reclaimed by dropping page cache."""
+    if group is not None:
+        use = read_memory(group)
+        return use.usage_bytes - use.cache_bytes
+    return _kilobytes("/proc/self/smaps_rollup", "Pss_Anon") or 0
+
+
+def _checksum(batch: Batch) -> str:
+    crc = 0
+    for name in sorted(batch):
+        flat = np.ascontiguousarray(batch[name]).view(np.uint8).reshape(-1)
+        for start in range(0, len(flat), _CRC_BYTES):
+            crc = google_crc32c.extend(crc, flat[start : start + _CRC_BYTES].tobytes())
+    return f"{crc:08x}"
+
+
+def _open(path: str, mode: str, budget_bytes: int | None, config: PagingConfig) -> tuple[ReplayStore, str, float]:
+    """The store as its mode is measured, where its bytes are now, and the seconds that opening took.
+
+    Other modes than `disk` are opened with `ram`, and where that is refused with `auto`, which keeps what fits: the
+    same as `auto` at once, but it tells whether everything is held.
+    """
+    names: dict[Residency, str] = {"mapped": "mapped"} if mode == "disk" else {"ram": "ram", "auto": "ram + mapped"}
+    for residency, name in names.items():
+        begin = time.perf_counter()
+        try:
+            store = ReplayStore.open(
+                path, read_only=True, residency=residency, budget_bytes=budget_bytes, num_threads=config.threads
+            )
+        except BudgetError:
+            if residency == "auto":
+                raise
+        else:
+            return store, name, time.perf_counter() - begin
+    raise AssertionError("auto refuses nothing")
+
+
+def measure(config: PagingConfig, mode: str, store_path: str, warm_path: str, group: Path | None) -> dict[str, Any]:
+    """Opens the store at `store_path`, times batches and returns the fields of a `Measurement` that it can tell."""
+    batch = _warm_up(warm_path, config)
+    baseline_bytes = _baseline_bytes(group)
+    budget_bytes = None if mode == "disk" else max(1, config.limit_bytes - baseline_bytes - config.margin_bytes)
+    sampler, rng = Sampler(n_step=config.n_step), np.random.default_rng(config.seed)
+    faults, read = resource.getrusage(resource.RUSAGE_SELF).ru_majflt, _read_bytes()
+    seconds: list[float] = []
+    checksums: list[str] = []
+    store, residency, open_seconds = _open(store_path, mode, budget_bytes, config)
+    with store:
+        begin = time.perf_counter()
+        while len(seconds) <= config.num_batches and (
+            len(seconds) < 2 or time.perf_counter() - begin < config.max_seconds
+        ):
+            start = time.perf_counter()
+            rows = store.draw(sampler, rng, config.batch_size)
+            store.gather(rows, n_step=config.n_step, discount=config.discount, out=batch)
+            seconds.append(time.perf_counter() - start)
+            if len(checksums) < config.checksum_batches:
+                checksums.append(_checksum(batch))
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt - faults
+        read_after = _read_bytes()
+        pss = _kilobytes("/proc/self/smaps_rollup", "Pss")
+        pss_anonymous = _kilobytes("/proc/self/smaps_rollup", "Pss_Anon")
+        use = None if group is None else read_memory(group)
+        info = store.info()
+    assert "torch" not in sys.modules
+    timed = seconds[1:]
+    p50, p95, p99 = (float(value) for value in np.percentile(timed, [50, 95, 99]))
+    return {
+        "residency": residency,
+        "resident_bytes": int(info["held_bytes"]),
+        "budget_bytes": budget_bytes,
+        "baseline_bytes": baseline_bytes,
+        "stopped_by": "num_batches" if len(timed) == config.num_batches else "max_seconds",
+        "open_seconds": open_seconds,
+        "first_batch_seconds": seconds[0],
+        "batch_seconds": timed,
+        "p50_seconds": p50,
+        "p95_seconds": p95,
+        "p99_seconds": p99,
+        "mean_seconds": float(np.mean(timed)),
+        "major_faults": faults,
+        "read_bytes": None if read is None or read_after is None else read_after - read,
+        "pss_bytes": pss,
+        "pss_anonymous_bytes": pss_anonymous,
+        "group_usage_bytes": use and use.usage_bytes,
+        "group_cache_bytes": use and use.cache_bytes,
+        "group_peak_bytes": use and use.peak_bytes,
+        "limit_hits": use and use.limit_hits,
+        "checksums": checksums,
+    }
+
+
+def main(request_path: Path) -> None:
+    """Does what the file says and writes the answer where it says."""
+    request = json.loads(request_path.read_text())
+    group = None if request["group"] is None else Path(request["group"])
+    config = PagingConfig.from_json(request["config"])
+    answer = measure(config, request["mode"], request["store"], request["warm_store"], group)
+    Path(request["answer"]).write_text(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,197 @@
+"""The stores that `bench paging` measures: one a mode, grown by appending recorded episodes again and again."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+import replaystore
+from replaystore.bench.paging_result import StoreSummary
+from replaystore.convert import fields_from_episode, with_schemes
+from replaystore.errors import EpisodeFileError, StoreExists, WriteError
+from replaystore.npz import list_episode_files, peek_episode, read_episode
+from replaystore.spec import FieldSpec, Mode
+from replaystore.store import ReplayStore
+
+Episode = dict[str, npt.NDArray[Any]]
+
+_KEEP_BYTES = 1 << 30
+_WARM_ROWS = 64
+_WARM_CHUNK_ROWS = 16
+
+
+class EpisodeSource:
+    """Recorded episodes in order, without end: after the last file comes the first again.
+
+    Attributes:
+        files: the episode files.
+        fields: the columns of a store that takes them.
+        digest: CRC32C over the files, hexadecimal.
+
+    Raises:
+        EpisodeFileError: `directory` holds no episode files, or a damaged one.
+    """
+
+    def __init__(self, directory: str | Path, frame_stack: int | None = None) -> None:
+        self.files = tuple(entry.path for entry in list_episode_files(directory) if entry.refusal is None)
+        if not self.files:
+            raise EpisodeFileError(f"{directory}: expected episode files (*.npz), found none; record some or check it")
+        crc = 0
+        for path in self.files:
+            crc = google_crc32c.extend(crc, path.read_bytes())
+        self.digest = f"{crc:08x}"
+        self._rows = tuple(next(iter(peek_episode(path).values()))[0][0] for path in self.files)
+        self._kept: dict[int, Episode] = {}
+        self._kept_bytes = 0
+        self.fields: tuple[FieldSpec, ...] = fields_from_episode(self.episode(0), frame_stack=frame_stack)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row of all fields, images as raw stacks."""
+        return sum(math.prod(spec.stacked_shape) * np.dtype(spec.dtype).itemsize for spec in self.fields)
+
+    @property
+    def single_frame_row_bytes(self) -> int:
+        """Bytes of one row of all fields, images as one raw frame."""
+        return sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in self.fields)
+
+    def episode(self, number: int) -> Episode:
+        """Arrays of the episode of that number, counted from 0."""
+        index = number % len(self.files)
+        if index in self._kept:
+            return self._kept[index]
+        arrays = read_episode(self.files[index])
+        num_bytes = sum(array.nbytes for array in arrays.values())
+        if self._kept_bytes + num_bytes <= _KEEP_BYTES:
+            self._kept[index] = arrays
+            self._kept_bytes += num_bytes
+        return arrays
+
+    def amount(self, num_bytes: float) -> tuple[int, int]:
+        """(episodes, rows) of the fewest episodes that hold at least `num_bytes` as raw stacked rows."""
+        wanted_rows = max(1, math.ceil(num_bytes / self.row_bytes))
+        cycles = max(0, wanted_rows // sum(self._rows) - 1)
+        episodes, rows = cycles * len(self._rows), cycles * sum(self._rows)
+        while rows < wanted_rows:
+            rows += self._rows[episodes % len(self._rows)]
+            episodes += 1
+        return episodes, rows
+
+
+@dataclass(frozen=True)
+class StoreFolder:
+    """Where the stores are, and what they were made from."""
+
+    directory: Path
+    source: EpisodeSource
+    chunk_rows: int
+    frame_delta: Mapping[str, Any] | None = None
+
+    def fields(self, mode: Mode) -> tuple[FieldSpec, ...]:
+        """The columns of the store of that mode; they differ by codec only."""
+        if mode != "full" or self.frame_delta is None:
+            return self.source.fields
+        return with_schemes(self.source.fields, None, self.frame_delta)
+
+    def path(self, mode: Mode) -> Path:
+        """The store of that mode."""
+        return self.directory / mode
+
+    def warm_path(self, mode: Mode) -> Path:
+        """A store of a few rows of that mode, for compiling kernels before anything is measured."""
+        return self.directory / f"{mode}-warm-up"
+
+    def recipe(self, mode: Mode) -> dict[str, Any]:
+        """What the store of that mode is made from; another recipe, another store."""
+        return {
+            "replaystore": replaystore.__version__,
+            "mode": mode,
+            "chunk_rows": self.chunk_rows,
+            "episode_files": [path.name for path in self.source.files],
+            "digest": self.source.digest,
+            "fields": [spec.to_json() for spec in self.fields(mode)],
+        }
+
+    def grow(self, mode: Mode, num_episodes: int, progress: Callable[[str], None]) -> StoreSummary:
+        """Appends to the store of that mode until it holds `num_episodes`; made anew where it holds more."""
+        path = self.path(mode)
+        self._make_warm_store(mode)
+        with self._open_or_create(path, mode, num_episodes, self.chunk_rows) as store:
+            missing = num_episodes - store.num_episodes
+            for number in range(store.num_episodes, num_episodes):
+                store.append(self.source.episode(number))
+                if (number + 1) % 50 == 0:
+                    progress(f"{mode}: {number + 1} of {num_episodes} episodes appended")
+            if missing:
+                progress(f"{mode}: appended {missing} episodes, {store.num_transitions:,} transitions now")
+        with ReplayStore.open(path, read_only=True, residency="mapped") as store:
+            info = store.info()
+        return StoreSummary(
+            mode=mode,
+            transitions=int(info["transitions"]),
+            episodes=int(info["episodes"]),
+            bytes_on_disk=int(info["bytes_on_disk"]),
+            bytes_per_transition=float(info["bytes_per_transition"]),
+            bytes_per_transition_all_fields=float(info["bytes_per_transition_all_fields"]),
+            compression_factor=float(info["compression_factor"]),
+            schemes={name: entry["scheme"] for name, entry in info["fields"].items() if entry["scheme"]},
+        )
+
+    def _make_warm_store(self, mode: Mode) -> None:
+        with self._open_or_create(self.warm_path(mode), mode, 1, _WARM_CHUNK_ROWS) as store:
+            if store.num_episodes == 0:
+                store.append({name: array[:_WARM_ROWS] for name, array in self.source.episode(0).items()})
+
+    def _open_or_create(self, path: Path, mode: Mode, most_episodes: int, chunk_rows: int) -> ReplayStore:
+        recipe_path = path.with_name(f"{path.name}.json")
+        if path.exists():
+            if not recipe_path.exists():
+                raise StoreExists(f"{path}: exists and was not made by this benchmark; choose another work_dir")
+            if json.loads(recipe_path.read_text()) == self.recipe(mode):
+                store = ReplayStore.open(path, residency="mapped")
+                if store.num_episodes <= most_episodes:
+                    return store
+                store.close()
+            shutil.rmtree(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        recipe_path.write_text(json.dumps(self.recipe(mode), indent=1) + "\n")
+        return ReplayStore.create(path, self.fields(mode), mode=mode, chunk_rows=chunk_rows, residency="mapped")
+
+
+def check_space(folder: StoreFolder, modes: tuple[Mode, ...], rows: int) -> None:
+    """Raises `WriteError` where `rows` rows in all `modes` will not fit the disk, before anything is written."""
+    folder.directory.mkdir(parents=True, exist_ok=True)
+    single = folder.source.single_frame_row_bytes
+    needed = sum(rows * (folder.source.row_bytes if mode == "disk" else single) for mode in modes)
+    present = sum(path.stat().st_size for path in folder.directory.rglob("*") if path.is_file())
+    free = shutil.disk_usage(folder.directory).free
+    if needed > present + free:
+        raise WriteError(
+            f"{folder.directory}: the stores need up to {needed:,} bytes, {free:,} are free;"
+            " use smaller sizes, a smaller limit or another work_dir"
+        )
+
+
+def drop_page_cache(directory: Path) -> None:
+    """Writes back every file below `directory` and drops its pages from the page cache.
+
+    Pages that a process has mapped stay; no store below `directory` may be open.
+    """
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(descriptor)

@@ -1,0 +1,34 @@
+"""Median and spread of repeated measurements."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Repeated measurements of one thing.
+
+    Attributes:
+        median: of all. `p5`, `p95`: percentiles. `count`: how many.
+
+    >>> Spread.of([1.0, 2.0, 9.0]).median
+    2.0
+    """
+
+    median: float
+    p5: float
+    p95: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Self:
+        """The spread of `values`, at least one."""
+        found = list(values)
+        low, high = (float(np.percentile(found, percent)) for percent in (5, 95))
+        return cls(statistics.median(found), low, high, len(found))

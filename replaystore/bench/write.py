@@ -1,0 +1,199 @@
+"""`bench write`: rows a second appended to a store in each mode, beside a plain parallel write of the same bytes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.bench.conditions import conditions
+from replaystore.bench.spread import Spread
+from replaystore.convert import fields_from_episode, with_schemes
+from replaystore.errors import EpisodeFileError, SpecError
+from replaystore.npz import list_episode_files, read_episode
+from replaystore.spec import DEFAULT_CHUNK_ROWS, MODES, Durability, FieldSpec, Mode
+from replaystore.store import ReplayStore
+
+Episode = dict[str, npt.NDArray[Any]]
+
+_SOURCE_BYTES = 1 << 30  # episodes held in memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteTimes:
+    """Speed of writing in one mode, or of plain files.
+
+    Attributes:
+        mode: of the store; None: the same arrays written into plain files, one file a thread.
+        rows_per_second: until everything is encoded and in its files.
+        append_milliseconds: of one `append`, which is when an episode is committed; None for plain files.
+        megabytes_per_second: 10^6 bytes of what was appended, at the median.
+    """
+
+    mode: str | None
+    rows_per_second: Spread
+    append_milliseconds: Spread | None
+    megabytes_per_second: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WriteResult:
+    """What `run_write` measured. `rows`, `num_bytes`: appended in each repeat, images as raw stacks."""
+
+    rows: int
+    num_bytes: int
+    times: tuple[WriteTimes, ...]
+    conditions: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def run_write(
+    episode_dir: str | os.PathLike[str],
+    *,
+    modes: Sequence[Mode] = MODES,
+    episodes: int = 8,
+    repeats: int = 5,
+    threads: int = 2,
+    durability: Durability = "process",
+    frame_stack: int | None = None,
+    frame_delta: Mapping[str, Any] | None = None,
+    work_dir: str | os.PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> WriteResult:
+    """Appends recorded episodes to a new store in each mode, and writes them to plain files, in turn.
+
+    Args:
+        episode_dir: episode files; read before anything is measured, and taken again where `episodes` is more.
+        modes: to compare. episodes: to append in each repeat, cut off at the last whole chunk. repeats: of everything.
+        threads: of the plain write; the store has one thread of its own that encodes.
+        durability: of the stores; with `"power"` the plain files are synced too.
+        frame_stack: see `fields_from_episode`. frame_delta: options of `FrameDelta` in mode `"full"`.
+        work_dir: where the files go, and go away again. None: the system's temporary directory.
+        progress: called with (repeats done, repeats in all).
+
+    Raises:
+        SpecError, EpisodeFileError
+    """
+    if not modes or min(episodes, repeats, threads) < 1:
+        raise SpecError("write: expected a mode, and episodes, repeats and threads from 1 on")
+    source = _source(episode_dir, episodes)
+    fields = fields_from_episode(source[0], frame_stack)
+    chosen, chunk_rows = _whole_chunks([source[number % len(source)] for number in range(episodes)])
+    rows = sum(len(next(iter(episode.values()))) for episode in chosen)
+    num_bytes = sum(array.nbytes for episode in chosen for array in episode.values())
+    rates: dict[Mode | None, list[float]] = {mode: [] for mode in (*modes, None)}
+    appends: dict[Mode, list[float]] = {mode: [] for mode in modes}
+    with tempfile.TemporaryDirectory(prefix="replaystore-write-", dir=work_dir) as scratch:
+        folder = Path(scratch)
+        stated = conditions(folder)
+        _append(
+            folder, "full", with_schemes(fields, None, frame_delta), durability, chunk_rows, chosen[:1]
+        )  # compiles kernels
+        for repeat in range(repeats):
+            if progress is not None:
+                progress(repeat, repeats)
+            for mode in modes:
+                schemed = with_schemes(fields, None, frame_delta) if mode == "full" else fields
+                seconds, of_appends = _append(folder, mode, schemed, durability, chunk_rows, chosen)
+                rates[mode].append(rows / seconds)
+                appends[mode] += [1000 * second for second in of_appends]
+            rates[None].append(rows / _write_plain(folder, chosen, threads, sync=durability == "power"))
+    times = [
+        WriteTimes(
+            mode=mode,
+            rows_per_second=(spread := Spread.of(found)),
+            append_milliseconds=None if mode is None else Spread.of(appends[mode]),
+            megabytes_per_second=spread.median * num_bytes / rows / 1e6,
+        )
+        for mode, found in rates.items()
+    ]
+    stated |= {
+        "episodes": episodes,
+        "repeats": repeats,
+        "threads": threads,
+        "chunk_rows": chunk_rows,
+        "durability": durability,
+        "cache_state": "written to the page cache, not synced" if durability == "process" else "synced",
+        "order": "interleaved, one repeat of each in turn",
+    }
+    return WriteResult(rows=rows, num_bytes=num_bytes, times=tuple(times), conditions=stated)
+
+
+def _source(episode_dir: str | os.PathLike[str], most: int) -> list[Episode]:
+    episodes: list[Episode] = []
+    num_bytes = 0
+    for entry in list_episode_files(episode_dir):
+        if entry.refusal is None and len(episodes) < most and num_bytes < _SOURCE_BYTES:
+            episodes.append(read_episode(entry.path))
+            num_bytes += sum(array.nbytes for array in episodes[-1].values())
+    if not episodes:
+        raise EpisodeFileError(f"{episode_dir}: expected episode files (*.npz), found none; check the path")
+    return episodes
+
+
+def _whole_chunks(episodes: Sequence[Episode]) -> tuple[list[Episode], int]:
+    """The episodes, cut off where they fill their last chunk, and the rows of a chunk: so all of it gets encoded."""
+    total = sum(len(next(iter(episode.values()))) for episode in episodes)
+    chunk_rows = min(total, DEFAULT_CHUNK_ROWS)
+    left = total // chunk_rows * chunk_rows
+    kept = []
+    for episode in episodes:
+        rows = min(left, len(next(iter(episode.values()))))
+        left -= rows
+        if rows:
+            kept.append({name: array[:rows] for name, array in episode.items()})
+    return kept, chunk_rows
+
+
+def _append(
+    folder: Path, mode: Mode, fields: Sequence[FieldSpec], durability: Durability, chunk_rows: int,
+    episodes: Sequence[Episode],
+) -> tuple[float, list[float]]:  # fmt: skip
+    """(seconds until everything is in its files, seconds of each append)."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        appends = []
+        path = Path(scratch, "store")
+        started = time.perf_counter()
+        with ReplayStore.create(
+            path, fields, mode=mode, chunk_rows=chunk_rows, durability=durability, residency="mapped"
+        ) as store:
+            for episode in episodes:
+                before = time.perf_counter()
+                store.append(episode)
+                appends.append(time.perf_counter() - before)
+            store.flush()
+            return time.perf_counter() - started, appends
+
+
+def _write_plain(folder: Path, episodes: Sequence[Episode], threads: int, *, sync: bool) -> float:
+    """Seconds to write the arrays into one new file a thread."""
+
+    def write(number: int) -> None:
+        with open(Path(scratch, str(number)), "wb", buffering=0) as file:
+            for episode in episodes[number::threads]:
+                for array in episode.values():
+                    _write_fully(file.fileno(), array)
+            if sync:
+                os.fsync(file.fileno())
+
+    with tempfile.TemporaryDirectory(dir=folder) as scratch, ThreadPoolExecutor(threads) as pool:
+        started = time.perf_counter()
+        list(pool.map(write, range(threads)))
+        return time.perf_counter() - started
+
+
+def _write_fully(descriptor: int, array: npt.NDArray[Any]) -> None:
+    data = np.ascontiguousarray(array).data.cast("B")
+    while data:
+        data = data[os.write(descriptor, data) :]

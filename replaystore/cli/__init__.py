@@ -1,0 +1,37 @@
+"""The `replaystore` command. Figures go to stdout, everything else to stderr.
+
+Exit codes: 0 it worked, 1 the data, the store or the check failed, 2 the command or its options make no sense, 130
+interrupted. Importing this package, and showing help, loads click and nothing else of weight: commands import what
+they need when they run.
+"""
+
+from __future__ import annotations
+
+import click
+
+from replaystore.cli.bench_commands import bench
+from replaystore.cli.collect_command import collect
+from replaystore.cli.groups import ReportingGroup
+from replaystore.cli.plan_command import plan
+from replaystore.cli.store_commands import convert, export, info, verify
+
+__all__ = ["cli", "main"]
+
+
+@click.group("replaystore", cls=ReportingGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="replaystore", prog_name="replaystore")
+@click.option("--debug", is_flag=True, help="Show where an error was raised.")
+@click.option("--progress/--no-progress", default=None, help="Show progress bars. Default: where stderr is a terminal.")
+@click.pass_context
+def cli(context: click.Context, debug: bool, progress: bool | None) -> None:
+    """Replay stores: experience for reinforcement learning in one directory, small and bit-exact."""
+    context.ensure_object(dict).update(debug=debug, progress=progress)
+
+
+for _command in (collect, convert, export, info, verify, plan, bench):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Runs the command line of this process."""
+    cli(prog_name="replaystore")

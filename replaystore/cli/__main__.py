@@ -1,0 +1,6 @@
+"""`python -m replaystore.cli`."""
+
+from replaystore.cli import main
+
+if __name__ == "__main__":
+    main()

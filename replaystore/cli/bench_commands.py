@@ -1,0 +1,190 @@
+"""`bench`: measurements on one's own data and machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from replaystore.cli.options import (
+    AT_LEAST_1,
+    DIRECTORY,
+    DURABILITIES,
+    EXISTING_DIRECTORY,
+    MODES,
+    RESIDENCIES,
+    as_json,
+    chosen_frame_delta,
+    frame_delta_options,
+    frame_stack_option,
+    list_of,
+    size,
+)
+from replaystore.cli.output import bytes_text, note, number_text, print_json, print_rich, print_table, progress_bar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replaystore.bench.spread import Spread
+
+_several_modes = list_of(click.Choice(MODES), "mode")
+_several_residencies = list_of(click.Choice(RESIDENCIES), "residency")
+_multiples = list_of(float, "float")
+
+_modes = click.option(
+    "--modes", type=_several_modes, default=",".join(MODES), show_default=True, help="Modes to compare."
+)
+_batch_size = click.option("--batch-size", type=AT_LEAST_1, default=256, show_default=True, help="Transitions a batch.")
+_n_step = click.option("--n-step", type=AT_LEAST_1, default=3, show_default=True, help="Steps of the return.")
+_threads = click.option("--threads", type=AT_LEAST_1, default=2, show_default=True, help="That work on a batch.")
+_seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws.")
+
+
+@click.group()
+def bench() -> None:
+    """Measure on your own data and machine."""
+
+
+@bench.command()
+@click.argument("episode_dir", type=EXISTING_DIRECTORY)
+@click.option("--limit", "limit_bytes", type=size, default="1GiB", show_default=True, help="Memory limit.")
+@click.option(
+    "--sizes",
+    type=_multiples,
+    default="0.5,1,2,4,8",
+    show_default=True,
+    help="Data, in multiples of the limit.",
+)
+@_modes
+@click.option("--work-dir", type=DIRECTORY, required=True, help="For the stores; kept, and used again.")
+@click.option("--out-dir", type=DIRECTORY, help="For the report (JSON, Markdown, PNG, HTML). Default: none is written.")
+@_batch_size
+@_n_step
+@click.option("--num-batches", type=AT_LEAST_1, default=100, show_default=True, help="Batches to time.")
+@click.option("--max-seconds", type=float, default=120.0, show_default=True, help="Stop timing after so long.")
+@_threads
+@_seed
+@frame_stack_option
+@frame_delta_options
+@as_json
+def paging(
+    episode_dir: Path, work_dir: Path, out_dir: Path | None, as_json: bool,
+    keyframe_interval: int | None, reference: str | None, entropy: str | None, level: int | None, **options: Any,
+) -> None:  # fmt: skip
+    """Show what happens to batch times as the data outgrows memory, in each mode.
+
+    The recorded episodes in EPISODE_DIR are stored again and again until there is enough data. Can be interrupted:
+    the same command goes on.
+    """
+    from replaystore.bench.paging import run_paging
+    from replaystore.bench.paging_result import PagingConfig
+
+    frame_delta = chosen_frame_delta(
+        keyframe_interval=keyframe_interval, reference=reference, entropy=entropy, level=level
+    )
+    config = PagingConfig(episode_dir=str(episode_dir), work_dir=str(work_dir), frame_delta=frame_delta, **options)
+    result = run_paging(config, progress=note)
+    if out_dir is not None:
+        from replaystore.bench.report import write_report
+
+        files = write_report(result, out_dir)
+        note(f"replaystore: report in {files.html}")
+    if as_json:
+        print_json(result.to_json())
+    else:
+        from replaystore.bench.report import to_table
+
+        print_rich(to_table(result))
+
+
+@bench.command()
+@click.argument("stores", type=EXISTING_DIRECTORY, nargs=-1, required=True, metavar="STORE...")
+@click.option(
+    "--residencies", type=_several_residencies, default="ram,mapped", show_default=True,
+    help="Where bytes live.",
+)  # fmt: skip
+@_batch_size
+@_n_step
+@click.option("--num-batches", type=AT_LEAST_1, default=50, show_default=True, help="Batches to time.")
+@_threads
+@_seed
+@click.option("--budget", "budget_bytes", type=size, help="RAM for each store. Default: what is available.")
+@as_json
+def sample(stores: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+    """Time batches from each STORE, beside a plain parallel copy of the same bytes."""
+    from replaystore.bench.sample import run_sample
+
+    with progress_bar("sampling") as progress:
+        result = run_sample(stores, progress=progress, **options)
+    if as_json:
+        print_json(result.to_json())
+        return
+    rows = [
+        [
+            entry.store or "plain copy",
+            entry.mode or "-",
+            entry.residency or "-",
+            number_text(entry.bytes_per_transition, 1),
+            *_spread_texts(entry.milliseconds, 2),
+            number_text(entry.megabytes_per_second),
+        ]
+        for entry in result.times
+    ]
+    columns = ("store", "mode", "residency", "bytes a transition", "ms a batch", "p5 - p95", "MB/s")
+    print_table(
+        f"batches of {bytes_text(result.batch_bytes)}", columns, rows, caption=_conditions_text(result.conditions)
+    )
+
+
+@bench.command()
+@click.argument("episode_dir", type=EXISTING_DIRECTORY)
+@_modes
+@click.option("--episodes", type=AT_LEAST_1, default=8, show_default=True, help="Episodes to append in each repeat.")
+@click.option("--repeats", type=AT_LEAST_1, default=5, show_default=True, help="Repeats.")
+@click.option("--threads", type=AT_LEAST_1, default=2, show_default=True, help="Of the plain write.")
+@click.option("--durability", type=click.Choice(DURABILITIES), default="process", show_default=True)
+@frame_stack_option
+@frame_delta_options
+@click.option("--work-dir", type=EXISTING_DIRECTORY, help="Where to write. Default: the temporary directory.")
+@as_json
+def write(
+    episode_dir: Path, as_json: bool,
+    keyframe_interval: int | None, reference: str | None, entropy: str | None, level: int | None, **options: Any,
+) -> None:  # fmt: skip
+    """Time appending the episodes of EPISODE_DIR in each mode, beside a plain parallel write of the same bytes."""
+    from replaystore.bench.write import run_write
+
+    frame_delta = chosen_frame_delta(
+        keyframe_interval=keyframe_interval, reference=reference, entropy=entropy, level=level
+    )
+    with progress_bar("writing") as progress:
+        result = run_write(episode_dir, frame_delta=frame_delta, progress=progress, **options)
+    if as_json:
+        print_json(result.to_json())
+        return
+    rows = [
+        [
+            entry.mode or "plain files",
+            *_spread_texts(entry.rows_per_second, 0),
+            number_text(None if entry.append_milliseconds is None else entry.append_milliseconds.median, 2),
+            number_text(entry.megabytes_per_second),
+        ]
+        for entry in result.times
+    ]
+    print_table(
+        f"{result.rows:,} rows, {bytes_text(result.num_bytes)} as raw stacks",
+        ("mode", "rows/s", "p5 - p95", "ms an append", "MB/s"),
+        rows,
+        caption=_conditions_text(result.conditions),
+    )
+
+
+def _spread_texts(spread: Spread, digits: int) -> tuple[str, str]:
+    return number_text(spread.median, digits), f"{spread.p5:,.{digits}f} - {spread.p95:,.{digits}f}"
+
+
+def _conditions_text(conditions: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"{name.replace('_', ' ')} {'-' if value is None else value}" for name, value in conditions.items()
+    )

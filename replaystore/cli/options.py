@@ -1,0 +1,76 @@
+"""Option types and options that several commands have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+# As in `replaystore.spec`, which takes long to import; a test compares them.
+MODES = ("disk", "half", "full")
+DURABILITIES = ("process", "power")
+RESIDENCIES = ("mapped", "ram", "auto")
+REFERENCES = ("previous", "keyframe")
+ENTROPIES = ("lz4", "zstd", "spans", "points", "none")
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?)\s*([A-Za-z]*)")
+
+
+def size(value: str | int) -> int:
+    """A number of bytes, at least 1, as in `16GiB`, `500MB`, `1.5 GB` or `1048576`.
+
+    >>> size("1.5KiB")
+    1536
+    """
+    match = _SIZE.fullmatch(str(value).strip())
+    factor = _UNITS.get(match[2].upper()) if match else None
+    if match is None or factor is None or float(match[1]) * factor < 1:
+        raise click.BadParameter(f"{value!r} is not a size such as 16GiB, 500MB or 1048576")
+    whole, _, fraction = match[1].partition(".")
+    return int(whole) * factor + int(float(f"0.{fraction or 0}") * factor)
+
+
+def list_of(item: Any, name: str) -> Callable[[str], tuple[Any, ...]]:
+    """A click type: several values of the type `item` with commas between them."""
+    item_type = click.types.convert_type(item)
+
+    def convert(value: str | tuple[Any, ...]) -> tuple[Any, ...]:
+        if isinstance(value, tuple):
+            return value
+        return tuple(item_type.convert(part.strip(), None, None) for part in value.split(","))
+
+    convert.__name__ = f"{name},..."
+    return convert
+
+
+AT_LEAST_1 = click.IntRange(min=1)
+EXISTING_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
+DIRECTORY = click.Path(file_okay=False, path_type=Path)
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+frame_stack_option = click.option(
+    "--frame-stack", type=AT_LEAST_1, help="Frames in a row of an image. Default: told from the first episode."
+)
+
+
+def frame_delta_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of the image codec of mode `full`."""
+    options = (
+        click.option("--keyframe-interval", type=AT_LEAST_1, help="Most frames in a group."),
+        click.option("--reference", type=click.Choice(REFERENCES), help="What frames are differences to."),
+        click.option("--entropy", type=click.Choice(ENTROPIES), help="How differences are compressed."),
+        click.option("--level", type=int, help="Of the compressor."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def chosen_frame_delta(**options: Any) -> dict[str, Any] | None:
+    """The options that were given; None where none was."""
+    return {name: value for name, value in options.items() if value is not None} or None

@@ -1,0 +1,118 @@
+"""The levels between two bounds: how many, which, and in how many bits. Exact, with whole numbers.
+
+Also reads the settings that they are made from.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from fractions import Fraction
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replaystore.errors import SpecError
+
+MAX_DECIMALS = 22
+"""10**22 is the last power of ten that float64 holds exactly."""
+
+MAX_LEVELS = 1 << 53
+
+Bound = float | tuple[float, ...]
+
+
+def level_bounds(decimals: int, low: float, high: float) -> tuple[int, int]:
+    """The first and last level between two bounds: round(low * 10**decimals), round(high * 10**decimals).
+
+    Exact, half to even. There are last - first + 1 levels; level k stands for k * 10**-decimals.
+
+    >>> level_bounds(2, -127.0, 127.0)
+    (-12700, 12700)
+    """
+    scale = Fraction(10) ** decimals
+    return round(Fraction(low) * scale), round(Fraction(high) * scale)
+
+
+def parse_bound(name: str, value: Any) -> Bound:
+    """A finite number as float, or a flat sequence of them as tuple; `SpecError` for anything else."""
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as err:
+        raise SpecError(f"round_clamp: {name} is a number or a sequence of numbers, got {value!r}") from err
+    if array.ndim > 1 or array.size == 0 or not np.isfinite(array).all():
+        raise SpecError(f"round_clamp: {name} is a finite number or a flat sequence of them, got {value!r}")
+    return float(array) if array.ndim == 0 else tuple(array.tolist())
+
+
+def parse_whole(name: str, value: Any) -> int:
+    """A whole number as int; `SpecError` for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError as err:
+        raise SpecError(f"round_clamp: {name} is a whole number, got {value!r}") from err
+
+
+def parse_constant(name: str, value: Any) -> float | None:
+    """A finite number as float, or None; `SpecError` for anything else."""
+    if value is None:
+        return None
+    number = parse_bound(name, value)
+    if isinstance(number, tuple):
+        raise SpecError(f"round_clamp: {name} is one finite number or None, got {value!r}")
+    return number
+
+
+class LevelTable(NamedTuple):
+    """Per value of a row: bounds, float64; first and last level, int64; bits, int64."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    widths: NDArray[np.int64]
+
+    @classmethod
+    def build(cls, *, decimals: int, low: Bound, high: Bound, dtype: str, row_size: int) -> Self:
+        """The table of a row of `row_size` values between bounds that are rounded to `dtype` first.
+
+        Raises:
+            SpecError: bounds out of order or beyond `dtype`, more than 2**53 levels or levels beyond +-2**53.
+        """
+        lows, highs = (bound if isinstance(bound, tuple) else (bound,) * row_size for bound in (low, high))
+        pairs = list(zip(lows, highs, strict=True))
+        known = {pair: _value_range(decimals, *pair, dtype) for pair in set(pairs)}
+        columns = list(zip(*(known[pair] for pair in pairs), strict=True))
+        widths = [(last - first).bit_length() for first, last in zip(columns[2], columns[3], strict=True)]
+        return cls(
+            np.array(columns[0], np.float64),
+            np.array(columns[1], np.float64),
+            np.array(columns[2], np.int64),
+            np.array(columns[3], np.int64),
+            np.array(widths, np.int64),
+        )
+
+
+def _value_range(decimals: int, low: float, high: float, dtype: str) -> tuple[float, float, int, int]:
+    """Bounds as `dtype` has them, first and last level; every level and its value can be held."""
+    where = f"round_clamp: bounds {low} and {high} at {decimals} decimals"
+    with np.errstate(over="ignore"):
+        low, high = (float(np.dtype(dtype).type(bound)) for bound in (low, high))
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise SpecError(f"{where}: expected low <= high, finite in {dtype}, got {low} and {high}")
+    first, last = level_bounds(decimals, low, high)
+    if last - first + 1 > MAX_LEVELS or max(abs(first), abs(last)) > MAX_LEVELS:
+        raise SpecError(
+            f"{where}: expected at most 2**53 levels, none beyond +-2**53, got {first} to {last}; take fewer decimals"
+            " or closer bounds"
+        )
+    scale = Fraction(10) ** -decimals
+    with np.errstate(over="ignore"):
+        try:
+            ends = np.array([float(first * scale), float(last * scale)]).astype(dtype)
+        except OverflowError:
+            ends = np.array([np.inf])
+    if not np.isfinite(ends).all():
+        raise SpecError(f"{where}: rounding leads beyond {dtype}; take closer bounds or more decimals")
+    return low, high, first, last

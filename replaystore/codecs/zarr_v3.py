@@ -1,0 +1,154 @@
+"""The codecs of this package for Zarr format 3, as array-to-bytes codecs (`serializer=`).
+
+Zarr finds them by the entry points of the installed package; in a chunk's metadata they are
+`{"name": "replaystore.round_clamp", "configuration": {...}}` with the configuration of the numcodecs codec, less "id".
+A chunk that Zarr pads is encoded with its padding, which is the array's fill value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from zarr.abc.codec import ArrayBytesCodec
+from zarr.core.array_spec import ArraySpec
+from zarr.core.buffer import Buffer, NDBuffer
+from zarr.core.chunk_grids import ChunkGrid, RegularChunkGrid
+from zarr.core.common import JSON, parse_named_configuration
+from zarr.core.dtype.wrapper import TBaseDType, TBaseScalar, ZDType
+
+from replaystore.codecs.frame_delta import FrameDelta
+from replaystore.codecs.round_clamp import RoundClamp
+from replaystore.errors import ChunkError, SpecError
+
+
+@dataclass(frozen=True, eq=False)
+class _RowCodecV3(ArrayBytesCodec):
+    """A numcodecs codec of rows as an array-to-bytes codec; axis 0 of an array is the row."""
+
+    codec: Any
+
+    name: ClassVar[str]
+    codec_class: ClassVar[type[Any]]
+    is_fixed_size = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.codec, self.codec_class):
+            raise SpecError(f"{self.name}: expected a {self.codec_class.__name__} codec, got {self.codec!r}")
+
+    @classmethod
+    def from_dict(cls, data: dict[str, JSON]) -> Self:
+        """The codec that `to_dict` described, as it stands in zarr.json.
+
+        Raises:
+            SpecError: the configuration cannot work or has unknown entries.
+        """
+        _, configuration = parse_named_configuration(data, cls.name)
+        try:
+            return cls(cls.codec_class(**configuration))
+        except TypeError as err:
+            raise SpecError(f"{cls.name}: not a configuration of this codec: {configuration!r}") from err
+
+    def to_dict(self) -> dict[str, JSON]:
+        """Name and configuration, as they stand in zarr.json."""
+        config = self.codec.get_config()
+        return {"name": self.name, "configuration": {key: config[key] for key in config if key != "id"}}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _RowCodecV3) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_dict(), sort_keys=True))
+
+    @abstractmethod
+    def _check_rows(self, chunk_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Raises SpecError where rows of such chunks are not rows of the codec."""
+
+    def validate(
+        self, *, shape: tuple[int, ...], dtype: ZDType[TBaseDType, TBaseScalar], chunk_grid: ChunkGrid
+    ) -> None:
+        """Refuses, with SpecError, an array whose dtype or chunk shape does not suit the codec."""
+        if not isinstance(chunk_grid, RegularChunkGrid) or not shape:
+            raise SpecError(f"{self.name}: expected an array of rows in regular chunks, got {shape} in {chunk_grid}")
+        self._check_rows(chunk_grid.chunk_shape, dtype.to_native_dtype())
+
+    def _encode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
+        dtype = chunk_spec.dtype.to_native_dtype()
+        self._check_rows(chunk_spec.shape, dtype)
+        # Zarr holds a chunk in the array's memory order and byte order; the codec takes C order and the machine's.
+        values = np.ascontiguousarray(chunk_data.as_numpy_array(), dtype.newbyteorder("="))
+        return chunk_spec.prototype.buffer.from_bytes(bytes(self.codec.encode(values)))
+
+    def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        rows = self.codec.decode(chunk_data.as_numpy_array())
+        if rows.size != math.prod(chunk_spec.shape):
+            raise ChunkError(
+                f"{self.name}: expected a chunk of shape {chunk_spec.shape}, found {len(rows)} rows; truncated, or"
+                " written with another shape"
+            )
+        values = rows.reshape(chunk_spec.shape).astype(chunk_spec.dtype.to_native_dtype(), copy=False)
+        return chunk_spec.prototype.nd_buffer.from_ndarray_like(values)
+
+    async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
+        return await asyncio.to_thread(self._encode_sync, chunk_data, chunk_spec)
+
+    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+        return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        """Bytes of an encoded chunk, where they do not depend on its values."""
+        raise NotImplementedError(f"{self.name}: chunks differ in size")
+
+
+class RoundClampV3(_RowCodecV3):
+    """`RoundClamp` as `serializer=RoundClampV3(RoundClamp(...))`; a row has the codec's `row_size` values.
+
+    Where NaN has no constant in the codec, the array's fill value must not be NaN.
+    """
+
+    name = "replaystore.round_clamp"
+    codec_class = RoundClamp
+    is_fixed_size = True
+
+    def _check_rows(self, chunk_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        codec: RoundClamp = self.codec
+        if dtype.newbyteorder("=") != codec.dtype or math.prod(chunk_shape[1:]) != codec.row_size:
+            raise SpecError(
+                f"{self.name}: expected {codec.dtype} in chunks of whole rows of {codec.row_size} values, got {dtype}"
+                f" in chunks {chunk_shape}; change the codec's dtype and row_size, or the array"
+            )
+
+    def evolve_from_array_spec(self, array_spec: ArraySpec) -> Self:
+        """This codec; refuses, with SpecError, a fill value that it cannot encode."""
+        codec: RoundClamp = self.codec
+        fill = np.asarray(array_spec.fill_value)
+        if fill.dtype.kind == "f" and not np.isfinite(fill):
+            constant = codec.nan if np.isnan(fill) else codec.posinf if fill > 0 else codec.neginf
+            if constant is None:
+                raise SpecError(f"{self.name}: expected a finite fill_value, got {fill}; fill_value=0.0 is the usual")
+        return self
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        """Bytes of an encoded chunk: those of its packed rows."""
+        codec: RoundClamp = self.codec
+        return input_byte_length // (np.dtype(codec.dtype).itemsize * int(codec.row_size or 1)) * codec.row_bytes
+
+
+class FrameDeltaV3(_RowCodecV3):
+    """`FrameDelta` as `serializer=FrameDeltaV3(FrameDelta(...))`; a row is a frame of the codec's `frame_shape`."""
+
+    name = "replaystore.frame_delta"
+    codec_class = FrameDelta
+
+    def _check_rows(self, chunk_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        codec: FrameDelta = self.codec
+        if dtype != np.uint8 or tuple(chunk_shape[1:]) != tuple(codec.frame_shape):
+            raise SpecError(
+                f"{self.name}: expected uint8 in chunks (rows, {', '.join(map(str, codec.frame_shape))}), got {dtype}"
+                f" in chunks {chunk_shape}; change the codec's frame_shape, or the array"
+            )

@@ -1,0 +1,85 @@
+"""Finds a way to render without a display, and says kindly where there is none."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+from replaystore.errors import MissingDependency
+
+_VARIABLE = "MUJOCO_GL"
+_HEADLESS = ("egl", "osmesa")
+_PROBE_SECONDS = 120.0
+_PROBE = """
+from dm_control import mujoco
+physics = mujoco.Physics.from_xml_string("<mujoco><worldbody><geom size='.1'/></worldbody></mujoco>")
+physics.render(8, 8)
+"""
+_IMPORT_PROBE = "from dm_control import suite"
+_INSTALL = "pip install 'replaystore[dmc]'"
+
+_working: set[str] = set()
+
+
+class RenderingUnavailable(MissingDependency):
+    """dm_control is there, but no OpenGL to render with; the message names what to install."""
+
+
+def ensure_rendering() -> str:
+    """Makes sure that dm_control can render in this process, and returns the OpenGL backend it will use.
+
+    A value of `MUJOCO_GL` is respected; where there is none, `egl` and then `osmesa` are tried and the variable is
+    set to the first that works. The trial runs in a process of its own, since a broken driver may end it. To be
+    called before dm_control is imported for the first time.
+
+    Raises:
+        MissingDependency: dm_control is not installed or cannot be imported.
+        RenderingUnavailable: it cannot render.
+    """
+    if importlib.util.find_spec("dm_control") is None:
+        raise MissingDependency(f"recording episodes: expected dm_control, found no such package; {_INSTALL}")
+    chosen = os.environ.get(_VARIABLE)
+    failures: dict[str, str] = {}
+    for backend in (chosen,) if chosen else _HEADLESS:
+        if backend not in _working:
+            failure = _run(_PROBE, backend)
+            if failure is not None:
+                failures[backend] = failure
+                continue
+            _working.add(backend)
+        os.environ[_VARIABLE] = backend
+        return backend
+    import_failure = _run(_IMPORT_PROBE, "disabled")
+    if import_failure is not None:
+        raise MissingDependency(
+            f"recording episodes: expected to import dm_control, found {import_failure!r}; {_INSTALL}"
+        )
+    raise RenderingUnavailable(
+        f"rendering with {_VARIABLE}={' or '.join(failures)}: expected a picture, found {failures};"
+        f" on Debian or Ubuntu install libegl1 and libgl1-mesa-dri (apt-get install libegl1 libgl1-mesa-dri)"
+        f" and set {_VARIABLE}=egl"
+    )
+
+
+def _run(program: str, backend: str) -> str | None:
+    """Runs a program with that backend; None if it worked, else the last it said."""
+    environment = {**os.environ, _VARIABLE: backend}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer in {_PROBE_SECONDS:.0f} s"
+    except OSError as err:
+        return str(err)
+    if done.returncode == 0:
+        return None
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    return lines[-1][:300] if lines else f"exit status {done.returncode}"

@@ -1,0 +1,235 @@
+"""Checks episodes against the fields of a store, whole or collected one row at a time, before a byte is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.errors import EpisodeError
+from replaystore.row_blocks import RowBlocks
+from replaystore.spec import FieldSpec, StoreSpec
+from replaystore.stacks import (
+    Padding,
+    broken_stack,
+    by_frame,
+    first_padding,
+    foreign_first_stack,
+    frames_from_stacks,
+    split_stacks,
+    stacks_from_frames,
+)
+
+__all__ = ["EpisodeArrays", "EpisodeBuilder", "check_episode", "frames_from_stacks", "stacks_from_frames"]
+
+Array = npt.NDArray[Any]
+
+_EITHER = Padding(repeat=True, zeros=True)
+
+
+@dataclass(frozen=True)
+class EpisodeArrays:
+    """Rows of an episode, checked, as they are stored.
+
+    Attributes:
+        num_rows: rows of each array.
+        zero_padding: whether the episode's first stacks hold zeros before its first frame.
+        arrays: by field, in the store's order, C-contiguous: images as (rows, *stacked_shape) in mode `"disk"`, else
+            as (rows, *shape) frames; other fields as (rows, *shape). They may share memory with what was given.
+    """
+
+    num_rows: int
+    zero_padding: bool
+    arrays: dict[str, Array]
+
+
+def _check_names(spec: StoreSpec, values: Mapping[str, Any], where: str) -> None:
+    if not isinstance(values, Mapping):
+        raise EpisodeError(f"{where}: expected a mapping of fields to arrays, got {type(values).__name__}")
+    names = [field.name for field in spec.fields]
+    missing = [name for name in names if name not in values]
+    unknown = sorted((name for name in values if name not in names), key=repr)
+    if missing or unknown:
+        raise EpisodeError(
+            f"{where}: expected the fields {names}, got {list(values)}: missing {missing}, unknown {unknown};"
+            " give exactly the store's fields"
+        )
+
+
+def _as_array(field: FieldSpec, value: Any, where: str) -> Array:
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as err:
+        raise EpisodeError(
+            f"field {field.name!r}, {where}: expected an array of {field.dtype}, got {type(value).__name__};"
+            " convert it to a NumPy array before append"
+        ) from err
+    return array
+
+
+def _mismatch(field: FieldSpec, array: Array, where: str, lead: str) -> EpisodeError:
+    shapes = dict.fromkeys((field.stacked_shape, field.shape))
+    expected = " or ".join(f"{field.dtype} ({', '.join([*([lead] if lead else []), *map(str, s)])})" for s in shapes)
+    return EpisodeError(
+        f"field {field.name!r}, {where}: expected {expected}, got {array.dtype.str if _foreign(array) else array.dtype}"
+        f" {array.shape}; convert it before append"
+    )
+
+
+def _foreign(array: Array) -> bool:
+    return not array.dtype.isnative
+
+
+def check_episode(spec: StoreSpec, episode: Mapping[str, Any], where: str = "episode") -> EpisodeArrays:
+    """Checks a whole episode and brings it into stored form. Nothing is cast.
+
+    Args:
+        spec: what the store holds.
+        episode: for each field an array with rows first, of exactly the field's dtype and shape; images as
+            (rows, *stacked_shape) or as single frames (rows, *shape), which are then stacked by repeating the first.
+        where: for messages, such as `"episode 12"`.
+
+    Raises:
+        EpisodeError: fields are missing or unknown, or a shape, dtype, byte order, number of rows or stack does not
+            fit.
+    """
+    _check_names(spec, episode, where)
+    given: dict[str, Array] = {}
+    for field in spec.fields:
+        array = _as_array(field, episode[field.name], where)
+        fits = array.shape[1:] in (field.stacked_shape, field.shape)
+        if array.dtype != field.dtype or array.ndim == 0 or not fits:
+            raise _mismatch(field, array, where, "rows")
+        given[field.name] = array
+    num_rows = {name: len(array) for name, array in given.items()}
+    if len(set(num_rows.values())) > 1 or 0 in num_rows.values():
+        raise EpisodeError(f"{where}: expected the same number of rows, at least 1, in all fields, got {num_rows}")
+    arrays: dict[str, Array] = {}
+    padding = _EITHER
+    for field in spec.fields:
+        array = given[field.name]
+        if field.frame_stack > 1:
+            frames, allowed = _frames_of(field, array, where)
+            padding = _agreed(padding, allowed, f"field {field.name!r}, {where}")
+            if spec.mode != "disk":
+                array = frames
+            elif array.shape[1:] == field.shape:
+                array = stacks_from_frames(field, frames, zero_padding=False)
+        arrays[field.name] = np.ascontiguousarray(array)
+    return EpisodeArrays(next(iter(num_rows.values())), not padding.repeat, arrays)
+
+
+def _frames_of(field: FieldSpec, array: Array, where: str) -> tuple[Array, Padding]:
+    if array.shape[1:] == field.shape:
+        return array, Padding(repeat=True, zeros=not array[0].any())
+    return split_stacks(field, array, where)
+
+
+def _agreed(one: Padding, other: Padding, where: str) -> Padding:
+    both = Padding(one.repeat and other.repeat, one.zeros and other.zeros)
+    if not any(both):
+        raise EpisodeError(
+            f"{where}, row 0: expected the first stack padded as in the other image fields, got the first frame"
+            " repeated in one and zeros in another; pad all image fields in the same way"
+        )
+    return both
+
+
+class EpisodeBuilder:
+    """Collects the rows of one open episode. Not thread-safe.
+
+    Args:
+        spec: what the store holds.
+        env: which environment the rows come from, for messages.
+    """
+
+    def __init__(self, spec: StoreSpec, env: int | str) -> None:
+        self._spec = spec
+        self._env = env
+        self._blocks = {field.name: RowBlocks(field) for field in spec.fields}
+        self._names = {field.name for field in spec.fields}
+        self._zero_padding = False
+        self._ended = False
+        self._num_rows = 0
+        self._committed_rows = 0
+
+    @property
+    def num_rows(self) -> int:
+        """Rows added so far, taken or not."""
+        return self._num_rows
+
+    @property
+    def committed_rows(self) -> int:
+        """Rows handed out by `take_part`."""
+        return self._committed_rows
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Adds one row; the values are copied.
+
+        Args:
+            values: for each field a value of exactly its dtype and shape; of an image the stacked observation, whose
+                older frames must be those of the rows before, or the newest frame alone. An episode that starts with
+                a single frame is padded by repeating it.
+
+        Raises:
+            EpisodeError: a field, shape, dtype, byte order or stack does not fit, or the episode has ended. The row
+                is not added then, in any field.
+        """
+        row = self._num_rows
+        where = f"env {self._env}, row {row}"
+        if self._ended:
+            raise EpisodeError(f"{where}: the episode has ended; start a new one")
+        if not isinstance(values, Mapping) or values.keys() != self._names:
+            _check_names(self._spec, values, where)
+        checked = [self._newest(field, values[field.name], row) for field in self._spec.fields]
+        if row == 0:
+            padding = _EITHER
+            for name, _, allowed in checked:
+                padding = _agreed(padding, allowed, f"field {name!r}, env {self._env}")
+            self._zero_padding = not padding.repeat
+            for name, frame, _ in checked:
+                self._blocks[name].pad(frame, self._zero_padding)
+        for name, frame, _ in checked:
+            self._blocks[name].append(frame)
+        self._num_rows += 1
+
+    def take_part(self, last: bool) -> EpisodeArrays:
+        """Hands out the rows added since the last call, as copies.
+
+        Args:
+            last: whether the episode ends here; nothing can be added after that.
+
+        Returns:
+            The rows, maybe none.
+        """
+        disk = self._spec.mode == "disk"
+        arrays = {
+            field.name: self._blocks[field.name].take(stacked=disk and field.frame_stack > 1)
+            for field in self._spec.fields
+        }
+        num_rows = self._num_rows - self._committed_rows
+        self._committed_rows = self._num_rows
+        self._ended = self._ended or last
+        return EpisodeArrays(num_rows, self._zero_padding, arrays)
+
+    def _newest(self, field: FieldSpec, value: Any, row: int) -> tuple[str, Array, Padding]:
+        """The field's name, its newest frame (or its value), and which padding a first row allows."""
+        array = _as_array(field, value, f"env {self._env}, row {row}")
+        if array.dtype != field.dtype or array.shape not in (field.shape, field.stacked_shape):
+            raise _mismatch(field, array, f"env {self._env}, row {row}", "")
+        if field.frame_stack == 1:
+            return field.name, array, _EITHER
+        if array.shape == field.shape:
+            return field.name, array, Padding(repeat=True, zeros=row == 0 and not array.any())
+        stack = by_frame(field, array[None])[0]
+        if row > 0:
+            if not np.array_equal(stack[:-1], self._blocks[field.name].recent):
+                raise broken_stack(field, f"env {self._env}", row)
+            return field.name, stack[-1], _EITHER
+        padding = first_padding(stack)
+        if not any(padding):
+            raise foreign_first_stack(field, f"env {self._env}")
+        return field.name, stack[-1], padding

@@ -1,0 +1,244 @@
+"""Unsigned integers of 0 to 53 bits, packed in rows, and the fixed-point numbers they stand for.
+
+A row of D values takes `max(1, ceil(sum of widths / 8))` bytes: value d has bits `offsets[d] .. offsets[d] + widths[d]`
+of the row, bit 0 being the lowest of the first byte, and the bits left over are zero. All offsets are checked against
+the arrays given; levels are checked against what the caller allows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+MAX_BITS = 53
+
+_BYTE = np.uint64(8)
+_SEVEN = np.uint64(7)
+_THREE = np.uint64(3)
+_SPLITTER = 134217729.0  # 2**27 + 1: splits a float64 into two halves whose products are exact
+
+
+@njit(cache=True, nogil=True)
+def _pack_row(levels: Any, widths: Any, packed: Any, row: int) -> None:
+    """Writes all bytes of one row of `packed` from the D `levels`, which must fit their widths."""
+    pending = np.uint64(0)
+    num_pending = 0
+    position = 0
+    for value in range(widths.size):
+        pending |= levels[value] << np.uint64(num_pending)
+        num_pending += widths[value]
+        while num_pending >= 8:
+            packed[row, position] = np.uint8(pending & np.uint64(0xFF))
+            pending >>= _BYTE
+            num_pending -= 8
+            position += 1
+    if num_pending > 0:
+        packed[row, position] = np.uint8(pending)
+        position += 1
+    while position < packed.shape[1]:
+        packed[row, position] = np.uint8(0)
+        position += 1
+
+
+@njit(cache=True, nogil=True)
+def _unpack_row(flat: Any, start: int, offsets: Any, masks: Any, levels: Any) -> None:
+    """Reads the D levels of the row at byte `start` of `flat`; the row must lie inside it."""
+    first_byte = np.uint64(start)
+    num_wide = offsets.size
+    while num_wide > 0 and start + (np.int64(offsets[num_wide - 1]) >> 3) + 8 > flat.size:
+        num_wide -= 1
+    for value in range(num_wide):
+        byte = first_byte + (offsets[value] >> _THREE)
+        window = (  # the compiler makes one 64-bit load of this
+            np.uint64(flat[byte])
+            | np.uint64(flat[byte + np.uint64(1)]) << np.uint64(8)
+            | np.uint64(flat[byte + np.uint64(2)]) << np.uint64(16)
+            | np.uint64(flat[byte + np.uint64(3)]) << np.uint64(24)
+            | np.uint64(flat[byte + np.uint64(4)]) << np.uint64(32)
+            | np.uint64(flat[byte + np.uint64(5)]) << np.uint64(40)
+            | np.uint64(flat[byte + np.uint64(6)]) << np.uint64(48)
+            | np.uint64(flat[byte + np.uint64(7)]) << np.uint64(56)
+        )
+        levels[value] = (window >> (offsets[value] & _SEVEN)) & masks[value]
+    for value in range(num_wide, offsets.size):
+        window = np.uint64(0)
+        byte = first_byte + (offsets[value] >> _THREE)
+        shift = np.uint64(0)
+        while byte < np.uint64(flat.size):
+            window |= np.uint64(flat[byte]) << shift
+            shift += _BYTE
+            byte += np.uint64(1)
+        levels[value] = (window >> (offsets[value] & _SEVEN)) & masks[value]
+
+
+@njit(cache=True, nogil=True)
+def _layout(widths: Any, row_bytes: int) -> Any:
+    """Bit offsets and masks of a row, uint64 (D,) each, and its bits; checks widths against `row_bytes`."""
+    offsets = np.empty(widths.size, np.uint64)
+    masks = np.empty(widths.size, np.uint64)
+    num_bits = 0
+    for value in range(widths.size):
+        if widths[value] < 0 or widths[value] > MAX_BITS:
+            raise ValueError("a width is 0 to 53 bits")
+        offsets[value] = np.uint64(num_bits)
+        masks[value] = (np.uint64(1) << np.uint64(widths[value])) - np.uint64(1)
+        num_bits += widths[value]
+    if row_bytes != max(1, (num_bits + 7) // 8):
+        raise ValueError("bytes of a packed row do not fit the widths")
+    return offsets, masks, num_bits
+
+
+@njit(cache=True, nogil=True)
+def pack_levels(levels: Any, widths: Any, packed: Any) -> Any:
+    """Packs levels, uint64 (rows, D), into packed, uint8 (rows, row_bytes); widths: bits of each value, int64 (D,).
+
+    Returns the flat index of the first level that does not fit its width, or -1. Raises ValueError where the arrays
+    do not fit each other.
+    """
+    _, masks, _ = _layout(widths, packed.shape[1])
+    if levels.shape[0] != packed.shape[0] or levels.shape[1] != widths.size:
+        raise ValueError("levels and packed rows differ in shape")
+    for row in range(levels.shape[0]):
+        for value in range(widths.size):
+            if levels[row, value] > masks[value]:
+                return row * widths.size + value
+        _pack_row(levels[row], widths, packed, row)
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def unpack_levels(packed: Any, rows: Any, widths: Any, levels: Any) -> None:
+    """Unpacks `rows` (int64 (B,), any order) of packed, uint8 (num_rows, row_bytes), into levels, uint64 (B, D).
+
+    Raises ValueError where the arrays do not fit each other, IndexError for a row that is not there.
+    """
+    offsets, masks, _ = _layout(widths, packed.shape[1])
+    if levels.shape[0] != rows.size or levels.shape[1] != widths.size:
+        raise ValueError("levels and rows differ in shape")
+    flat = packed.reshape(-1)
+    for i in range(rows.size):
+        if rows[i] < 0 or rows[i] >= packed.shape[0]:
+            raise IndexError("no such packed row")
+        _unpack_row(flat, rows[i] * packed.shape[1], offsets, masks, levels[i])
+
+
+@njit(cache=True, nogil=True)
+def _product_error(a: float, b: float, product: float) -> float:
+    """`a * b - product` exactly, for `product` = a * b rounded (Dekker 1971); no overflow below 1e290."""
+    split = _SPLITTER * a
+    a_high = split - (split - a)
+    a_low = a - a_high
+    split = _SPLITTER * b
+    b_high = split - (split - b)
+    b_low = b - b_high
+    return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+@njit(cache=True, nogil=True)
+def _nearest_level(x: float, scale: float, divide: bool) -> Any:
+    """x * scale (or x / scale) rounded half to even, as if computed exactly; its size is at most 2**53."""
+    scaled = x / scale if divide else x * scale
+    nearest = np.rint(scaled)
+    if np.abs(scaled - nearest) != 0.5:
+        return np.int64(nearest)
+    if divide:  # a tie after rounding: the sign of what was rounded off decides
+        product = scaled * scale
+        rest = (x - product) - _product_error(scaled, scale, product)
+    else:
+        rest = _product_error(x, scale, scaled)
+    if rest > 0.0:
+        nearest = np.ceil(scaled)
+    elif rest < 0.0:
+        nearest = np.floor(scaled)
+    return np.int64(nearest)
+
+
+@njit(cache=True, nogil=True)
+def quantize_rows(
+    values: Any, low: Any, high: Any, scale: float, divide: bool, first_levels: Any, substitutes: Any, widths: Any,
+    packed: Any,
+) -> Any:  # fmt: skip
+    """Clamps, rounds and packs values, float32 or float64 (rows, D), into packed, uint8 (rows, row_bytes).
+
+    low, high: float64 (D,). The level of x is x * scale (x / scale where `divide`), rounded half to even, less
+    first_levels, int64 (D,). substitutes: float64 (3,), what stands for NaN, +infinity and -infinity, or NaN.
+
+    Returns (values outside their bounds, flat index of the first NaN or infinity without a substitute, or -1).
+    Raises ValueError where the arrays do not fit each other, or bounds and widths.
+    """
+    _, masks, _ = _layout(widths, packed.shape[1])
+    num_values = widths.size
+    if values.shape[0] != packed.shape[0] or values.shape[1] != num_values:
+        raise ValueError("values and packed rows differ in shape")
+    if low.size != num_values or high.size != num_values or first_levels.size != num_values or substitutes.size != 3:
+        raise ValueError("bounds and widths differ in number")
+    levels = np.empty(num_values, np.uint64)
+    num_clamped = 0
+    for row in range(values.shape[0]):
+        for value in range(num_values):
+            x = np.float64(values[row, value])
+            if x != x:
+                x = substitutes[0]
+            elif x == np.inf:
+                x = substitutes[1]
+            elif x == -np.inf:
+                x = substitutes[2]
+            if x != x:
+                return num_clamped, row * num_values + value
+            if x < low[value]:
+                x = low[value]
+                num_clamped += 1
+            elif x > high[value]:
+                x = high[value]
+                num_clamped += 1
+            level = np.uint64(_nearest_level(x, scale, divide) - first_levels[value])
+            if level > masks[value]:
+                raise ValueError("bounds do not fit the widths")
+            levels[value] = level
+        _pack_row(levels, widths, packed, row)
+    return num_clamped, -1
+
+
+@njit(cache=True, nogil=True)
+def dequantize_rows(
+    packed: Any, rows: Any, scale: float, divide: bool, first_levels: Any, last_levels: Any, widths: Any, out: Any
+) -> Any:
+    """Unpacks `rows` (int64 (B,), any order) of packed, uint8 (num_rows, row_bytes), into out, float (B, D).
+
+    out = level / scale (level * scale where not `divide`), computed in float64; a level is the one packed plus
+    first_levels, int64 (D,), and at most last_levels.
+
+    Returns -1; the flat index in `out` of the first level that is too large; or -2 - i where bits behind the last
+    value of row rows[i] are set. `out` is then unfinished. Raises as `unpack_levels`.
+    """
+    offsets, masks, num_bits = _layout(widths, packed.shape[1])
+    num_values = widths.size
+    if out.shape[0] != rows.size or out.shape[1] != num_values:
+        raise ValueError("out and rows differ in shape")
+    if first_levels.size != num_values or last_levels.size != num_values:
+        raise ValueError("levels and widths differ in number")
+    flat = packed.reshape(-1)
+    levels = np.empty(num_values, np.uint64)
+    for i in range(rows.size):
+        if rows[i] < 0 or rows[i] >= packed.shape[0]:
+            raise IndexError("no such packed row")
+        start = rows[i] * packed.shape[1]
+        if num_bits < 8 * packed.shape[1] and flat[start + (num_bits >> 3)] >> (num_bits & 7) != 0:
+            return -2 - i
+        _unpack_row(flat, start, offsets, masks, levels)
+        num_damaged = 0
+        for value in range(num_values):
+            num_damaged += np.int64(levels[value]) + first_levels[value] > last_levels[value]
+        if num_damaged:
+            for value in range(num_values):
+                if np.int64(levels[value]) + first_levels[value] > last_levels[value]:
+                    return i * num_values + value
+        if divide:
+            for value in range(num_values):
+                out[i, value] = np.float64(np.int64(levels[value]) + first_levels[value]) / scale
+        else:
+            for value in range(num_values):
+                out[i, value] = np.float64(np.int64(levels[value]) + first_levels[value]) * scale
+    return -1

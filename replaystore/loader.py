@@ -1,0 +1,284 @@
+"""Batches of transitions as torch tensors, filled by background threads."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import IterableDataset, get_worker_info
+
+from replaystore.errors import Evicted, SpecError, StoreClosed, StoreError
+from replaystore.gather import allocate_batch
+from replaystore.index_snapshot import IndexSnapshot
+from replaystore.sampler import Distribution, Sampler, generator_state, restore_generator
+from replaystore.store import ReplayStore
+
+Tensors = dict[str, torch.Tensor]
+
+_REDRAWS = 100  # in a row, before a reader gives up on a writer that evicts faster than it reads
+
+
+def _pinned_empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    example = torch.from_numpy(np.empty(0, dtype))
+    pinned: NDArray[Any] = torch.empty(shape, dtype=example.dtype, pin_memory=True).numpy()
+    return pinned
+
+
+class _Buffer:
+    """Memory of one batch."""
+
+    def __init__(self, store: ReplayStore, batch_size: int, pin_memory: bool) -> None:
+        self._pinned = pin_memory
+        self._event: torch.cuda.Event | None = None
+        self.arrays = allocate_batch(store.spec, batch_size, _pinned_empty if pin_memory else np.empty)
+
+    def wait_for_copies(self) -> None:
+        """Waits until copies to a device that were under way when the batch was let go have read it."""
+        if self._event is not None:
+            self._event.synchronize()
+            self._event = None
+
+    def note_copies(self) -> None:
+        """Remembers that copies to a device may be under way."""
+        if self._pinned:
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record()
+
+
+class _Loan:
+    """A buffer handed out. It is filled again when nobody holds a tensor over it any more.
+
+    Args:
+        lent: holds the loan meanwhile; nothing else does.
+        free: where the buffer goes then.
+    """
+
+    def __init__(self, buffer: _Buffer, lent: set[_Loan], free: deque[_Buffer]) -> None:
+        self._buffer = buffer
+        self._lent = lent
+        self._free = free
+        self._views: list[weakref.ref[NDArray[Any]]] = []
+        lent.add(self)
+
+    def tensors(self) -> Tensors:
+        """Tensors over the memory; a tensor keeps the array it was made from alive, and so does every view of it."""
+        tensors = {}
+        for name, array in self._buffer.arrays.items():
+            view = array.view()
+            self._views.append(weakref.ref(view, self._let_go))
+            tensors[name] = torch.from_numpy(view)
+        return tensors
+
+    def _let_go(self, reference: weakref.ref[NDArray[Any]]) -> None:
+        self._views.remove(reference)
+        if not self._views:
+            try:
+                self._lent.remove(self)
+            except KeyError:  # the last two were let go at once, in two threads
+                return
+            self._buffer.note_copies()
+            self._free.append(self._buffer)
+
+
+@dataclass
+class _Pending:
+    """A batch that was drawn. `state`: of the generator after the draw."""
+
+    future: Future[_Buffer]
+    state: dict[str, Any]
+
+
+class ReplayLoader:
+    """Yields batches without end: a mapping of names to tensors, as `ReplayStore.gather` describes them.
+
+    Rows are drawn in the consumer's thread, in its order, `prefetch` batches ahead; threads only fill memory. So a
+    seed gives the same batches for any number of threads and in every mode. A batch's memory is used again once no
+    tensor over it is alive; keeping batches is safe and takes new memory. An error in a thread is raised by the
+    `next` that asks for the batch. For one consumer thread.
+
+    Args:
+        store: open in this process, to write or to read.
+        batch_size: transitions a batch.
+        n_step, discount: of the n-step return.
+        distribution: `"uniform"` over transitions, or `"per_episode"` as DrQ-v2 draws.
+        window: draw only from the newest episodes with at most this many transitions.
+        seed: of the draws: a number, a `numpy.random.Generator` to use, or None for fresh entropy.
+        num_threads: threads that fill batches.
+        prefetch: batches drawn ahead.
+        pin_memory: page-locked memory; None: where CUDA is available.
+
+    Raises:
+        SpecError: a value that cannot work.
+    """
+
+    def __init__(
+        self, store: ReplayStore, *, batch_size: int = 256, n_step: int = 1, discount: float = 0.99,
+        distribution: Distribution = "uniform", window: int | None = None,
+        seed: int | np.random.Generator | None = None, num_threads: int = 2, prefetch: int = 4,
+        pin_memory: bool | None = None,
+    ) -> None:  # fmt: skip
+        if batch_size < 1 or num_threads < 1 or prefetch < 0:
+            raise SpecError(
+                "batch_size and num_threads are at least 1, prefetch at least 0;"
+                f" got {batch_size}, {num_threads}, {prefetch}"
+            )
+        self.store = store
+        self.sampler = Sampler(n_step=n_step, distribution=distribution, window=window)
+        self.batch_size = batch_size
+        self.discount = float(discount)
+        self._rng = np.random.default_rng(seed)
+        self._consumed = generator_state(self._rng)
+        self._prefetch = prefetch
+        self._pinned = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self._pending: deque[_Pending] = deque()
+        self._free: deque[_Buffer] = deque(maxlen=prefetch + 3)  # all that are in use at once, one consumed
+        self._lent: set[_Loan] = set()
+        self._process = os.getpid()
+        self._closed = False
+        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="replaystore-load")
+        self._finalizer = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Tensors:
+        """The next batch.
+
+        Raises:
+            NotEnoughData: there is no valid transition yet; append and call again.
+        """
+        self._require_open()
+        while len(self._pending) < self._prefetch + 2:  # before one is taken: where this raises, none is lost
+            self._draw()
+        pending = self._pending.popleft()
+        for attempt in range(_REDRAWS):
+            try:
+                buffer = pending.future.result()
+                break
+            except Evicted:  # a writer elsewhere was faster
+                if attempt + 1 == _REDRAWS:
+                    raise
+                self.store.refresh()
+                self._draw()
+                pending = self._pending.pop()
+        self._consumed = pending.state
+        return _Loan(buffer, self._lent, self._free).tensors()
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the draws after the last batch consumed: JSON-able."""
+        return {"generator": self._consumed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on as after the batch at which `state` was taken; batches drawn ahead are drawn anew.
+
+        They are the same batches if the store holds what it held when they were drawn: where the last `prefetch + 1`
+        batches were taken with no commit between them.
+        """
+        self._rng = restore_generator(state["generator"])
+        self._consumed = generator_state(self._rng)
+        self._drop_pending()
+
+    def close(self) -> None:
+        """Stops the threads. The store stays open."""
+        if not self._closed:
+            self._closed = True
+            self._drop_pending()
+            self._finalizer.detach()
+            self._pool.shutdown()
+            self._free.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreClosed("the loader has been closed; make a new one")
+        if os.getpid() != self._process:
+            raise StoreError("a loader does not cross fork: its threads stayed in the parent; make one in this process")
+
+    def _draw(self) -> None:
+        snapshot = self.store.snapshot()
+        rows = self.store.draw(self.sampler, self._rng, self.batch_size, snapshot=snapshot)
+        buffer = self._free.popleft() if self._free else _Buffer(self.store, self.batch_size, self._pinned)
+        future = self._pool.submit(
+            _fill, self.store, rows, self.sampler.n_step, self.discount, snapshot, buffer, self._free
+        )
+        self._pending.append(_Pending(future, generator_state(self._rng)))
+
+    def _drop_pending(self) -> None:
+        dropped = list(self._pending)
+        self._pending.clear()
+        for pending in reversed(dropped):  # those not begun first, so that none begins meanwhile
+            pending.future.cancel()
+        for pending in dropped:
+            if not pending.future.cancelled() and pending.future.exception() is None:
+                self._free.append(pending.future.result())
+
+
+def _fill(
+    store: ReplayStore, rows: NDArray[np.int64], n_step: int, discount: float, snapshot: IndexSnapshot,
+    buffer: _Buffer, free: deque[_Buffer],
+) -> _Buffer:  # fmt: skip
+    try:
+        buffer.wait_for_copies()
+        store.gather(rows, n_step=n_step, discount=discount, out=buffer.arrays, snapshot=snapshot, num_threads=1)
+    except BaseException:
+        free.append(buffer)
+        raise
+    return buffer
+
+
+class ReplayDataset(IterableDataset[Tensors]):
+    """A store for a torch `DataLoader`, which must be given `batch_size=None`: each item is a whole batch.
+
+    Every worker opens the store to read and draws its own stream, from (seed, worker). `ReplayLoader` is faster and
+    needs no workers; this is for code that is built around a `DataLoader`.
+
+    Args:
+        path: of the store.
+        seed: None for fresh entropy.
+        residency, budget_bytes: as in `ReplayStore.open`, for each worker.
+        batch_size, n_step, discount, distribution, window: as in `ReplayLoader`.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, batch_size: int = 256, n_step: int = 1, discount: float = 0.99,
+        distribution: Distribution = "uniform", window: int | None = None, seed: int | None = None,
+        residency: Any = "mapped", budget_bytes: int | None = None,
+    ) -> None:  # fmt: skip
+        self.path = Path(path)
+        self.batch_size = batch_size
+        self.sampler = Sampler(n_step=n_step, distribution=distribution, window=window)
+        self.discount = float(discount)
+        self.seed = seed
+        self._residency = residency
+        self._budget_bytes = budget_bytes
+
+    def __iter__(self) -> Iterator[Tensors]:
+        worker = get_worker_info()
+        number = 0 if worker is None else worker.id
+        seeds = np.random.SeedSequence(self.seed if worker is None or self.seed is not None else worker.seed)
+        rng = np.random.default_rng(np.random.SeedSequence(seeds.entropy, spawn_key=(number,)))
+        with ReplayStore.open(
+            self.path, read_only=True, residency=self._residency, budget_bytes=self._budget_bytes
+        ) as store:
+            while True:
+                rows = store.draw(self.sampler, rng, self.batch_size)
+                try:
+                    batch = store.gather(rows, n_step=self.sampler.n_step, discount=self.discount)
+                except Evicted:
+                    store.refresh()
+                    continue
+                yield {name: torch.from_numpy(array) for name, array in batch.items()}

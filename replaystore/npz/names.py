@@ -1,0 +1,103 @@
+"""Names of episode files: what they say, how they are ordered, how one is made."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from replaystore.errors import EpisodeError, EpisodeFileError
+
+_EPISODE_NAME = re.compile(r"([0-9]{8}T[0-9]{6})_([0-9]{1,18})_([0-9]{1,18})\.npz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodePath:
+    """One name found by `list_episode_files`; nothing of the file itself has been read.
+
+    Attributes:
+        path: the file.
+        index: the episode's number, None where the name is not `TIMESTAMP_INDEX_LENGTH.npz`.
+        num_transitions: what the name says (rows - 1), None likewise.
+        timestamp: `YYYYMMDDTHHMMSS` as in the name, None likewise.
+        refusal: why `read_episode` will refuse it (`"a symbolic link"`), None for a regular file.
+    """
+
+    path: Path
+    index: int | None = None
+    num_transitions: int | None = None
+    timestamp: str | None = None
+    refusal: str | None = None
+
+
+def list_episode_files(directory: str | os.PathLike[str]) -> list[EpisodePath]:
+    """The `.npz` names in `directory`: episodes by number (never by text or clock), then other names in natural order.
+
+    Symbolic links, FIFOs, directories and devices called `.npz` are listed with a `refusal` and never opened or
+    followed, so that a caller can count what it leaves out; `read_episode` refuses them.
+
+    Raises:
+        EpisodeFileError: `directory` cannot be listed.
+    """
+    found: list[EpisodePath] = []
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name.endswith(".npz"):
+                    info = entry.stat(follow_symlinks=False)
+                    found.append(_parse_name(Path(directory, entry.name), refusal_of(info)))
+    except OSError as err:
+        raise EpisodeFileError(f"{directory}: expected a directory of episode files: {err}; check the path") from err
+    return sorted(found, key=_order)
+
+
+def refusal_of(info: os.stat_result) -> str | None:
+    """What a file is, where it is not a regular one."""
+    if stat.S_ISREG(info.st_mode):
+        return None
+    kinds = {stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a FIFO", stat.S_IFDIR: "a directory"}
+    return kinds.get(stat.S_IFMT(info.st_mode), "a device or socket")
+
+
+def episode_file_name(index: int, num_transitions: int, timestamp: str | None = None) -> str:
+    """DrQ-v2's name of an episode.
+
+    >>> episode_file_name(7, 500, "20250131T235959")
+    '20250131T235959_7_500.npz'
+
+    Args:
+        index: number of the episode, from 0; what orders the files.
+        num_transitions: rows - 1.
+        timestamp: `YYYYMMDDTHHMMSS`; None: now, in UTC. Nothing depends on it.
+
+    Raises:
+        EpisodeError: a part that does not make such a name.
+    """
+    stamp = timestamp if timestamp is not None else time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+    name = f"{stamp}_{index}_{num_transitions}.npz"
+    if not _EPISODE_NAME.fullmatch(name):
+        raise EpisodeError(
+            f"episode file name: expected YYYYMMDDTHHMMSS and two whole numbers from 0, found {name!r}; correct it"
+        )
+    return name
+
+
+def _parse_name(path: Path, refusal: str | None) -> EpisodePath:
+    match = _EPISODE_NAME.fullmatch(path.name)
+    if match is None:
+        return EpisodePath(path=path, refusal=refusal)
+    return EpisodePath(
+        path=path, index=int(match[2]), num_transitions=int(match[3]), timestamp=match[1], refusal=refusal
+    )
+
+
+def _order(entry: EpisodePath) -> tuple[Any, ...]:
+    name = entry.path.name
+    if entry.index is not None:
+        return (0, entry.index, name)
+    parts = re.split(r"([0-9]+)", name)  # text at even places, digits at odd ones
+    return (1, [(int(part), "") if place % 2 else (0, part) for place, part in enumerate(parts)], name)

@@ -1,0 +1,245 @@
+"""What a store holds: fields and their contract. Frozen, JSON-able, no behaviour beyond validation."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from replaystore.errors import SpecError
+
+Mode = Literal["disk", "half", "full"]
+Residency = Literal["mapped", "ram", "auto"]
+Durability = Literal["process", "power"]
+Role = Literal["observation", "action", "reward", "discount", "extra"]
+Channels = Literal["first", "last"]
+
+MODES: tuple[Mode, ...] = ("disk", "half", "full")
+RESIDENCIES: tuple[Residency, ...] = ("mapped", "ram", "auto")
+DURABILITIES: tuple[Durability, ...] = ("process", "power")
+ROLES: tuple[Role, ...] = ("observation", "action", "reward", "discount", "extra")
+
+DEFAULT_CHUNK_ROWS = 1024
+FORMAT_VERSION = 1
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_RESERVED = {"episodes", "zarr", "c"}
+_KINDS = "biuf"
+_MAX_ROW_BYTES = 1 << 30
+
+
+def _json_shape(shape: Any, where: str) -> tuple[int, ...]:
+    try:
+        result = tuple(int(n) for n in shape)
+    except (TypeError, ValueError) as err:
+        raise SpecError(f"{where}: expected a shape (a tuple of whole numbers), got {shape!r}") from err
+    if any(n < 1 for n in result):
+        raise SpecError(f"{where}: expected a shape of positive numbers, got {result}; drop empty axes")
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldSpec:
+    """A named column of a store and its contract.
+
+    Attributes:
+        name: lower case letters, digits and underscores; the name of the Zarr array.
+        shape: shape of one row as it is *stored once*: of one frame for images, else of the value. No row axis.
+        dtype: NumPy dtype name, `"uint8"` for images; byte order is the machine's in memory, little-endian on disk.
+        role: which value a transition takes from it. `observation`: at i - 1, and at i + n_step - 1 as `next_<name>`;
+            `action` and `extra`: at i; `reward`, `discount`: the n-step sums and products.
+        frame_stack: frames in an observation; 1 unless the field is an image.
+        channels: where an image has its channels, `"first"` or `"last"`; a (height, width) image counts as
+            `"first"`. None: not an image.
+        scheme: configuration of the codec that stores the field (`codec.get_config()`); None: raw, or what the
+            store's mode says for images.
+
+    Raises:
+        SpecError: the parts do not fit together.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    role: Role = "extra"
+    frame_stack: int = 1
+    channels: Channels | None = None
+    scheme: Mapping[str, Any] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        where = f"field {self.name!r}"
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or self.name in _RESERVED:
+            raise SpecError(f"{where}: a field name is lower case letters, digits, '_', and none of {_RESERVED}")
+        if self.name.startswith("next_"):
+            raise SpecError(f"{where}: names starting with 'next_' are taken by batches; rename the field")
+        object.__setattr__(self, "shape", _json_shape(self.shape, where))
+        try:
+            dtype = np.dtype(self.dtype)
+        except TypeError as err:
+            raise SpecError(f"{where}: {self.dtype!r} is not a NumPy dtype") from err
+        if dtype.kind not in _KINDS or dtype.itemsize > 8:
+            raise SpecError(f"{where}: expected a bool, integer or float dtype of at most 64 bits, got {dtype}")
+        object.__setattr__(self, "dtype", dtype.newbyteorder("=").name)
+        if self.role not in ROLES:
+            raise SpecError(f"{where}: role is one of {ROLES}, got {self.role!r}")
+        if self.role in ("reward", "discount") and (math.prod(self.shape) != 1 or dtype.kind != "f"):
+            raise SpecError(f"{where}: a {self.role} is one float a row, got {dtype} {self.shape}")
+        if math.prod(self.stacked_shape) * dtype.itemsize > _MAX_ROW_BYTES:
+            raise SpecError(f"{where}: a row of {self.stacked_shape} {dtype} is over 1 GiB; split the field")
+        scheme = self.scheme
+        if scheme is not None:
+            config = cast(Any, scheme).get_config() if hasattr(scheme, "get_config") else dict(scheme)
+            if "id" not in config:
+                raise SpecError(f"{where}: a scheme is a codec's configuration with an 'id', got {config!r}")
+            object.__setattr__(self, "scheme", config)
+        self._check_image(where)
+
+    def _check_image(self, where: str) -> None:
+        if self.channels is None:
+            if self.frame_stack != 1:
+                raise SpecError(f"{where}: frame_stack={self.frame_stack} needs an image field (channels=...)")
+            return
+        if self.channels not in ("first", "last"):
+            raise SpecError(f"{where}: channels is 'first', 'last' or None, got {self.channels!r}")
+        if self.dtype != "uint8" or len(self.shape) not in (2, 3):
+            raise SpecError(
+                f"{where}: an image is uint8 (height, width) or with a channel axis, got {self.dtype} {self.shape};"
+                " store other arrays as plain fields (channels=None)"
+            )
+        if not 1 <= int(self.frame_stack) <= 64:
+            raise SpecError(f"{where}: frame_stack is 1 to 64, got {self.frame_stack}")
+        if self.role not in ("observation", "extra"):
+            raise SpecError(f"{where}: an image is an observation or an extra field, not {self.role!r}")
+
+    @classmethod
+    def image(
+        cls,
+        name: str,
+        frame_shape: tuple[int, ...],
+        *,
+        frame_stack: int = 1,
+        channels: Channels = "first",
+        scheme: Mapping[str, Any] | None = None,
+    ) -> FieldSpec:
+        """A camera: uint8 frames of `frame_shape`, sampled as stacks of `frame_stack` frames, oldest first."""
+        return cls(
+            name=name,
+            shape=frame_shape,
+            dtype="uint8",
+            role="observation",
+            frame_stack=frame_stack,
+            channels=channels,
+            scheme=scheme,
+        )
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the field holds frames."""
+        return self.channels is not None
+
+    @property
+    def stacked_shape(self) -> tuple[int, ...]:
+        """Shape of one observation: frames joined along the channel axis (a new first axis for plain gray)."""
+        if self.channels is None or self.frame_stack == 1:
+            return self.shape
+        if self.channels == "last" and len(self.shape) == 3:
+            return (*self.shape[:2], self.shape[2] * self.frame_stack)
+        if len(self.shape) == 3:
+            return (self.shape[0] * self.frame_stack, *self.shape[1:])
+        if self.channels == "last":
+            return (*self.shape, self.frame_stack)
+        return (self.frame_stack, *self.shape)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` takes back."""
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "role": self.role,
+            "frame_stack": self.frame_stack,
+            "channels": self.channels,
+            "scheme": dict(self.scheme) if self.scheme is not None else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> FieldSpec:
+        """The field that `to_json` described."""
+        try:
+            return cls(**{**data, "shape": tuple(data["shape"])})
+        except (TypeError, KeyError) as err:
+            raise SpecError(f"not a field description: {data!r}") from err
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSpec:
+    """What never changes in a store's life.
+
+    Attributes:
+        mode: `"disk"`, `"half"` or `"full"`; how image fields are stored.
+        fields: the columns, in order.
+        chunk_rows: rows a chunk, the same for all fields.
+        durability: `"process"` (commits survive the process) or `"power"` (and a power cut).
+        store_id: 32 hexadecimal digits.
+    """
+
+    mode: Mode
+    fields: tuple[FieldSpec, ...]
+    chunk_rows: int = DEFAULT_CHUNK_ROWS
+    durability: Durability = "process"
+    store_id: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise SpecError(f"mode is one of {MODES}, got {self.mode!r}")
+        if self.durability not in DURABILITIES:
+            raise SpecError(f"durability is one of {DURABILITIES}, got {self.durability!r}")
+        object.__setattr__(self, "fields", tuple(self.fields))
+        if not self.fields:
+            raise SpecError("a store needs at least one field")
+        names = [spec.name for spec in self.fields]
+        if len(set(names)) != len(names):
+            raise SpecError(f"field names repeat: {names}")
+        for role in ("reward", "discount"):
+            if sum(spec.role == role for spec in self.fields) > 1:
+                raise SpecError(f"more than one field has the role {role!r}; give the others role 'extra'")
+        if not 1 <= int(self.chunk_rows) <= 1 << 20:
+            raise SpecError(f"chunk_rows is 1 to {1 << 20}, got {self.chunk_rows}")
+        for spec in self.fields:
+            identity = None if spec.scheme is None else spec.scheme["id"]
+            if identity == "replaystore.frame_delta" and (self.mode != "full" or not spec.is_image):
+                raise SpecError(f"field {spec.name!r}: frame_delta is for images in mode 'full', not {self.mode!r}")
+            if spec.is_image and identity not in (None, "replaystore.frame_delta"):
+                raise SpecError(f"field {spec.name!r}: an image takes no scheme but frame_delta, got {identity!r}")
+
+    def field(self, name: str) -> FieldSpec:
+        """The field of that name, or `SpecError`."""
+        for spec in self.fields:
+            if spec.name == name:
+                return spec
+        raise SpecError(f"no field {name!r}; this store has {[spec.name for spec in self.fields]}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` takes back."""
+        return {
+            "format_version": self.format_version,
+            "store_id": self.store_id,
+            "mode": self.mode,
+            "chunk_rows": self.chunk_rows,
+            "durability": self.durability,
+            "fields": [spec.to_json() for spec in self.fields],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> StoreSpec:
+        """The specification that `to_json` described."""
+        try:
+            fields = tuple(FieldSpec.from_json(entry) for entry in data["fields"])
+            return cls(**{**data, "fields": fields})
+        except (TypeError, KeyError) as err:
+            raise SpecError(f"not a store description: {err}") from err

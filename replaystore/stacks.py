@@ -1,0 +1,131 @@
+"""Frame stacks to frames and back: every frame is kept once, a stack is a window over frames."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.errors import EpisodeError
+from replaystore.spec import FieldSpec
+
+Array = npt.NDArray[Any]
+
+_COMPARE_BYTES = 1 << 20  # compared at a time, so that the temporary stays in the cache
+
+
+class Padding(NamedTuple):
+    """How the first stacks of an episode may be read: its first frame repeated, zeros before it, or either."""
+
+    repeat: bool
+    zeros: bool
+
+
+def by_frame(spec: FieldSpec, stacks: Array) -> Array:
+    """A view of stacks, (rows, *stacked_shape), as (rows, frame_stack, *shape), oldest frame first."""
+    rows, stack = len(stacks), spec.frame_stack
+    if spec.channels == "last":
+        height, width, *channels = spec.shape
+        return np.moveaxis(stacks.reshape(rows, height, width, stack, *channels), 3, 1)
+    return stacks.reshape(rows, stack, *spec.shape)
+
+
+def first_padding(stack: Array) -> Padding:
+    """What the first stack of an episode, (frame_stack, *shape), allows; neither where it has frames of its own."""
+    if len(stack) == 1:
+        return Padding(repeat=True, zeros=True)
+    older = stack[:-1]
+    return Padding(repeat=bool((older == stack[-1]).all()), zeros=not older.any())
+
+
+def split_stacks(spec: FieldSpec, stacks: Array, where: str) -> tuple[Array, Padding]:
+    """The newest frames of an episode's stacks, and what its first stack allows; see `frames_from_stacks`."""
+    windows = by_frame(spec, stacks)
+    frames = np.ascontiguousarray(windows[:, -1])
+    padding = first_padding(windows[0])
+    if not any(padding):
+        raise foreign_first_stack(spec, where)
+    rows_at_once = max(1, _COMPARE_BYTES // max(1, windows[0].nbytes))
+    for start in range(1, len(windows), rows_at_once):
+        stop = min(start + rows_at_once, len(windows))
+        differs = windows[start:stop, :-1] != windows[start - 1 : stop - 1, 1:]
+        if differs.any():
+            row = start + int(np.flatnonzero(differs.reshape(stop - start, -1).any(axis=1))[0])
+            raise broken_stack(spec, where, row)
+    return frames, padding
+
+
+def foreign_first_stack(spec: FieldSpec, where: str) -> EpisodeError:
+    """The error for a first stack that holds frames from before its episode."""
+    return EpisodeError(
+        f"field {spec.name!r}, {where}, row 0: expected a stack of the first frame {spec.frame_stack} times, or of"
+        " zeros before it, got other frames; start the episode at a reset, or give single frames of shape"
+        f" {spec.shape}"
+    )
+
+
+def broken_stack(spec: FieldSpec, where: str, row: int) -> EpisodeError:
+    """The error for a stack whose older frames are not those of the rows before it."""
+    return EpisodeError(
+        f"field {spec.name!r}, {where}, row {row}: expected the older {spec.frame_stack - 1} frames of the stack to be"
+        " the newest of the rows before it, oldest first, got other frames; check frame_stack and channels,"
+        f" or give single frames of shape {spec.shape}"
+    )
+
+
+def frames_from_stacks(spec: FieldSpec, stacks: Array, where: str) -> tuple[Array, bool]:
+    """Takes an episode's frame stacks apart.
+
+    Args:
+        spec: an image field.
+        stacks: (rows, *stacked_shape) uint8, at least one row, from the episode's first row on.
+        where: for messages, such as `"episode 12"`.
+
+    Returns:
+        (frames, zero_padding): the newest frame of each row, (rows, *shape), C-contiguous, maybe a view; and whether
+        the first stacks hold zeros before the first frame. Where it cannot be told (the first frame is all zeros)
+        that is False.
+
+    Raises:
+        EpisodeError: an older frame of a stack is not the frame of the earlier row, or the first stack is padded
+            neither with the first frame nor with zeros.
+    """
+    frames, padding = split_stacks(spec, stacks, where)
+    return frames, not padding.repeat
+
+
+def stacks_from_frames(spec: FieldSpec, frames: Array, zero_padding: bool) -> Array:
+    """Puts an episode's frame stacks together; the inverse of `frames_from_stacks`.
+
+    Args:
+        spec: an image field.
+        frames: (rows, *shape), at least one row, from the episode's first row on.
+        zero_padding: whether zeros come before the first frame, instead of that frame.
+
+    Returns:
+        (rows, *stacked_shape), C-contiguous.
+    """
+    before = np.zeros_like(frames[0]) if zero_padding else frames[0]
+    lead = np.broadcast_to(before, (spec.frame_stack - 1, *spec.shape))
+    return stacks_after(spec, np.concatenate([lead, frames]))
+
+
+def stacks_after(spec: FieldSpec, frames: Array) -> Array:
+    """The stacks of all frames but the first `frame_stack - 1`, which only complete the windows of the later ones.
+
+    Args:
+        spec: an image field.
+        frames: (frame_stack - 1 + rows, *shape).
+
+    Returns:
+        (rows, *stacked_shape), C-contiguous.
+    """
+    if spec.frame_stack == 1:
+        return np.ascontiguousarray(frames)
+    rows = len(frames) - spec.frame_stack + 1
+    stacks = np.empty((rows, *spec.stacked_shape), frames.dtype)
+    windows = by_frame(spec, stacks)
+    for k in range(spec.frame_stack):
+        windows[:, k] = frames[k : k + rows]
+    return stacks

@@ -1,0 +1,263 @@
+"""Reading rows of one field, wherever they are: held in memory, in a chunk file, or in the tail."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replaystore.codecs.frame_chunk import FrameChunk
+from replaystore.errors import ChunkError, Evicted
+from replaystore.kernels.emit import emit_frames
+from replaystore.kernels.rows import copy_rows
+from replaystore.storage import checks
+from replaystore.storage.columns import Column
+from replaystore.storage.files import OpenFile, OpenFiles
+from replaystore.storage.frame_reader import FrameReader
+from replaystore.storage.layout import Paths
+from replaystore.storage.ledger import Ledger, SealedColumn, Segment
+from replaystore.storage.sources import Held, Source
+
+U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
+
+
+class ColumnReader:
+    """Reads rows of a column. Thread-safe; `lock` guards the ledger.
+
+    Args:
+        follow: called when a file is missing: brings the ledger up to date, if it can be.
+    """
+
+    def __init__(
+        self, column: Column, paths: Paths, ledger: Ledger, files: OpenFiles, lock: threading.RLock,
+        follow: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.column = column
+        self._paths = paths
+        self._ledger = ledger
+        self._files = files
+        self._lock = lock
+        self._follow = follow
+        self._chunk_rows = ledger.spec.chunk_rows
+        self._sources_at_once = max(1, files.most // 8)  # open files in use by one thread
+        self._held: dict[int, Held] = {}
+        self._held_bytes = 0
+        self._frames = None if column.frames is None else FrameReader(column)
+        self._row_checked: dict[int, NDArray[np.bool_]] = {}
+        self._file_checked: set[int] = set()
+        self._tail_checked: dict[int, int] = {}
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of chunks held in memory."""
+        return self._held_bytes
+
+    def holds(self, chunk: int) -> bool:
+        """Whether a chunk is held in memory."""
+        return chunk in self._held
+
+    def reset_after_fork(self, lock: threading.RLock) -> None:
+        """Takes the child's lock."""
+        self._lock = lock
+
+    def hold(self, chunk: int, data: U8, parsed: FrameChunk | None) -> None:
+        """Keeps a sealed chunk in memory while it is live. data: all bytes of its file, checked."""
+        with self._lock:
+            if chunk in self._ledger.seals:  # else it died while it was read, and nobody would drop it
+                self._held[chunk] = Held(data, parsed)
+                self._held_bytes += data.size
+
+    def load(self, chunk: int) -> None:
+        """Reads a sealed chunk into memory, checking every byte."""
+        source = self._source(chunk)
+        seal = self._ledger.seals.get(chunk)  # None: evicted this moment
+        if source.held is None and source.sealed is not None and source.file is not None and seal is not None:
+            data, parsed = checks.read_chunk(source.file, self.column, source.sealed, seal.num_rows)
+            source.file.drop_cache()
+            self.hold(chunk, data, parsed)
+
+    def drop(self, chunk: int) -> None:
+        """Forgets a chunk that is gone."""
+        with self._lock:
+            self._ledger.dead_seals.pop(chunk, None)
+            held = self._held.pop(chunk, None)
+            self._held_bytes -= 0 if held is None else held.data.size
+        for table in (self._row_checked, self._tail_checked):
+            table.pop(chunk, None)
+        if self._frames is not None:
+            self._frames.drop(chunk)
+        self._file_checked.discard(chunk)
+        for path in (self._chunk_path(chunk), self._paths.tail(self.column.name, chunk)):
+            self._files.forget(path)
+
+    def clear(self) -> None:
+        """Lets go of all chunks in memory."""
+        with self._lock:
+            self._held.clear()
+            self._held_bytes = 0
+
+    def forget_tail(self, chunk: int) -> None:
+        """Forgets the tail file of a chunk that was sealed."""
+        self._tail_checked.pop(chunk, None)
+        self._files.forget(self._paths.tail(self.column.name, chunk))
+
+    def read(self, rows: I64, targets: I64, slots: I64, depth: int, out: U8) -> None:
+        """Stored rows into observations.
+
+        Row `rows[j]` (-1: zeros) becomes the `slots[j]`-th of `depth` frames of out[targets[j]].
+        rows, targets, slots: int64 (n,). out: uint8 (batch, depth * row_bytes).
+
+        Raises:
+            Evicted: a row is not live any more. ChunkError: its bytes are damaged.
+        """
+        interleaved = depth > 1 and self.column.spec.channels == "last"
+        if self.column.frames is None and not interleaved:
+            flat = out.reshape(-1, self.column.row_bytes)
+            self._copy(rows, targets * depth + slots, flat)
+            return
+        if rows.size and rows.min() < 0:
+            zeros = np.flatnonzero(rows < 0)
+            black = np.zeros((1, self.column.row_bytes), np.uint8)
+            self._emit(black, np.zeros(len(zeros), np.int64), targets[zeros], slots[zeros], depth, out)
+        live = np.flatnonzero(rows >= 0)
+        order = live[np.argsort(rows[live], kind="stable")]
+        chunks = rows[order] // self._chunk_rows
+        bounds = np.flatnonzero(np.diff(chunks, prepend=-1, append=-1))
+        spans = list(pairwise(bounds.tolist()))
+        step = self._sources_at_once
+        for at in range(0, len(spans), step):
+            reads = []
+            for start, stop in spans[at : at + step]:
+                picked = order[start:stop]
+                source = self._source(int(chunks[start]))
+                local = rows[picked] - source.chunk * self._chunk_rows
+                if self._frames is not None and source.segments is None:
+                    reads.append(self._frames.plan(source, local, targets[picked], slots[picked]))
+                else:
+                    self._copy_and_emit(source, local, targets[picked], slots[picked], depth, out)
+            for read in reads:
+                assert self._frames is not None
+                self._frames.decode(read, depth, out)
+
+    def _copy_and_emit(self, source: Source, local: I64, targets: I64, slots: I64, depth: int, out: U8) -> None:
+        raw = np.empty((len(local), self.column.row_bytes), np.uint8)
+        everything = np.arange(len(local))
+        self._copy_from([source], np.zeros(len(local), np.int64), local, everything, raw)
+        self._emit(raw, everything, targets, slots, depth, out)
+
+    def _emit(self, raw: U8, sources: I64, targets: I64, slots: I64, depth: int, out: U8) -> None:
+        shape = self.column.shape
+        last = self.column.spec.channels == "last"
+        channels = 1 if len(shape) == 2 else shape[-1] if last else shape[0]
+        status = emit_frames(
+            raw, sources, targets, slots, raw.shape[1] // channels, channels, last, False, last, depth, out
+        )
+        assert status == 0, "indices outside the batch"
+
+    # Rows of a fixed size
+
+    def _copy(self, rows: I64, targets: I64, out: U8) -> None:
+        if rows.size and rows.min() < 0:
+            out[targets[rows < 0]] = 0
+            keep = rows >= 0
+            rows, targets = rows[keep], targets[keep]
+        order = np.argsort(rows, kind="stable")
+        rows, targets = rows[order], targets[order]
+        chunks, which = np.unique(rows // self._chunk_rows, return_inverse=True)
+        local = rows - chunks[which] * self._chunk_rows
+        step = self._sources_at_once
+        for start in range(0, len(chunks), step):
+            sources = [self._source(chunk) for chunk in chunks[start : start + step].tolist()]
+            low, high = np.searchsorted(which, (start, start + len(sources)))
+            self._copy_from(sources, which[low:high] - start, local[low:high], targets[low:high], out)
+
+    def _copy_from(self, sources: list[Source], which: I64, local: I64, targets: I64, out: U8) -> None:
+        addresses = np.zeros(len(sources), np.int64)
+        sizes = np.zeros(len(sources), np.int64)
+        descriptors = np.full(len(sources), -1, np.int64)
+        for s, source in enumerate(sources):
+            if source.held is not None:
+                addresses[s], sizes[s] = source.held.data.ctypes.data, source.held.data.size
+            else:
+                assert source.file is not None
+                descriptors[s] = source.file.fd
+                sizes[s] = np.iinfo(np.int64).max if source.segments is not None else source.file.size
+                self._check_file(source)
+        failed = copy_rows(addresses, sizes, descriptors, which, local, targets, self.column.row_bytes, out)
+        if failed >= 0:
+            source = sources[int(which[failed])]
+            if source.file is not None:  # again, through the call that names the cause
+                source.file.read_into(out[targets[failed]], int(local[failed]) * self.column.row_bytes)
+            raise ChunkError(f"{source.where}: row {int(local[failed])} of the chunk could not be read; try again")
+        if self.column.has_row_crcs:
+            edges = np.searchsorted(which, np.arange(len(sources) + 1)).tolist()
+            for source, (start, stop) in zip(sources, pairwise(edges), strict=True):
+                if source.held is None and source.sealed is not None:
+                    self._check_rows(source, source.sealed, local[start:stop], targets[start:stop], out)
+
+    def _check_rows(self, source: Source, sealed: SealedColumn, local: I64, targets: I64, out: U8) -> None:
+        flags = self._row_checked.get(source.chunk)
+        if flags is None:
+            flags = self._row_checked.setdefault(source.chunk, np.zeros(self._chunk_rows, bool))
+        todo = np.flatnonzero(~flags[local])
+        if todo.size:
+            checks.check_rows(source.where, sealed.row_crcs, out[targets[todo]], local[todo])
+            flags[local[todo]] = True
+
+    def _check_file(self, source: Source) -> None:
+        assert source.file is not None
+        if source.segments is not None:
+            self._check_tail(source.chunk, source.file, source.segments)
+            return
+        assert source.sealed is not None
+        if source.chunk in self._file_checked:
+            return
+        checks.check_length(source.where, source.sealed.file_bytes, source.file.size)
+        if not self.column.has_row_crcs and self.column.frames is None:
+            data = np.empty(source.file.size, np.uint8)
+            source.file.read_into(data, 0)
+            checks.check_crc(source.where, source.sealed.root_crc, checks.crc_of(data))
+        self._file_checked.add(source.chunk)
+
+    def _check_tail(self, chunk: int, file: OpenFile, segments: list[Segment]) -> None:
+        done, count = self._tail_checked.get(chunk, 0), len(segments)
+        for segment in segments[done:count]:
+            if self.column.position not in segment.checked:
+                checks.read_segment(file, self.column, segment, self._chunk_rows)
+                segment.checked.add(self.column.position)
+        self._tail_checked[chunk] = count
+
+    # Sources
+
+    def _chunk_path(self, chunk: int) -> Path:
+        return self._paths.chunk(self.column.name, chunk, self.column.ndim)
+
+    def _source(self, chunk: int) -> Source:
+        for attempt in range(3):
+            held = self._held.get(chunk)
+            with self._lock:
+                dead = self._ledger.dead_seals.get(chunk)
+                seal = self._ledger.seals.get(chunk, dead)
+                segments = self._ledger.segments.get(chunk)
+            if held is not None:
+                sealed = None if seal is None else seal.files[self.column.position]
+                return Source(chunk, held=held, sealed=sealed)
+            try:
+                if seal is not None:
+                    file = self._files.get(self._chunk_path(chunk))
+                    return Source(chunk, file=file, sealed=seal.files[self.column.position])
+                path = self._paths.tail(self.column.name, chunk)
+                if segments is not None:
+                    return Source(chunk, file=self._files.get(path), segments=segments)
+            except FileNotFoundError as err:
+                if dead is not None:
+                    break  # a writer elsewhere has unlinked it
+                if attempt == 2:
+                    raise ChunkError(f"{err.filename}: missing; restore the file from a copy") from err
+            self._follow()
+        raise Evicted(f"{self._paths.root}: chunk {chunk} of {self.column.name!r} is no longer live; draw again")

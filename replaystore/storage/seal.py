@@ -1,0 +1,93 @@
+"""Sealing: turning the tail of a full chunk into its immutable files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replaystore.codecs.frame_chunk import FrameChunk
+from replaystore.storage import checks
+from replaystore.storage.columns import Column
+from replaystore.storage.files import OpenFile
+from replaystore.storage.layout import Paths
+from replaystore.storage.ledger import SealedColumn, Segment
+from replaystore.storage.log import sync_directory, sync_file
+from replaystore.storage.zarr_metadata import replace_file
+
+U8 = NDArray[np.uint8]
+
+NO_CRCS = np.empty(0, np.uint32)
+
+
+def seal_column(
+    paths: Paths, column: Column, chunk: int, chunk_rows: int, segments: list[Segment], *, power: bool
+) -> tuple[SealedColumn, U8, FrameChunk | None]:
+    """Writes the sealed file of one field's chunk from its tail; returns what the log says of it, and its bytes.
+
+    Rows of a fixed size stay where they are: the file gets a second name. Frames are encoded, groups restarting at
+    every commit. Repeating it after a kill is safe.
+
+    Raises:
+        ChunkError: the tail is damaged. OSError: writing failed.
+    """
+    used = segments[-1].first_row + segments[-1].num_rows - chunk * chunk_rows
+    tail = paths.tail(column.name, chunk)
+    file = OpenFile(tail)
+    rows = np.zeros((chunk_rows, column.row_bytes), np.uint8)
+    file.read_into(rows[:used].reshape(-1), 0)
+    for segment in segments:
+        if column.position not in segment.checked:
+            start = segment.first_row - chunk * chunk_rows
+            checks.check_segment(str(tail), column, segment, rows[start : start + segment.num_rows])
+    target = paths.chunk(column.name, chunk, column.ndim)
+    if column.frames is None:
+        crcs = checks.row_crcs(rows[:used]) if column.has_row_crcs else NO_CRCS
+        root = 0 if column.has_row_crcs else checks.crc_of(rows)
+        _link_tail(tail, target, used * column.row_bytes, rows.size, power=power)
+        return SealedColumn(rows.size, root, crcs), rows.reshape(-1), None
+    starts = [segment.first_row - chunk * chunk_rows for segment in segments]
+    encoded = column.frames.encode_frames(rows.reshape(chunk_rows, *column.shape), [*starts, used])
+    replace_file(target, encoded, power=power)
+    data = np.frombuffer(encoded, np.uint8)
+    parsed = column.frames.parse(memoryview(encoded))
+    return SealedColumn(data.size, parsed.root_crc, NO_CRCS), data, parsed
+
+
+def _link_tail(tail: Path, target: Path, used_bytes: int, file_bytes: int, *, power: bool) -> None:
+    descriptor = os.open(tail, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        # What an append that failed half-way left behind the committed rows goes; the padding takes no space.
+        os.ftruncate(descriptor, used_bytes)
+        os.ftruncate(descriptor, file_bytes)
+        if power:
+            sync_file(descriptor)
+    finally:
+        os.close(descriptor)
+    target.unlink(missing_ok=True)  # left by a seal that was interrupted; no log speaks of it
+    try:
+        os.link(tail, target)
+    except OSError:  # a file system without hard links
+        partial = target.with_name(target.name + ".partial")
+        shutil.copyfile(tail, partial)
+        partial.replace(target)
+    if power:
+        sync_directory(target.parent)
+
+
+def sync_files(files: list[Path]) -> None:
+    """fsync of files and of the directories they are in; files that are gone are passed over."""
+    for path in files:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        try:
+            sync_file(descriptor)
+        finally:
+            os.close(descriptor)
+    for directory in {path.parent for path in files}:
+        sync_directory(directory)

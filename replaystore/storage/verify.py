@@ -1,0 +1,120 @@
+"""Checking a whole store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from replaystore.errors import ChunkError, DamageError, FormatVersionError, LogError
+from replaystore.storage import checks, layout
+from replaystore.storage.columns import Column
+from replaystore.storage.files import OpenFile
+from replaystore.storage.layout import Paths
+from replaystore.storage.ledger import Ledger, Segment
+from replaystore.storage.log import LogReader
+from replaystore.storage.zarr_metadata import published_files
+
+
+@dataclass
+class Report:
+    """What `verify` found.
+
+    Attributes:
+        problems: a line each; empty if the store is whole.
+        num_files, num_bytes: read and compared.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    num_files: int = 0
+    num_bytes: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.problems
+
+
+def _open(path: Path) -> OpenFile:
+    try:
+        return OpenFile(path)
+    except FileNotFoundError as err:
+        raise ChunkError(f"{path}: missing; restore the file from a copy") from err
+
+
+def check_sealed(paths: Paths, ledger: Ledger, column: Column, chunk: int) -> int:
+    """Checks every byte of a sealed chunk file; returns their number. Raises `ChunkError`."""
+    file, seal = _open(paths.chunk(column.name, chunk, column.ndim)), ledger.seals[chunk]
+    checks.read_chunk(file, column, seal.files[column.position], seal.num_rows)
+    return file.size
+
+
+def check_tail(paths: Paths, ledger: Ledger, column: Column, chunk: int, segments: list[Segment]) -> int:
+    """Checks the committed rows of a chunk that is not sealed; returns their bytes. Raises `ChunkError`."""
+    file = _open(paths.tail(column.name, chunk))
+    return sum(checks.read_segment(file, column, segment, ledger.spec.chunk_rows).size for segment in segments)
+
+
+def verify_store(paths: Paths, ledger: Ledger, *, progress: Callable[[int, int], None] | None = None) -> Report:
+    """Compares every file of a store with what the log says of it."""
+    report = Report()
+    work: list[Callable[[], int]] = [partial(_check_head, paths), partial(_check_log, paths)]
+    for column in ledger.columns:
+        work += [partial(check_sealed, paths, ledger, column, chunk) for chunk in ledger.seals]
+        work += [partial(check_tail, paths, ledger, column, *item) for item in ledger.segments.items()]
+    work.append(partial(_check_published, paths, ledger, report))
+    for done, check in enumerate(work):
+        try:
+            report.num_bytes += check()
+            report.num_files += 1
+        except (DamageError, FormatVersionError) as err:
+            report.problems.append(str(err))
+        if progress is not None:
+            progress(done + 1, len(work))
+    return report
+
+
+def _check_head(paths: Paths) -> int:
+    data = paths.head.read_bytes()
+    size = layout.HEAD_SLOT_BYTES
+    if len(data) != 2 * size:
+        raise LogError(f"{paths.head}: expected {2 * size} bytes, found {len(data)}")
+    for number in range(2):
+        if layout.slot_is_damaged(data[number * size : (number + 1) * size]):
+            raise LogError(f"{paths.head}: slot {number} is damaged; the other one is in use")
+    return len(data)
+
+
+def _check_log(paths: Paths) -> int:
+    reader = LogReader(paths)
+    try:
+        fresh = Ledger(str(paths.log(reader.head.generation)))
+        reader.replay(fresh, beyond_head=False)
+        return fresh.end
+    finally:
+        reader.close()
+
+
+def _check_published(paths: Paths, ledger: Ledger, report: Report) -> int:
+    """Files for plain Zarr readers: as the log says, or, until it says that they are, as it said before."""
+    total = 0
+    for path, expected in published_files(paths, ledger).items():
+        try:
+            found = path.read_bytes()
+        except FileNotFoundError:
+            report.problems.append(f"{path}: missing; open the store for writing and close it to make it anew")
+            continue
+        total += len(found)
+        if found != expected and (ledger.published or not _parses(found)):
+            report.problems.append(f"{path}: not what the log says; open the store for writing and close it to mend it")
+    return total
+
+
+def _parses(data: bytes) -> bool:
+    try:
+        json.loads(data)
+    except ValueError:
+        return len(data) % 8 == 0
+    return True

@@ -1,0 +1,526 @@
+"""`ReplayStore`: experience in one directory, written by one process, read by any number."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replaystore.errors import SpecError, StoreClosed, StoreError
+from replaystore.gather import Batch, Gatherer, allocate_batch, check_batch
+from replaystore.index import EpisodeInfo
+from replaystore.index_snapshot import IndexSnapshot
+from replaystore.recorder import Recorder
+from replaystore.sampler import Sampler
+from replaystore.spec import DEFAULT_CHUNK_ROWS, Durability, FieldSpec, Mode, Residency, StoreSpec
+from replaystore.storage.columns import columns_of, resolved_fields
+from replaystore.storage.facts import store_facts
+from replaystore.storage.files import OpenFiles
+from replaystore.storage.opening import OpenedStore, create_store, open_to_read, open_to_write
+from replaystore.storage.reader import ColumnReader
+from replaystore.storage.residency import Memory
+from replaystore.storage.verify import Report, verify_store
+from replaystore.storage.views import Views
+from replaystore.storage.writer import StoreWriter
+
+REFRESH_SECONDS = 0.25  # a reader looks for new episodes at most this often
+DEFAULT_THREADS = 4
+
+_open_stores: weakref.WeakSet[ReplayStore] = weakref.WeakSet()
+
+
+class ReplayStore:
+    """Experience of a run: episodes in one directory, in a Zarr group that plain `zarr.open_group` reads.
+
+    Made by `create` and `open`. One process writes, enforced by a lock; any number read and see what it commits
+    within a second. Reading is thread-safe; `append` and `add` are for one thread at a time.
+
+    >>> import tempfile, numpy as np
+    >>> fields = [FieldSpec.image("observation", (1, 8, 8), frame_stack=3),
+    ...           FieldSpec(name="reward", shape=(1,), dtype="float32", role="reward")]
+    >>> path = tempfile.mkdtemp() + "/store"
+    >>> with ReplayStore.create(path, fields, mode="full") as store:
+    ...     _ = store.append({"observation": np.zeros((11, 1, 8, 8), np.uint8), "reward": np.ones((11, 1), np.float32)})
+    ...     rows = store.draw(Sampler(n_step=3), np.random.default_rng(0), batch_size=4)
+    ...     batch = store.gather(rows, n_step=3, discount=0.5)
+    >>> batch["observation"].shape, float(batch["reward"][0, 0])
+    ((4, 3, 8, 8), 1.75)
+    """
+
+    def __init__(self, files: OpenedStore, residency: Residency, budget_bytes: int | None, num_threads: int) -> None:
+        _check_limit("num_threads", num_threads)
+        _check_limit("budget_bytes", budget_bytes)
+        ledger = files.ledger
+        self.path = files.paths.root
+        self.spec = ledger.spec
+        self._files = files
+        self._ledger = ledger
+        self._writer: StoreWriter | None = None
+        self._recorder: Recorder | None = None
+        self._lock = threading.RLock()
+        self._closed = False
+        self._num_threads = num_threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._next_refresh = 0.0
+        self._views = Views()
+        self._open_files = OpenFiles()
+        self._readers = [
+            ColumnReader(column, files.paths, ledger, self._open_files, self._lock, self._follow_missing)
+            for column in ledger.columns
+        ]
+        self._memory = Memory(self.path, ledger, self._readers, residency, budget_bytes, self._views)
+        self._gatherer = Gatherer(self.spec, ledger.columns, self._readers, self._memory.resident)
+        self._memory.load_small(0)
+        self._memory.fill()
+        if files.log is not None:
+            self._writer = StoreWriter(files.paths, ledger, files.log, self._lock, self._memory.admit, self._views.bury)
+            self._recorder = Recorder(ledger, self._writer, self._memory, self._lock, self._purge)
+            for info in ledger.index.episodes():
+                if not info.complete:  # whoever wrote it is gone, and so is the rest of it
+                    self._recorder.end_committed(info.episode)
+            self._recorder.evict()
+        _open_stores.add(self)
+
+    # Opening and closing
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        fields: Iterable[FieldSpec],
+        *,
+        mode: Mode = "full",
+        capacity: int | None = None,
+        disk_budget_bytes: int | None = None,
+        chunk_rows: int = DEFAULT_CHUNK_ROWS,
+        durability: Durability = "process",
+        residency: Residency = "auto",
+        budget_bytes: int | None = None,
+        num_threads: int = DEFAULT_THREADS,
+    ) -> Self:
+        """Makes a store and opens it for writing.
+
+        Args:
+            path: a directory that does not exist yet, or is empty.
+            fields: what a row holds.
+            mode: how images are stored: `"disk"` whole stacks, `"half"` each frame once, `"full"` frame differences.
+            capacity: most transitions; the oldest whole episodes go first. None: no limit.
+            disk_budget_bytes: most bytes on disk, chunks and tail; likewise. Freed a chunk at a time.
+            chunk_rows: rows a chunk, of every field.
+            durability: `"process"`: what is committed survives the process; `"power"`: and a power cut.
+            residency, budget_bytes, num_threads: as in `open`.
+
+        Raises:
+            SpecError: the configuration cannot work. StoreExists: the path is in use.
+        """
+        _check_limit("capacity", capacity)
+        _check_limit("disk_budget_bytes", disk_budget_bytes)
+        spec = StoreSpec(
+            mode=mode,
+            fields=resolved_fields(mode, tuple(fields)),
+            chunk_rows=chunk_rows,
+            durability=durability,
+            store_id=uuid.uuid4().hex,
+        )
+        columns_of(spec)
+        files = create_store(Path(path), spec, capacity, disk_budget_bytes)
+        return cls._from_files(files, residency, budget_bytes, num_threads)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        residency: Residency = "auto",
+        budget_bytes: int | None = None,
+        num_threads: int = DEFAULT_THREADS,
+    ) -> Self:
+        """Opens a store, to write as its only writer, or to read.
+
+        Nothing that was committed is written again. Reading makes no attempt to write.
+
+        Args:
+            path: the store's directory.
+            read_only: open beside a writer, or from a file system that cannot be written.
+            residency: `"ram"`: sealed chunks are held in memory, as they are encoded, and what does not fit is
+                refused; `"mapped"`: they stay in files and the OS keeps of them what it can; `"auto"`: held while
+                they fit, the rest in files. Fields with rows of at most 256 bytes are held always.
+            budget_bytes: for chunks in memory. None: what is available (`ram`), or half of it (`auto`).
+            num_threads: threads that work on one batch.
+
+        Raises:
+            StoreNotFound, StoreLocked, FormatVersionError, LogError, ChunkError, BudgetError
+        """
+        files = open_to_read(Path(path)) if read_only else open_to_write(Path(path))
+        return cls._from_files(files, residency, budget_bytes, num_threads)
+
+    @classmethod
+    def _from_files(cls, files: OpenedStore, residency: Residency, budget_bytes: int | None, num_threads: int) -> Self:
+        try:
+            return cls(files, residency, budget_bytes, num_threads)
+        except BaseException:
+            if files.log is not None:
+                files.log.close()
+            files.close()
+            raise
+
+    @classmethod
+    def opened(cls, path: str | os.PathLike[str]) -> ReplayStore | None:
+        """The store at `path` that this process has open for writing, if any."""
+        wanted = Path(path).resolve()
+        for store in list(_open_stores):
+            if store._writer is not None and not store._closed and store.path.resolve() == wanted:
+                return store
+        return None
+
+    def close(self) -> None:
+        """Ends the store's use; a writer seals what is left, fsyncs, and lets the next one in.
+
+        Rows of open episodes that were not committed are dropped. Plain Zarr readers then see every committed row.
+        """
+        if self._closed:
+            return
+        try:
+            if self._recorder is not None:
+                self._recorder.end_open_episodes()
+        finally:
+            self._closed = True
+            try:
+                if self._pool is not None:
+                    self._pool.shutdown()
+                if self._writer is not None:
+                    self._purge(everything=True)
+                    self._writer.close()
+            finally:
+                self._files.close()
+                self._open_files.clear()
+                for reader in self._readers:
+                    reader.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    # Writing
+
+    def append(self, episode: Mapping[str, Any]) -> int:
+        """Commits a whole episode; returns its id. When it returns, the episode survives this process.
+
+        Args:
+            episode: for each field its rows, the reset row first: the field's dtype, shape (rows, *stacked shape) or,
+                for images, (rows, *frame shape).
+
+        Raises:
+            EpisodeError: the data do not fit the fields; nothing was written. CapacityError: longer than the
+            capacity; nothing was evicted. WriteError: nothing was committed.
+        """
+        return self._require_recorder().append(episode)
+
+    def add(self, time_step: Any, *, env: int | str = 0, last: bool | None = None) -> int | None:
+        """Adds one row of one environment; commits the episode when it ends, and returns its id then.
+
+        Args:
+            time_step: a mapping of fields to values, or an object whose `time_step[name]` or attributes are those.
+            env: which environment it comes from; each has its own open episode.
+            last: whether the episode ends with this row. None: `time_step.last()`.
+
+        Raises:
+            EpisodeError: the row does not fit; it was not added. As `append` when it commits.
+        """
+        return self._require_recorder().add(time_step, env, last)
+
+    def commit_part(self, env: int | str = 0) -> None:
+        """Commits what the open episode of `env` has so far, so that it can be sampled; the episode goes on."""
+        self._require_recorder().commit_open(env, last=False)
+
+    def end_episode(self, env: int | str = 0) -> int | None:
+        """Commits the open episode of `env` as it is, and ends it; returns its id, or None if it has no rows."""
+        return self._require_recorder().commit_open(env, last=True)
+
+    def discard_episode(self, env: int | str = 0) -> None:
+        """Forgets the rows of `env` that are not committed; parts that are remain, as an episode that ended there."""
+        self._require_recorder().discard(env)
+
+    def set_capacity(self, capacity: int | None) -> None:
+        """Changes the capacity, in transitions; episodes beyond it are evicted at once."""
+        writer = self._require_writer()
+        _check_limit("capacity", capacity)
+        writer.set_limits(capacity, self._ledger.disk_budget_bytes)
+        self._require_recorder().evict()
+
+    def flush(self, *, sync: bool = False) -> None:
+        """Waits until all full chunks are sealed, and raises what went wrong; with `sync` fsyncs everything."""
+        writer = self._require_writer()
+        writer.flush()
+        self._purge()
+        if sync:
+            writer.sync()
+
+    # Reading
+
+    def snapshot(self) -> IndexSnapshot:
+        """What is live now. While somebody holds it, the chunks it speaks of stay on disk (in the writer's process)."""
+        self._require_open()
+        if self._writer is None and time.monotonic() >= self._next_refresh:
+            self.refresh()
+        with self._lock:
+            return self._views.hand_out(self._ledger.index.snapshot())
+
+    def draw(
+        self, sampler: Sampler, rng: np.random.Generator, batch_size: int, *, snapshot: IndexSnapshot | None = None
+    ) -> NDArray[np.int64]:
+        """Draws transitions: int64 (batch_size,) ids for `gather`.
+
+        Raises:
+            NotEnoughData: there is no valid transition yet.
+        """
+        return sampler.draw(self.snapshot() if snapshot is None else snapshot, rng, batch_size)
+
+    def gather(
+        self, rows: Any, *, n_step: int = 1, discount: float = 0.99, out: Batch | None = None,
+        snapshot: IndexSnapshot | None = None, num_threads: int | None = None,
+    ) -> Batch:  # fmt: skip
+        """Reads transitions.
+
+        Args:
+            rows: int64 (batch,), transition ids: the row of i.
+            n_step, discount: of the n-step return, in float32.
+            out: arrays to fill (see `allocate`), else new ones.
+            snapshot: what the rows were drawn from; keeps their chunks readable although evicted meanwhile.
+            num_threads: threads to use; None: as opened.
+
+        Returns:
+            For each observation field `name` and `next_name`, (batch, *stacked shape); actions and extra fields at
+            i; reward and discount float32.
+
+        Raises:
+            Evicted: a row is not live (any more). ChunkError: damaged data.
+        """
+        self._require_open()
+        rows = np.asarray(rows, np.int64)
+        if n_step < 1:
+            raise SpecError(f"n_step is at least 1, got {n_step}")
+        if out is None:
+            out = allocate_batch(self.spec, len(rows))
+        else:
+            check_batch(self.spec, len(rows), out)
+        view = self.snapshot() if snapshot is None else snapshot
+        threads = self._num_threads if num_threads is None else num_threads
+        self._gatherer.gather(view, rows, n_step, discount, out, self._threads(threads), threads)
+        return out
+
+    def allocate(self, batch_size: int) -> Batch:
+        """Empty arrays for `gather(out=...)`."""
+        return allocate_batch(self.spec, batch_size)
+
+    def episodes(self) -> list[EpisodeInfo]:
+        """The live episodes, oldest first."""
+        self._require_open()
+        with self._lock:
+            return self._ledger.index.episodes()
+
+    def read_episode(self, episode: int) -> dict[str, NDArray[Any]]:
+        """All committed rows of an episode, as they would be appended again: images as (rows, *stacked shape)."""
+        self._require_open()
+        snapshot = self.snapshot()
+        info = next((info for info in self.episodes() if info.episode == episode), None)
+        if info is None:
+            raise StoreError(f"{self.path}: no live episode {episode}; see store.episodes()")
+        rows = np.concatenate(
+            [np.arange(part.first_row, part.first_row + part.num_rows, dtype=np.int64) for part in info.parts]
+        )
+        return self._gatherer.read_rows(snapshot, rows)
+
+    def refresh(self) -> bool:
+        """Looks for what the writer committed since the last time; returns whether there was anything.
+
+        Sampling does so by itself, every quarter of a second.
+        """
+        self._require_open()
+        self._next_refresh = time.monotonic() + REFRESH_SECONDS
+        if self._writer is not None:
+            return False
+        changed = self._follow()
+        if changed:
+            self._memory.fill()
+            self._purge()
+        return changed
+
+    def _follow(self) -> bool:
+        with self._lock:
+            loaded = self._ledger.next_row
+            changed, dead = self._files.reader.follow(self._ledger)
+            self._views.bury(dead)
+            if changed:
+                self._memory.load_small(loaded)
+        return changed
+
+    # Facts
+
+    @property
+    def num_transitions(self) -> int:
+        """Live transitions (with n_step 1)."""
+        return self._ledger.index.num_transitions
+
+    @property
+    def num_episodes(self) -> int:
+        """Live episodes."""
+        return self._ledger.index.num_episodes
+
+    @property
+    def num_rows(self) -> int:
+        """Live rows."""
+        return self._ledger.index.num_rows
+
+    @property
+    def next_episode_id(self) -> int:
+        """One past the largest episode id ever committed; what the next new episode gets."""
+        return self._ledger.index.next_episode_id
+
+    @property
+    def capacity(self) -> int | None:
+        """Most transitions, or None."""
+        return self._ledger.capacity
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the store was opened to read, or inherited by a forked child."""
+        return self._writer is None
+
+    @property
+    def residency(self) -> Residency:
+        """Where bytes live: `"mapped"`, `"ram"` or `"auto"`."""
+        return self._memory.residency
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of encoded chunks and of small fields held in memory."""
+        return self._memory.held_bytes
+
+    def __len__(self) -> int:
+        return self.num_transitions
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self.num_episodes} episodes, {self.num_transitions} transitions"
+        return f"<ReplayStore {str(self.path)!r} mode={self.spec.mode!r} {state}>"
+
+    def info(self) -> dict[str, Any]:
+        """Figures about the store: plain data, bytes as on disk now."""
+        self._require_open()
+        with self._lock:
+            facts = store_facts(self._files.paths, self._ledger)
+        return {
+            **facts,
+            "residency": self.residency,
+            "held_bytes": self._memory.held_bytes,
+            "budget_bytes": self._memory.budget_bytes,
+        }
+
+    def verify(self, *, progress: Callable[[int, int], None] | None = None) -> Report:
+        """Compares every byte of the store with what its log says.
+
+        Args:
+            progress: called with (files done, files in all).
+
+        Returns:
+            What was checked and a line for each problem; `report.ok` where there is none.
+        """
+        self._require_open()
+        if self._writer is not None:
+            self._writer.flush()
+            self._writer.publish()
+        with self._lock:
+            return verify_store(self._files.paths, self._ledger, progress=progress)
+
+    # Inside
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreClosed(f"{self.path}: the store has been closed; open it again")
+
+    def _require_writer(self) -> StoreWriter:
+        self._require_open()
+        if self._writer is None:
+            raise StoreError(f"{self.path}: not open for writing in this process; open it here without read_only")
+        return self._writer
+
+    def _require_recorder(self) -> Recorder:
+        self._require_writer()
+        assert self._recorder is not None
+        return self._recorder
+
+    def _threads(self, count: int) -> ThreadPoolExecutor | None:
+        if count == 1:
+            return None
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(max(count, self._num_threads), thread_name_prefix="replaystore-read")
+            return self._pool
+
+    def _purge(self, *, everything: bool = False) -> None:
+        """Lets go of dead chunks that no batch in flight can need any more."""
+        with self._lock:
+            dead = self._views.exhume(everything=everything)
+            for chunk in dead:
+                for reader in self._readers:
+                    reader.drop(chunk)
+            if self._writer is not None:
+                self._writer.unlink_chunks(dead)
+
+    def _follow_missing(self) -> None:
+        # Chunks are not taken into memory here: the caller may hold the lock that the loading threads need.
+        if self._writer is None and not self._closed:
+            self._follow()
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = threading.RLock()
+        self._open_files.reset_after_fork()
+        for reader in self._readers:
+            reader.reset_after_fork(self._lock)
+        self._pool = None
+        self._writer = None
+        self._recorder = None
+        if self._files.lock is not None:
+            self._files.lock.close_in_child()
+            self._files.lock = None
+
+
+def _check_limit(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise SpecError(f"{name} is a positive number or None, got {value}")
+
+
+_locked: list[ReplayStore] = []  # while this process forks
+
+
+def _lock_stores() -> None:
+    # A child must not inherit a ledger that another thread is changing.
+    _locked[:] = sorted(_open_stores, key=id)
+    for store in _locked:
+        store._lock.acquire()
+
+
+def _unlock_stores() -> None:
+    while _locked:
+        _locked.pop()._lock.release()
+
+
+def _reset_stores_in_child() -> None:
+    _locked.clear()
+    for store in list(_open_stores):
+        store._after_fork_in_child()
+
+
+os.register_at_fork(before=_lock_stores, after_in_parent=_unlock_stores, after_in_child=_reset_stores_in_child)
