@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.errors import ChunkError, FormatVersionError
+from replaystore.kernels.groups import FORM_LIST
 
 MAGIC = b"RSFRAME\0"
 VERSION = 1
@@ -31,7 +32,6 @@ GROUP = np.dtype(
      ("crc", "<u4")]
 )  # fmt: skip
 
-FORM_RAW, FORM_DELTA, FORM_BLOCK, FORM_RAW_BLOCK, FORM_LIST = 0, 1, 2, 3, 4
 REFERENCES = ("keyframe", "previous")
 ENTROPIES = ("none", "lz4", "zstd", "spans", "points")
 FILTERS = ("none", "left", "up")
@@ -91,6 +91,11 @@ class FrameChunk:
     payload_start: int
     payload_bytes: int
     root_crc: int
+
+    @cached_property
+    def table_address(self) -> int:
+        """Where `table` lies in memory."""
+        return int(self.table.ctypes.data)
 
     @cached_property
     def first_rows(self) -> NDArray[np.int64]:

@@ -16,10 +16,10 @@ from replaystore.codecs import frame_chunk, frame_groups
 from replaystore.codecs.frame_chunk import ENTROPIES, FILTERS, REFERENCES, FrameChunk, FrameFormat
 from replaystore.errors import ChunkError, EpisodeError, SpecError
 
-DEFAULT_LEVELS = {"lz4": 4, "zstd": 1}
+DEFAULT_LEVELS = {"lz4": 4, "zstd": 1, "spans": 4}
 _DEFAULT_FILTERS = {"zstd": "left"}
 _MAX_INTERVAL = 0xFFFF
-_LEVELS = {"lz4": range(13), "zstd": range(-7, 23)}
+_LEVELS = {"lz4": range(13), "zstd": range(-7, 23), "spans": range(13)}
 
 
 class FrameDelta(Codec):  # type: ignore[misc]
@@ -32,9 +32,10 @@ class FrameDelta(Codec):  # type: ignore[misc]
         channels: where a three-dimensional frame has its channels, `"first"` or `"last"`.
         keyframe_interval: most frames in a group; 1 codes each frame by itself.
         reference: `"previous"` frame, or the group's `"keyframe"` (faster access to single frames, larger).
-        entropy: `"lz4"`, `"zstd"`: compressed in a block a group (reference `previous`) or a frame (`keyframe`);
-            `"spans"`: runs of changed bytes; `"points"`: the published scheme, (row, column, int16 difference);
-            `"none"`.
+        entropy: `"spans"`: runs of changed bytes, keyframes in LZ4 blocks: the fastest to read, for images that change
+            in few places; `"lz4"`: an LZ4 block, or spans where they are not larger; `"zstd"`: smallest; blocks hold
+            a group (reference `previous`) or a frame (`keyframe`); `"points"`: the published scheme, (row, column,
+            int16 difference); `"none"`.
         level: of the compressor; LZ4 0 to 12 (from 3 on its high-compression encoder), zstd -7 to 22.
         keyframe_filter: `"none"`, or difference to the pixel to the `"left"` or `"up"`.
         color_transform: `"none"`, or `"subtract_green"` from the others, for three channels.
@@ -84,7 +85,7 @@ class FrameDelta(Codec):  # type: ignore[misc]
             keyframe_filter = _DEFAULT_FILTERS.get(entropy, "none")  # type: ignore[assignment]
         _one_of("keyframe_filter", keyframe_filter, FILTERS)
         if color_transform is None:
-            color_transform = "subtract_green" if num_channels == 3 and entropy in ("lz4", "zstd") else "none"
+            color_transform = "subtract_green" if num_channels == 3 and entropy in ("lz4", "zstd", "spans") else "none"
         _one_of("color_transform", color_transform, ("none", "subtract_green"))
         if color_transform != "none" and num_channels != 3:
             raise SpecError(f"frame_delta: subtract_green needs 3 channels, frames {shape} have {num_channels}")
@@ -184,22 +185,22 @@ class FrameDelta(Codec):  # type: ignore[misc]
         if rows.size and not 0 <= rows.min() <= rows.max() < parsed.num_rows:
             raise IndexError(f"rows of a chunk lie in 0 .. {parsed.num_rows - 1}, got {rows.min()} .. {rows.max()}")
         result = np.empty((len(rows), *self.frame_shape), np.uint8) if out is None else out
-        flat = result.reshape(len(rows), self._format.frame_bytes)
-        scratch = np.empty((parsed.format.keyframe_interval, self._format.frame_bytes), np.uint8)
+        order = np.argsort(rows, kind="stable")
+        rows = rows[order]
         group_of = np.searchsorted(parsed.first_rows, rows, side="right") - 1
-        for group in np.unique(group_of).tolist():
-            entry = parsed.table[group]
-            targets = np.flatnonzero(group_of == group)
-            sources = rows[targets] - parsed.first_rows[group]
-            payload = view[int(parsed.starts[group]) : int(parsed.starts[group + 1])]
-            frame_groups.decode_group(
-                payload, int(entry["form"]), int(entry["num_rows"]), parsed.format, int(sources.min()),
-                int(sources.max()), scratch, f"group {group}",
-            )  # fmt: skip
-            frame_groups.write_frames(
-                scratch, sources, parsed.format, flat, targets, np.zeros(len(targets), np.int64), 1,
-                self.channels == "last",
-            )  # fmt: skip
+        starts = np.flatnonzero(np.diff(group_of, prepend=-1))
+        numbers = group_of[starts]
+        data = np.frombuffer(view, np.uint8)
+        table = parsed.table[numbers]
+        groups = frame_groups.Groups(
+            data.ctypes.data + parsed.starts[numbers], table["length"].astype(np.int64),
+            table["form"].astype(np.int64), table["num_rows"].astype(np.int64), np.append(starts, len(rows)),
+            rows - parsed.first_rows[group_of],
+        )  # fmt: skip
+        frame_groups.decode_groups(
+            groups, parsed.format, self.channels == "last", order, np.zeros(len(rows), np.int64), 1,
+            result.reshape(len(rows), self._format.frame_bytes), lambda g: f"frame_delta chunk, group {numbers[g]}",
+        )  # fmt: skip
         return result
 
     def get_config(self) -> dict[str, Any]:

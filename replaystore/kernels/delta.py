@@ -12,15 +12,19 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from replaystore.kernels.memory import Int, bytes_at, load_u16, load_u64, store_u64
+
 U8 = NDArray[np.uint8]
 
 FILTER_NONE, FILTER_LEFT, FILTER_UP = 0, 1, 2
 REFERENCE_KEYFRAME, REFERENCE_PREVIOUS = 0, 1
 FRAME_RAW, FRAME_BLOCK, FRAME_SPANS, FRAME_POINTS8, FRAME_POINTS16 = 0, 1, 2, 3, 4
 
-_MAX_SKIP = 0xFFFF
+_MAX_SKIP = 0xFF
+_MAX_LONG_SKIP = 0xFFFFFF
 _MAX_SPAN = 0xFF
-_SPAN_HEADER = 3
+_SPAN_HEADER = 2
+_LONG_SKIP = 4
 
 
 @njit(cache=True, nogil=True)
@@ -31,7 +35,7 @@ def add_into(target: U8, reference: U8) -> None:
 
 
 @njit(cache=True, nogil=True)
-def undo_filter(frame: U8, keyframe_filter: int, pixels: int, channels: int) -> None:
+def undo_filter(frame: U8, keyframe_filter: Int, pixels: Int, channels: Int) -> None:
     """Undoes a keyframe filter in place. frame: uint8 (rows * pixels * channels,)."""
     width = pixels * channels
     if keyframe_filter == FILTER_LEFT:
@@ -47,38 +51,25 @@ def undo_filter(frame: U8, keyframe_filter: int, pixels: int, channels: int) -> 
 
 
 @njit(cache=True, nogil=True)
-def undo_differences(
-    frames: U8, first: int, last: int, reference: int, keyframe_filter: int, pixels: int, channels: int
-) -> None:
-    """Turns a group of differences into frames, in place, as far as rows `first` to `last` need it.
-
-    frames: uint8 (group rows, frame bytes); row 0 is the filtered keyframe. With reference `previous` rows 0 to
-    `last` become frames, with reference `keyframe` row 0 and rows `first` to `last`.
-    """
-    undo_filter(frames[0], keyframe_filter, pixels, channels)
-    if reference == REFERENCE_PREVIOUS:
-        for k in range(1, last + 1):
-            add_into(frames[k], frames[k - 1])
-    else:
-        for k in range(max(first, 1), last + 1):
-            add_into(frames[k], frames[0])
-
-
-@njit(cache=True, nogil=True)
 def encode_spans(frame: U8, reference: U8, out: U8) -> int:
-    """Spans of `frame` that differ from `reference`: (u16 skip, u8 length, new bytes). Returns bytes written, or -1.
+    """Spans of `frame` that differ from `reference`: (u8 skip, u8 length, new bytes). Returns bytes written, or -1.
 
-    frame, reference: uint8 (n,). out: uint8 buffer; -1 says that the spans do not fit into it. Gaps of at most the
-    three bytes that a new span would cost are written through.
+    frame, reference: uint8 (n,). out: uint8 buffer; -1 says that the spans do not fit into it. Gaps of at most the two
+    bytes that a new span would cost are written through. A longer skip than a byte holds goes before: the byte, length
+    0, and a u16 of its next bits.
     """
     n = frame.size
+    here, there = np.int64(frame.ctypes.data), np.int64(reference.ctypes.data)
     at = 0
     end = 0  # where the previous span ended
     i = 0
     while i < n:
-        if frame[i] == reference[i]:
+        while i + 8 <= n and load_u64(here + i) == load_u64(there + i):
+            i += 8
+        while i < n and frame[i] == reference[i]:
             i += 1
-            continue
+        if i >= n:
+            break
         start = i
         stop = i + 1
         j = stop
@@ -88,18 +79,19 @@ def encode_spans(frame: U8, reference: U8, out: U8) -> int:
             j += 1
         skip = start - end
         while skip > _MAX_SKIP:
-            if at + _SPAN_HEADER > out.size:
+            part = min(skip, _MAX_LONG_SKIP)
+            if at + _LONG_SKIP > out.size:
                 return -1
-            out[at] = 0xFF
-            out[at + 1] = 0xFF
-            out[at + 2] = 0
-            at += _SPAN_HEADER
-            skip -= _MAX_SKIP
+            out[at] = part & 0xFF
+            out[at + 1] = 0
+            out[at + 2] = (part >> 8) & 0xFF
+            out[at + 3] = part >> 16
+            at += _LONG_SKIP
+            skip -= part
         if at + _SPAN_HEADER + stop - start > out.size:
             return -1
-        out[at] = skip & 0xFF
-        out[at + 1] = skip >> 8
-        out[at + 2] = stop - start
+        out[at] = skip
+        out[at + 1] = stop - start
         at += _SPAN_HEADER
         for k in range(start, stop):
             out[at] = frame[k]
@@ -110,20 +102,47 @@ def encode_spans(frame: U8, reference: U8, out: U8) -> int:
 
 
 @njit(cache=True, nogil=True)
-def decode_spans(spans: U8, frame: U8) -> int:
-    """Writes spans over `frame`, which holds the reference. Returns 0, or -1 where they leave a buffer."""
-    at = np.int64(0)
-    pixel = np.int64(0)
-    while at < spans.size:
-        if at + _SPAN_HEADER > spans.size:
+def decode_spans(address: Int, size: Int, frame: Int, frame_size: Int) -> Any:
+    """Writes the spans of `size` bytes at `address` over the frame at `frame`, which holds the reference.
+
+    Spans are short (ten bytes on average), so they are copied eight bytes at a time, the last ones under a mask; near
+    the end of either buffer byte by byte.
+
+    Returns:
+        0, or -1 where they leave a buffer.
+    """
+    at = address
+    end = address + size
+    pixel = frame
+    last = frame + frame_size
+    while at < end:
+        if at + _SPAN_HEADER > end:
             return -1
-        pixel += np.int64(spans[at]) | (np.int64(spans[at + 1]) << 8)
-        length = np.int64(spans[at + 2])
+        head = np.int64(load_u16(at))
+        length = head >> 8
+        pixel += head & 0xFF
         at += _SPAN_HEADER
-        if at + length > spans.size or pixel + length > frame.size:
+        if length == 0:
+            if at + 2 > end:
+                return -1
+            pixel += np.int64(load_u16(at)) << 8
+            at += 2
+            continue
+        if at + length > end or pixel + length > last:
             return -1
-        for k in range(length):
-            frame[pixel + k] = spans[at + k]
+        if at + length + 8 <= end and pixel + length + 8 <= last:
+            while length >= 8:
+                store_u64(pixel, load_u64(at))
+                pixel += 8
+                at += 8
+                length -= 8
+            mask = (np.uint64(1) << np.uint64(8 * length)) - np.uint64(1)
+            store_u64(pixel, (load_u64(pixel) & ~mask) | (load_u64(at) & mask))
+        else:
+            source = bytes_at(at, length)
+            target = bytes_at(pixel, length)
+            for k in range(length):
+                target[k] = source[k]
         at += length
         pixel += length
     return 0
@@ -160,7 +179,7 @@ def encode_points(frame: U8, reference: U8, width: int, wide: bool, out: U8) -> 
 
 
 @njit(cache=True, nogil=True)
-def decode_points(points: U8, frame: U8, width: int, wide: bool) -> int:
+def decode_points(points: U8, frame: U8, width: Int, wide: Any) -> int:
     """Adds points to `frame`, which holds the reference. Returns 0, or -1 where they leave a buffer or the range."""
     step = 6 if wide else 4
     if points.size % step != 0:
@@ -181,56 +200,3 @@ def decode_points(points: U8, frame: U8, width: int, wide: bool) -> int:
             return -1
         frame[pixel] = value
     return 0
-
-
-@njit(cache=True, nogil=True)
-def decode_listed_frame(group: U8, num_rows: int, k: int, reference: int, frames: U8, width: int) -> Any:
-    """One frame of a group in form 4, unless it is a compressed block. Returns its kind, or -1 for damage.
-
-    group: uint8, the list of end offsets and the frames. frames: uint8 (num_rows, frame bytes); frame k is written,
-    its reference (frame 0, or k - 1) must stand there. Kind `FRAME_BLOCK` is left to the caller.
-    """
-    ends = 4 * num_rows
-    if group.size < ends or k >= num_rows:
-        return -1
-    start = np.int64(0)
-    if k > 0:
-        start = _u32(group, 4 * (k - 1))
-    stop = _u32(group, 4 * k)
-    if start >= stop or ends + stop > group.size:
-        return -1
-    kind = np.int64(group[ends + start])
-    body = group[ends + start + 1 : ends + stop]
-    frame = frames[k]
-    if kind == FRAME_RAW:
-        if body.size != frame.size:
-            return -1
-        for i in range(frame.size):
-            frame[i] = body[i]
-        return kind
-    if kind == FRAME_BLOCK:
-        return kind
-    if kind > FRAME_POINTS16:
-        return -1
-    if k == 0:
-        for i in range(frame.size):
-            frame[i] = 0
-    else:
-        source = frames[k - 1] if reference == REFERENCE_PREVIOUS else frames[0]
-        for i in range(frame.size):
-            frame[i] = source[i]
-    if kind == FRAME_SPANS:
-        status = decode_spans(body, frame)
-    else:
-        status = decode_points(body, frame, width, kind == FRAME_POINTS16)
-    return kind if status == 0 else -1
-
-
-@njit(cache=True, nogil=True)
-def _u32(buffer: U8, at: int) -> Any:
-    return (
-        np.int64(buffer[at])
-        | (np.int64(buffer[at + 1]) << 8)
-        | (np.int64(buffer[at + 2]) << 16)
-        | (np.int64(buffer[at + 3]) << 24)
-    )

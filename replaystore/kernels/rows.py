@@ -10,10 +10,10 @@ import os
 from typing import Any
 
 import numpy as np
-from numba import carray, njit, types  # type: ignore[attr-defined]
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit, types
 from numpy.typing import NDArray
+
+from replaystore.kernels.memory import bytes_at
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
@@ -22,18 +22,6 @@ _pread: Any = types.ExternalFunction("pread", types.intp(types.int32, types.uint
 
 _advise: Any = types.ExternalFunction("posix_fadvise", types.int32(types.int32, types.int64, types.int64, types.int32))
 _WILL_NEED = np.int32(os.POSIX_FADV_WILLNEED)
-
-
-def _as_pointer(typing_context: Any, address: Any) -> Any:
-    """The pointer with this integer value."""
-
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
-
-    return types.voidptr(address), build
-
-
-_pointer: Any = intrinsic(_as_pointer)
 
 
 @njit(cache=True, nogil=True)
@@ -88,8 +76,8 @@ def copy_rows(
         length = run * row_bytes
         start = base + np.uintp(targets[j] * row_bytes)
         if addresses[s] != 0:
-            source = carray(_pointer(addresses[s] + offset), (length,), np.uint8)
-            target = carray(_pointer(start), (length,), np.uint8)
+            source = bytes_at(addresses[s] + offset, length)
+            target = bytes_at(start, length)
             for i in range(length):
                 target[i] = source[i]
         else:
@@ -100,4 +88,29 @@ def copy_rows(
                     return j
                 done += got
         j += run
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def read_ranges(files: I64, offsets: I64, lengths: I64, buffer: U8, starts: I64) -> Any:
+    """Reads range j, `lengths[j]` bytes from `offsets[j]` of the open file `files[j]`, to `buffer[starts[j]:]`.
+
+    All ranges are announced before the first is read.
+
+    Returns:
+        -1, or the j that failed.
+    """
+    for j in range(files.size):
+        if starts[j] < 0 or lengths[j] < 0 or starts[j] + lengths[j] > buffer.size:
+            return j
+        _advise(np.int32(files[j]), offsets[j], lengths[j], _WILL_NEED)
+    base = np.int64(buffer.ctypes.data)
+    for j in range(files.size):
+        done = np.int64(0)
+        while done < lengths[j]:
+            room = np.uintp(lengths[j] - done)
+            got = _pread(np.int32(files[j]), np.uintp(base + starts[j] + done), room, offsets[j] + done)
+            if got <= 0:
+                return j
+            done += got
     return -1

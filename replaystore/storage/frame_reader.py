@@ -2,125 +2,182 @@
 
 from __future__ import annotations
 
-import os
-import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.codecs import frame_groups
-from replaystore.codecs.frame_chunk import FrameChunk, parse_chunk, table_bytes
+from replaystore.codecs.frame_chunk import FrameChunk, FrameFormat, parse_chunk, table_bytes
+from replaystore.errors import ChunkError
+from replaystore.kernels.groups import locate_groups
+from replaystore.kernels.rows import read_ranges
 from replaystore.storage import checks
+from replaystore.storage.chunk_map import ChunkMap
 from replaystore.storage.columns import Column
 from replaystore.storage.sources import Source
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 _HEAD_GUESS = 8192  # bytes read at first of a chunk; most tables fit
 
 
 @dataclass(frozen=True)
-class _Head:
-    """Header and table of a chunk, and which groups were compared with their CRC."""
+class _Wanted:
+    """Groups that a batch needs, as `locate_groups` finds them, and where their frames go; int64 arrays."""
 
-    parsed: FrameChunk
-    group_checked: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class FrameRead:
-    """Rows to decode from one chunk, sorted, and where they go. `spans`: (group, first, end) in `local`."""
-
-    source: Source
-    head: _Head
+    chunks: I64
+    numbers: I64
+    offsets: I64
+    lengths: I64
+    forms: I64
+    num_rows: I64
+    bounds: I64
     local: I64
     targets: I64
     slots: I64
-    spans: list[tuple[int, int, int]]
+
+    def pick(self, groups: Mask) -> _Wanted:
+        """Only these groups, bool (groups,)."""
+        if groups.all():
+            return self
+        counts = np.diff(self.bounds)
+        entries = np.repeat(groups, counts)
+        bounds = np.concatenate(([0], np.cumsum(counts[groups])))
+        return _Wanted(
+            self.chunks[groups], self.numbers[groups], self.offsets[groups], self.lengths[groups], self.forms[groups],
+            self.num_rows[groups], bounds, self.local[entries], self.targets[entries], self.slots[entries],
+        )  # fmt: skip
 
 
 class FrameReader:
-    """Decodes frames of one column. Thread-safe."""
+    """Decodes frames of one column. Thread-safe.
 
-    def __init__(self, column: Column) -> None:
+    Args:
+        find: the source of a chunk. files_at_once: most files to hold open.
+    """
+
+    def __init__(self, column: Column, chunk_rows: int, find: Callable[[int], Source], files_at_once: int) -> None:
         self._channels_last = column.spec.channels == "last"
-        self._heads: dict[int, _Head] = {}
-        self._scratch = threading.local()
+        self._chunk_rows = chunk_rows
+        self._find = find
+        self._files_at_once = files_at_once
+        self._group_checked: dict[int, Mask] = {}
 
     def drop(self, chunk: int) -> None:
         """Forgets a chunk that is gone."""
-        self._heads.pop(chunk, None)
+        self._group_checked.pop(chunk, None)
 
-    def plan(self, source: Source, local: I64, targets: I64, slots: I64) -> FrameRead:
-        """Finds the groups of rows `local` of a chunk (int64, ascending) and tells the system which bytes to fetch."""
-        head = self._head(source)
-        group_of = np.searchsorted(head.parsed.first_rows, local, side="right") - 1
-        bounds = np.flatnonzero(np.diff(group_of, prepend=-1, append=-1)).tolist()
-        spans = [(int(group_of[start]), start, stop) for start, stop in pairwise(bounds)]
-        if source.file is not None:
-            starts = head.parsed.starts
-            for number, _, _ in spans:
-                begin, end = int(starts[number]), int(starts[number + 1])
-                os.posix_fadvise(source.file.fd, begin, end - begin, os.POSIX_FADV_WILLNEED)
-        return FrameRead(source, head, local, targets, slots, spans)
+    def read(self, known: ChunkMap, rows: I64, targets: I64, slots: I64, depth: int, out: U8) -> None:
+        """Stored rows into observations, uint8 (batch, depth * frame bytes).
 
-    def decode(self, read: FrameRead, depth: int, out: U8) -> None:
-        """Frames into observations, uint8 (batch, depth * frame bytes).
+        rows: int64 (n,), ascending; `known` has the tables of their chunks.
 
         Raises:
-            ChunkError: a group is damaged.
+            ChunkError: a group is damaged. Evicted: a chunk is gone.
         """
-        parsed = read.head.parsed
-        scratch = self._scratch_frames(parsed.format.keyframe_interval, parsed.format.frame_bytes)
-        for number, start, stop in read.spans:
-            payload = self._group_bytes(read.source, read.head, number)
-            entry = parsed.table[number]
-            sources = read.local[start:stop] - parsed.first_rows[number]
-            frame_groups.decode_group(
-                payload, int(entry["form"]), int(entry["num_rows"]), parsed.format, int(sources[0]),
-                int(sources[-1]), scratch, f"{read.source.where}, group {number}",
-            )  # fmt: skip
-            frame_groups.write_frames(
-                scratch, sources, parsed.format, out, read.targets[start:stop], read.slots[start:stop], depth,
-                self._channels_last,
-            )  # fmt: skip
+        n = len(rows)
+        if not n:
+            return
+        chunks, numbers, offsets, lengths, forms, num_rows, local = np.empty((7, n), np.int64)
+        bounds = np.empty(n + 1, np.int64)
+        count = locate_groups(
+            rows, self._chunk_rows, known.tables, known.num_groups, known.first_chunk, chunks, numbers, offsets,
+            lengths, forms, num_rows, bounds, local,
+        )  # fmt: skip
+        if count < 0:
+            raise ChunkError(f"rows {rows[0]} to {rows[-1]}: one is in no group of its chunk; the chunk is damaged")
+        wanted = _Wanted(
+            chunks[:count], numbers[:count], offsets[:count], lengths[:count], forms[:count], num_rows[:count],
+            bounds[: count + 1], local, targets, slots,
+        )  # fmt: skip
+        for number, fmt in enumerate(known.all_formats):
+            of_format = known.formats[wanted.chunks] == number
+            held = known.payloads[wanted.chunks] != 0
+            self._decode_held(known, fmt, wanted.pick(of_format & held), depth, out)
+            in_files = wanted.pick(of_format & ~held)
+            places = np.unique(in_files.chunks)
+            for at in range(0, len(places), self._files_at_once):
+                step = places[at : at + self._files_at_once]
+                some = in_files.pick((in_files.chunks >= step[0]) & (in_files.chunks <= step[-1]))
+                self._decode_files(known, fmt, step, some, depth, out)
 
-    def _group_bytes(self, source: Source, head: _Head, number: int) -> U8:
-        start, end = int(head.parsed.starts[number]), int(head.parsed.starts[number + 1])
-        if source.held is not None:
-            return source.held.data[start:end]
-        assert source.file is not None
-        payload = np.empty(end - start, np.uint8)
-        source.file.read_into(payload, start)
-        if not head.group_checked[number]:
-            expected = int(head.parsed.table[number]["crc"])
-            checks.check_crc(f"{source.where}, group {number}", expected, checks.crc_of(payload))
-            head.group_checked[number] = True
-        return payload
+    def _decode_held(self, known: ChunkMap, fmt: FrameFormat, wanted: _Wanted, depth: int, out: U8) -> None:
+        addresses = known.payloads[wanted.chunks] + wanted.offsets
+        self._decode(
+            addresses, fmt, wanted, depth, out,
+            lambda g: f"chunk {known.first_chunk + wanted.chunks[g]} in memory, group {wanted.numbers[g]}",
+        )  # fmt: skip
 
-    def _head(self, source: Source) -> _Head:
-        head = self._heads.get(source.chunk)
-        if head is None:
-            if source.held is not None:
-                assert source.held.parsed is not None
-                head = _Head(source.held.parsed, np.ones(len(source.held.parsed.table), bool))
-            else:
-                parsed = _read_head(source)
-                head = _Head(parsed, np.zeros(len(parsed.table), bool))
-            self._heads[source.chunk] = head
-        return head
+    def _decode_files(
+        self, known: ChunkMap, fmt: FrameFormat, places: I64, wanted: _Wanted, depth: int, out: U8
+    ) -> None:
+        sources = [self._find(known.first_chunk + place) for place in places.tolist()]
+        which = np.searchsorted(places, wanted.chunks)
+        starts = np.cumsum(wanted.lengths) - wanted.lengths
+        offsets = known.payload_offsets[wanted.chunks] + wanted.offsets
+        buffer = np.empty(int(wanted.lengths.sum()), np.uint8)
+        in_file = np.ones(len(which), bool)
+        files = np.full(len(sources), -1, np.int64)
+        for s, source in enumerate(sources):
+            if source.file is not None:
+                files[s] = source.file.fd
+                continue
+            assert source.held is not None  # taken into memory since the map was made
+            for g in np.flatnonzero(which == s).tolist():
+                in_file[g] = False
+                buffer[starts[g] :][: wanted.lengths[g]] = source.held.data[offsets[g] :][: wanted.lengths[g]]
+        ranges = np.flatnonzero(in_file)
+        failed = read_ranges(files[which[ranges]], offsets[ranges], wanted.lengths[ranges], buffer, starts[ranges])
+        if failed >= 0:
+            g = int(ranges[failed])
+            file = sources[which[g]].file
+            assert file is not None
+            # Again, through the call that names the cause.
+            file.read_into(buffer[starts[g] :][: wanted.lengths[g]], int(offsets[g]))
+            raise ChunkError(f"{file.path}: {wanted.lengths[g]} bytes at {offsets[g]} could not be read; try again")
 
-    def _scratch_frames(self, rows: int, frame_bytes: int) -> U8:
-        frames: U8 | None = getattr(self._scratch, "frames", None)
-        if frames is None or frames.shape[0] < rows or frames.shape[1] != frame_bytes:
-            frames = self._scratch.frames = np.empty((rows, frame_bytes), np.uint8)
-        return frames
+        def where(g: int) -> str:
+            return f"{sources[which[g]].where}, group {wanted.numbers[g]}"
+
+        self._check_groups(known, wanted, ranges, buffer, starts, where)
+        self._decode(buffer.ctypes.data + starts, fmt, wanted, depth, out, where)
+
+    def _check_groups(
+        self, known: ChunkMap, wanted: _Wanted, ranges: I64, buffer: U8, starts: I64, where: Callable[[int], str]
+    ) -> None:
+        """Compares groups read from files with their CRC, each once."""
+        for g in ranges.tolist():
+            chunk, number = known.first_chunk + int(wanted.chunks[g]), int(wanted.numbers[g])
+            table = known.heads[chunk].table
+            flags = self._group_checked.get(chunk)
+            if flags is None:
+                flags = self._group_checked.setdefault(chunk, np.zeros(len(table), bool))
+            if not flags[number]:
+                payload = buffer[starts[g] :][: wanted.lengths[g]]
+                checks.check_crc(where(g), int(table["crc"][number]), checks.crc_of(payload))
+                flags[number] = True
+
+    def _decode(
+        self, addresses: I64, fmt: FrameFormat, wanted: _Wanted, depth: int, out: U8, where: Callable[[int], str]
+    ) -> None:
+        if not len(addresses):
+            return
+        groups = frame_groups.Groups(
+            addresses, wanted.lengths, wanted.forms, wanted.num_rows, wanted.bounds, wanted.local
+        )
+        frame_groups.decode_groups(groups, fmt, self._channels_last, wanted.targets, wanted.slots, depth, out, where)
 
 
-def _read_head(source: Source) -> FrameChunk:
+def read_head(source: Source) -> FrameChunk:
+    """Header and table of a sealed chunk file, checked.
+
+    Raises:
+        ChunkError: they are damaged, or not what was sealed.
+    """
     assert source.file is not None
     assert source.sealed is not None
     file = source.file

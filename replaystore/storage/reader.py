@@ -15,9 +15,10 @@ from replaystore.errors import ChunkError, Evicted
 from replaystore.kernels.emit import emit_frames
 from replaystore.kernels.rows import copy_rows
 from replaystore.storage import checks
+from replaystore.storage.chunk_map import ChunkMap, make_chunk_map
 from replaystore.storage.columns import Column
 from replaystore.storage.files import OpenFile, OpenFiles
-from replaystore.storage.frame_reader import FrameReader
+from replaystore.storage.frame_reader import FrameReader, read_head
 from replaystore.storage.layout import Paths
 from replaystore.storage.ledger import Ledger, SealedColumn, Segment
 from replaystore.storage.sources import Held, Source
@@ -44,10 +45,14 @@ class ColumnReader:
         self._lock = lock
         self._follow = follow
         self._chunk_rows = ledger.spec.chunk_rows
-        self._sources_at_once = max(1, files.most // 8)  # open files in use by one thread
+        self._files_at_once = max(1, files.most // 8)  # open files in use by one thread
         self._held: dict[int, Held] = {}
         self._held_bytes = 0
-        self._frames = None if column.frames is None else FrameReader(column)
+        self._heads: dict[int, FrameChunk] = {}
+        self._map: ChunkMap | None = None
+        self._frames = None
+        if column.frames is not None:
+            self._frames = FrameReader(column, self._chunk_rows, self._source, self._files_at_once)
         self._row_checked: dict[int, NDArray[np.bool_]] = {}
         self._file_checked: set[int] = set()
         self._tail_checked: dict[int, int] = {}
@@ -71,6 +76,8 @@ class ColumnReader:
             if chunk in self._ledger.seals:  # else it died while it was read, and nobody would drop it
                 self._held[chunk] = Held(data, parsed)
                 self._held_bytes += data.size
+                self._heads.pop(chunk, None)
+                self._map = None
 
     def load(self, chunk: int) -> None:
         """Reads a sealed chunk into memory, checking every byte."""
@@ -87,6 +94,8 @@ class ColumnReader:
             self._ledger.dead_seals.pop(chunk, None)
             held = self._held.pop(chunk, None)
             self._held_bytes -= 0 if held is None else held.data.size
+            self._heads.pop(chunk, None)
+            self._map = None
         for table in (self._row_checked, self._tail_checked):
             table.pop(chunk, None)
         if self._frames is not None:
@@ -100,6 +109,7 @@ class ColumnReader:
         with self._lock:
             self._held.clear()
             self._held_bytes = 0
+            self._map = None
 
     def forget_tail(self, chunk: int) -> None:
         """Forgets the tail file of a chunk that was sealed."""
@@ -126,23 +136,46 @@ class ColumnReader:
             self._emit(black, np.zeros(len(zeros), np.int64), targets[zeros], slots[zeros], depth, out)
         live = np.flatnonzero(rows >= 0)
         order = live[np.argsort(rows[live], kind="stable")]
-        chunks = rows[order] // self._chunk_rows
-        bounds = np.flatnonzero(np.diff(chunks, prepend=-1, append=-1))
-        spans = list(pairwise(bounds.tolist()))
-        step = self._sources_at_once
-        for at in range(0, len(spans), step):
-            reads = []
-            for start, stop in spans[at : at + step]:
-                picked = order[start:stop]
+        self._read_stored(rows[order], targets[order], slots[order], depth, out)
+
+    def _read_stored(self, rows: I64, targets: I64, slots: I64, depth: int, out: U8) -> None:
+        """The same for rows in ascending order, none of them -1."""
+        while rows.size:
+            known = self._chunk_map()
+            chunks = rows // self._chunk_rows
+            in_groups = known.has_table(chunks) if self._frames is not None else np.zeros(len(rows), bool)
+            if self._frames is not None:
+                self._frames.read(known, rows[in_groups], targets[in_groups], slots[in_groups], depth, out)
+            rows, targets, slots, chunks = (array[~in_groups] for array in (rows, targets, slots, chunks))
+            done = np.zeros(len(rows), bool)
+            bounds = np.flatnonzero(np.diff(chunks, prepend=-1, append=-1)).tolist()
+            for start, stop in pairwise(bounds):
+                span = slice(start, stop)
                 source = self._source(int(chunks[start]))
-                local = rows[picked] - source.chunk * self._chunk_rows
                 if self._frames is not None and source.segments is None:
-                    reads.append(self._frames.plan(source, local, targets[picked], slots[picked]))
+                    self._learn(source)
                 else:
-                    self._copy_and_emit(source, local, targets[picked], slots[picked], depth, out)
-            for read in reads:
-                assert self._frames is not None
-                self._frames.decode(read, depth, out)
+                    local = rows[span] - source.chunk * self._chunk_rows
+                    self._copy_and_emit(source, local, targets[span], slots[span], depth, out)
+                    done[span] = True
+            rows, targets, slots = rows[~done], targets[~done], slots[~done]
+
+    def _chunk_map(self) -> ChunkMap:
+        known = self._map
+        if known is None:
+            with self._lock:
+                known = self._map = make_chunk_map(dict(self._held), dict(self._heads))
+        return known
+
+    def _learn(self, source: Source) -> None:
+        """Reads the table of groups of a chunk file."""
+        if source.held is not None:
+            return  # taken into memory since the map was made
+        head = read_head(source)
+        with self._lock:
+            if source.chunk not in self._held:
+                self._heads[source.chunk] = head
+                self._map = None
 
     def _copy_and_emit(self, source: Source, local: I64, targets: I64, slots: I64, depth: int, out: U8) -> None:
         raw = np.empty((len(local), self.column.row_bytes), np.uint8)
@@ -168,13 +201,27 @@ class ColumnReader:
             rows, targets = rows[keep], targets[keep]
         order = np.argsort(rows, kind="stable")
         rows, targets = rows[order], targets[order]
-        chunks, which = np.unique(rows // self._chunk_rows, return_inverse=True)
-        local = rows - chunks[which] * self._chunk_rows
-        step = self._sources_at_once
-        for start in range(0, len(chunks), step):
-            sources = [self._source(chunk) for chunk in chunks[start : start + step].tolist()]
+        known = self._chunk_map()
+        chunks = rows // self._chunk_rows
+        held = known.holds(chunks)
+        if held.any():
+            self._copy_held(known, rows[held], targets[held], out)
+            rows, targets, chunks = rows[~held], targets[~held], chunks[~held]
+        numbers, which = np.unique(chunks, return_inverse=True)
+        local = rows - chunks * self._chunk_rows
+        for start in range(0, len(numbers), self._files_at_once):
+            sources = [self._source(chunk) for chunk in numbers[start : start + self._files_at_once].tolist()]
             low, high = np.searchsorted(which, (start, start + len(sources)))
             self._copy_from(sources, which[low:high] - start, local[low:high], targets[low:high], out)
+
+    def _copy_held(self, known: ChunkMap, rows: I64, targets: I64, out: U8) -> None:
+        chunks = rows // self._chunk_rows
+        failed = copy_rows(
+            known.data, known.sizes, known.files, chunks - known.first_chunk, rows - chunks * self._chunk_rows, targets,
+            self.column.row_bytes, out,
+        )  # fmt: skip
+        if failed >= 0:
+            raise ChunkError(f"chunk {chunks[failed]} in memory: it does not hold row {rows[failed]}")
 
     def _copy_from(self, sources: list[Source], which: I64, local: I64, targets: I64, out: U8) -> None:
         addresses = np.zeros(len(sources), np.int64)

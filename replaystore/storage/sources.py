@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,11 @@ class Held:
 
     data: NDArray[np.uint8]
     parsed: FrameChunk | None
+
+    @cached_property
+    def address(self) -> int:
+        """Of the first byte."""
+        return int(self.data.ctypes.data)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,86 @@
+"""LZ4 and zstd for kernels: the C functions inside numcodecs, called without the interpreter.
+
+A call from Python for each block costs more than many a block takes to decode, and threads queue for the interpreter.
+numcodecs' extension modules export the libraries that they are built with, or are linked to them; where a build of it
+hides them, the same symbols are bound to Python functions that decode with `cramjam`: slower, otherwise the same.
+
+`bind` must have run before a kernel that calls these is compiled or loaded; importing this module does it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import cramjam
+import llvmlite.binding
+import numcodecs.lz4
+import numcodecs.zstd
+from numba import types
+
+_INT, _SIZE, _POINTER = ctypes.c_int, ctypes.c_size_t, ctypes.c_void_p
+_FAILED = ctypes.c_size_t(-1).value
+
+_keep_alive: list[Any] = []
+
+
+def _decode_lz4(source: int, target: int, source_size: int, wanted: int, capacity: int) -> int:
+    block = ctypes.string_at(source, source_size)
+    room = (ctypes.c_char * capacity).from_address(target)
+    try:
+        return int(cramjam.lz4.decompress_block_into(block, memoryview(room).cast("B")))
+    except cramjam.DecompressionError:
+        return -1
+
+
+def _decode_zstd(context: int, target: int, capacity: int, source: int, source_size: int) -> int:
+    block = ctypes.string_at(source, source_size)
+    room = (ctypes.c_char * capacity).from_address(target)
+    try:
+        return int(cramjam.zstd.decompress_into(block, memoryview(room).cast("B")))
+    except cramjam.DecompressionError:
+        return _FAILED
+
+
+def _bind(symbol: str, module: Any, name: str, prototype: Any, substitute: Callable[..., int]) -> None:
+    address: int | None = None
+    try:
+        address = ctypes.cast(getattr(ctypes.CDLL(module.__file__), name), _POINTER).value
+    except (OSError, AttributeError):
+        pass
+    if address is None:
+        callback = prototype(substitute)
+        _keep_alive.append(callback)
+        address = ctypes.cast(callback, _POINTER).value
+    llvmlite.binding.add_symbol(symbol, address)
+
+
+def bind() -> None:
+    """Gives the compiler the addresses of the decoders."""
+    lz4, zstd = numcodecs.lz4, numcodecs.zstd
+    block = ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER, _INT, _INT, _INT)
+    _bind("replaystore_lz4_prefix", lz4, "LZ4_decompress_safe_partial", block, _decode_lz4)
+    create = ctypes.CFUNCTYPE(_SIZE)
+    _bind("replaystore_zstd_create", zstd, "ZSTD_createDCtx", create, lambda: 1)
+    free = ctypes.CFUNCTYPE(_SIZE, _SIZE)
+    _bind("replaystore_zstd_free", zstd, "ZSTD_freeDCtx", free, lambda context: 0)
+    frame = ctypes.CFUNCTYPE(_SIZE, _SIZE, _POINTER, _SIZE, _POINTER, _SIZE)
+    _bind("replaystore_zstd_frame", zstd, "ZSTD_decompressDCtx", frame, _decode_zstd)
+
+
+bind()
+
+# int32 (source, target, source size, bytes wanted, capacity of target): bytes decoded, at least those wanted unless the
+# block ends before, or a negative number.
+lz4_prefix: Any = types.ExternalFunction(
+    "replaystore_lz4_prefix", types.int32(types.int64, types.int64, types.int32, types.int32, types.int32)
+)
+# int64 (): a decoder, or 0.
+zstd_create: Any = types.ExternalFunction("replaystore_zstd_create", types.int64())
+# int64 (decoder)
+zstd_free: Any = types.ExternalFunction("replaystore_zstd_free", types.int64(types.int64))
+# int64 (decoder, target, capacity, source, source size): bytes decoded, or a negative number.
+zstd_frame: Any = types.ExternalFunction(
+    "replaystore_zstd_frame", types.int64(types.int64, types.int64, types.int64, types.int64, types.int64)
+)

@@ -1,0 +1,275 @@
+"""Decoding groups of frames into observations: one call for all groups that a thread needs of a batch.
+
+Groups are found by address, so they may lie in any number of buffers. What their bytes say is not trusted: every
+offset is checked, and a group that does not decode to its frames ends the call with its number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from replaystore.kernels.block_decoders import lz4_prefix, zstd_create, zstd_frame, zstd_free
+from replaystore.kernels.delta import (
+    FILTER_NONE,
+    FRAME_BLOCK,
+    FRAME_POINTS8,
+    FRAME_POINTS16,
+    FRAME_RAW,
+    FRAME_SPANS,
+    REFERENCE_PREVIOUS,
+    add_into,
+    decode_points,
+    decode_spans,
+    undo_filter,
+)
+from replaystore.kernels.emit import copy_bytes, emit_frame
+from replaystore.kernels.memory import Int, bytes_at, load_u16, load_u32, load_u64
+
+U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
+
+FORM_RAW, FORM_DELTA, FORM_BLOCK, FORM_RAW_BLOCK, FORM_LIST = 0, 1, 2, 3, 4
+ENTROPY_NONE, ENTROPY_LZ4, ENTROPY_ZSTD, ENTROPY_SPANS, ENTROPY_POINTS = 0, 1, 2, 3, 4
+
+# Why a group did not decode.
+BAD_LENGTH, BAD_BLOCK, BAD_LIST, BAD_INDEX = 1, 2, 3, 4
+
+# Entries of a layout: what the header of a chunk says of every group, and where observations have their channels.
+_FRAME, _REFERENCE, _ENTROPY, _FILTER, _FILTER_PIXELS, _FILTER_CHANNELS, _POINTS_WIDTH = 0, 1, 2, 3, 4, 5, 6
+_PIXELS, _CHANNELS, _SOURCE_LAST, _ADD_GREEN, _TARGET_LAST = 7, 8, 9, 10, 11
+
+_ENTRY = 24  # bytes of a table entry, docs/format.md
+
+
+@njit(cache=True, nogil=True)
+def _decode_block(entropy: Int, context: Int, source: Int, size: Int, target: Int, wanted: Int, capacity: Int) -> Any:
+    """Whether at least `wanted` bytes of a block were decoded."""
+    if size >= 1 << 31 or capacity >= 1 << 31:
+        return False
+    if entropy == ENTROPY_ZSTD:
+        return zstd_frame(context, target, capacity, source, size) == capacity
+    if entropy != ENTROPY_LZ4 and entropy != ENTROPY_SPANS:
+        return False
+    return lz4_prefix(source, target, np.int32(size), np.int32(wanted), np.int32(capacity)) >= wanted
+
+
+@njit(cache=True, nogil=True)
+def _listed_frame(
+    group: Int, length: Int, num_rows: Int, k: Int, layout: I64, context: Int, current: U8, spare: U8
+) -> Any:
+    """Turns `current`, the reference of frame k of a group in form 4, into frame k. Returns 0 or why not."""
+    frame_bytes = current.size
+    ends = 4 * num_rows
+    if length < ends:
+        return BAD_LIST
+    start = np.int64(load_u32(group + 4 * (k - 1))) if k > 0 else np.int64(0)
+    stop = np.int64(load_u32(group + 4 * k))
+    if start >= stop or ends + stop > length:
+        return BAD_LIST
+    at = group + ends + start
+    kind = np.int64(bytes_at(at, 1)[0])
+    at += 1
+    size = stop - start - 1
+    if kind == FRAME_RAW:
+        if size != frame_bytes:
+            return BAD_LIST
+        copy_bytes(bytes_at(at, size), current)
+        return 0
+    if kind == FRAME_BLOCK:
+        if not _decode_block(layout[_ENTROPY], context, at, size, np.int64(spare.ctypes.data), frame_bytes, frame_bytes):
+            return BAD_BLOCK
+        if k == 0:
+            copy_bytes(spare, current)
+            undo_filter(current, layout[_FILTER], layout[_FILTER_PIXELS], layout[_FILTER_CHANNELS])
+        else:
+            add_into(current, spare)
+        return 0
+    if k == 0:
+        for i in range(frame_bytes):
+            current[i] = 0
+    status = -1
+    if kind == FRAME_SPANS:
+        status = decode_spans(at, size, np.int64(current.ctypes.data), frame_bytes)
+    elif kind in (FRAME_POINTS8, FRAME_POINTS16):
+        status = decode_points(bytes_at(at, size), current, layout[_POINTS_WIDTH], kind == FRAME_POINTS16)
+    return 0 if status == 0 else BAD_LIST
+
+
+@njit(cache=True, nogil=True)
+def _emit(
+    frame: U8, local: I64, k: Int, j: Int, stop: Int, targets: I64, slots: I64, depth: Int, layout: I64, out: U8
+) -> Any:
+    """Writes frame k of a group wherever it is wanted. Returns the first j that wants a later one."""
+    while j < stop and local[j] == k:
+        emit_frame(
+            frame, out[targets[j]], slots[j], depth, layout[_PIXELS], layout[_CHANNELS], layout[_SOURCE_LAST] != 0,
+            layout[_ADD_GREEN] != 0, layout[_TARGET_LAST] != 0,
+        )  # fmt: skip
+        j += 1
+    return j
+
+
+@njit(cache=True, nogil=True)
+def _decode_group(
+    group: Int, length: Int, form: Int, num_rows: Int, local: I64, j: Int, stop: Int, targets: I64, slots: I64,
+    depth: Int, layout: I64, context: Int, scratch: U8, out: U8,
+) -> Any:  # fmt: skip
+    frame_bytes = layout[_FRAME]
+    k: Int
+    first: Int = local[j]
+    last = local[stop - 1]
+    previous = layout[_REFERENCE] == REFERENCE_PREVIOUS
+    current = scratch[:frame_bytes]
+    spare = scratch[frame_bytes : 2 * frame_bytes]
+    if form == FORM_LIST:
+        for k in range(last + 1):
+            if not previous and k > 0 and (k < first or local[j] != k):
+                continue
+            if not previous and k > 0:
+                copy_bytes(scratch[2 * frame_bytes :], current)  # the keyframe
+            status = _listed_frame(group, length, num_rows, k, layout, context, current, spare)
+            if status != 0:
+                return status
+            if not previous and k == 0:
+                copy_bytes(current, scratch[2 * frame_bytes : 3 * frame_bytes])
+            j = _emit(current, local, k, j, stop, targets, slots, depth, layout, out)
+        return 0
+    source = group
+    if form in (FORM_RAW, FORM_DELTA):
+        if length != num_rows * frame_bytes:
+            return BAD_LENGTH
+    else:
+        source = np.int64(scratch.ctypes.data) + 2 * frame_bytes
+        wanted = (last + 1) * frame_bytes
+        if not _decode_block(layout[_ENTROPY], context, group, length, source, wanted, num_rows * frame_bytes):
+            return BAD_BLOCK
+    if form in (FORM_RAW, FORM_RAW_BLOCK):
+        while j < stop:
+            k = local[j]
+            j = _emit(
+                bytes_at(source + k * frame_bytes, frame_bytes), local, k, j, stop, targets, slots, depth, layout, out
+            )
+        return 0
+    keyframe = bytes_at(source, frame_bytes)
+    if layout[_FILTER] != FILTER_NONE or previous:
+        copy_bytes(keyframe, current)
+        undo_filter(current, layout[_FILTER], layout[_FILTER_PIXELS], layout[_FILTER_CHANNELS])
+        keyframe = current
+    j = _emit(keyframe, local, 0, j, stop, targets, slots, depth, layout, out)
+    if previous:
+        for k in range(1, last + 1):
+            add_into(current, bytes_at(source + k * frame_bytes, frame_bytes))
+            j = _emit(current, local, k, j, stop, targets, slots, depth, layout, out)
+    else:
+        while j < stop:
+            k = local[j]
+            copy_bytes(bytes_at(source + k * frame_bytes, frame_bytes), spare)
+            add_into(spare, keyframe)
+            j = _emit(spare, local, k, j, stop, targets, slots, depth, layout, out)
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def decode_groups(
+    addresses: I64, lengths: I64, forms: I64, num_rows: I64, bounds: I64, local: I64, targets: I64, slots: I64,
+    depth: Int, layout: I64, interval: Int, out: U8,
+) -> Any:  # fmt: skip
+    """Decodes frames of many groups into observations.
+
+    Args:
+        addresses, lengths, forms, num_rows: int64 (groups,); `addresses[g]` holds `lengths[g]` bytes.
+        bounds: int64 (groups + 1,); group g gives the entries from `bounds[g]` to `bounds[g + 1]`, at least one.
+        local, targets, slots: int64 (entries,); frame `local[j]` of its group, ascending in each group, becomes the
+            `slots[j]`-th of the `depth` frames of out[targets[j]].
+        layout: int64 (12,), see above.
+        interval: most rows in a group.
+        out: uint8 (batch, depth * frame bytes).
+
+    Returns:
+        -1; or 8 * g + why, for the first group g that is damaged.
+    """
+    frame_bytes = layout[_FRAME]
+    if out.shape[1] != depth * frame_bytes or layout[_PIXELS] * layout[_CHANNELS] != frame_bytes:
+        return np.int64(BAD_INDEX)
+    scratch = np.empty((interval + 2) * frame_bytes + 64, np.uint8)
+    context = zstd_create() if layout[_ENTROPY] == ENTROPY_ZSTD else np.int64(0)
+    failed = np.int64(-1)
+    for g in range(addresses.size):
+        status = 0
+        if num_rows[g] < 1 or num_rows[g] > interval or bounds[g] >= bounds[g + 1]:
+            status = BAD_INDEX
+        for j in range(bounds[g], bounds[g + 1]):
+            below = local[j - 1] if j > bounds[g] else np.int64(0)
+            if local[j] < below or local[j] >= num_rows[g] or targets[j] < 0 or targets[j] >= out.shape[0]:
+                status = BAD_INDEX
+            if slots[j] < 0 or slots[j] >= depth:
+                status = BAD_INDEX
+        if status == 0:
+            status = _decode_group(
+                addresses[g], lengths[g], forms[g], num_rows[g], local, bounds[g], bounds[g + 1], targets, slots, depth,
+                layout, context, scratch, out,
+            )  # fmt: skip
+        if status != 0:
+            failed = np.int64(8 * g + status)
+            break
+    if context != 0:
+        zstd_free(context)
+    return failed
+
+
+@njit(cache=True, nogil=True)
+def locate_groups(
+    rows: I64, chunk_rows: Int, tables: I64, num_groups: I64, first_chunk: Int,
+    chunks: I64, numbers: I64, offsets: I64, lengths: I64, forms: I64, num_rows: I64, bounds: I64, local: I64,
+) -> Any:  # fmt: skip
+    """Finds the groups that hold stored rows, in the tables of their chunks.
+
+    Args:
+        rows: int64 (n,), ascending; the table of every one's chunk must be known.
+        tables, num_groups: int64 (known chunks,); the address of the table of chunk `first_chunk + c` and its length.
+        chunks, numbers, offsets, lengths, forms, num_rows: int64 (n,), written: for each group found its chunk, counted
+            from `first_chunk`, its number in it, and what the table says of it.
+        bounds: int64 (n + 1,), local: int64 (n,), written: see `decode_groups`.
+
+    Returns:
+        The number of groups; or -1 where a row is in no group of its chunk.
+    """
+    found = 0
+    stop = np.int64(-1)  # behind the last row of the group found last
+    first = np.int64(0)
+    for j in range(rows.size):
+        if rows[j] >= stop or found == 0:
+            chunk = rows[j] // chunk_rows
+            c = chunk - first_chunk
+            if c < 0 or c >= tables.size or tables[c] == 0:
+                return -1
+            row = rows[j] - chunk * chunk_rows
+            low, high = np.int64(0), num_groups[c]
+            while high - low > 1:
+                middle = (low + high) >> 1
+                if np.int64(load_u32(tables[c] + _ENTRY * middle)) <= row:
+                    low = middle
+                else:
+                    high = middle
+            entry = tables[c] + _ENTRY * low
+            first = np.int64(load_u32(entry))
+            count = np.int64(load_u16(entry + 4))
+            if row < first or row >= first + count:
+                return -1
+            chunks[found] = c
+            numbers[found] = low
+            forms[found] = np.int64(bytes_at(entry + 6, 1)[0])
+            offsets[found] = np.int64(load_u64(entry + 8))
+            lengths[found] = np.int64(load_u32(entry + 16))
+            num_rows[found] = count
+            bounds[found] = j
+            found += 1
+            first += chunk * chunk_rows
+            stop = first + count
+        local[j] = rows[j] - first
+    bounds[found] = rows.size
+    return found
