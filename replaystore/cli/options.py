@@ -13,7 +13,7 @@ import click
 MODES = ("disk", "half", "full")
 DURABILITIES = ("process", "power")
 RESIDENCIES = ("mapped", "ram", "auto")
-REFERENCES = ("previous", "keyframe")
+REFERENCES = ("inward", "previous", "keyframe")
 ENTROPIES = ("lz4", "zstd", "spans", "points", "none")
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

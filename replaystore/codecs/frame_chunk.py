@@ -32,7 +32,7 @@ GROUP = np.dtype(
      ("crc", "<u4")]
 )  # fmt: skip
 
-REFERENCES = ("keyframe", "previous")
+REFERENCES = ("keyframe", "previous", "inward")
 ENTROPIES = ("none", "lz4", "zstd", "spans", "points")
 FILTERS = ("none", "left", "up")
 COLOR_NONE, COLOR_LAST, COLOR_FIRST = 0, 1, 2

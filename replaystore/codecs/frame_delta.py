@@ -31,7 +31,9 @@ class FrameDelta(Codec):  # type: ignore[misc]
         frame_shape: (height, width), (channels, height, width) or (height, width, channels).
         channels: where a three-dimensional frame has its channels, `"first"` or `"last"`.
         keyframe_interval: most frames in a group; 1 codes each frame by itself.
-        reference: `"previous"` frame, or the group's `"keyframe"` (faster access to single frames, larger).
+        reference: what a frame is the difference to: `"inward"`, the neighbour nearer to the keyframe, which is in the
+            middle of the group (a batch then decodes half of what it would with the next one); the `"previous"` frame,
+            with the keyframe first; or the `"keyframe"` itself (fastest for single frames, larger).
         entropy: `"spans"`: runs of changed bytes, keyframes in LZ4 blocks: the fastest to read, for images that change
             in few places; `"lz4"`: an LZ4 block, or spans where they are not larger; `"zstd"`: smallest; blocks hold
             a group (reference `previous`) or a frame (`keyframe`); `"points"`: the published scheme, (row, column,
@@ -61,7 +63,7 @@ class FrameDelta(Codec):  # type: ignore[misc]
         frame_shape: Sequence[int],
         channels: Literal["first", "last"] = "first",
         keyframe_interval: int = 16,
-        reference: Literal["previous", "keyframe"] = "previous",
+        reference: Literal["inward", "previous", "keyframe"] = "inward",
         entropy: Literal["lz4", "zstd", "spans", "points", "none"] = "lz4",
         level: int | None = None,
         keyframe_filter: Literal["none", "left", "up"] | None = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -113,28 +114,46 @@ def decode_groups(
 
 def encode_group(payload: U8, fmt: FrameFormat, level: int) -> tuple[int, bytes]:
     """(form, bytes) of a group. payload: frames in payload form, uint8 (group rows, frame bytes)."""
+    payload, ahead = _decode_order(payload, fmt)
     if fmt.entropy in (_SPANS, _POINTS) or (fmt.reference == delta.REFERENCE_KEYFRAME and fmt.entropy != 0):
-        listed = _encode_list(payload, fmt, level, payload.size - 1)
+        listed = _encode_list(payload, ahead, fmt, level, payload.size - 1)
         return (FORM_RAW, payload.tobytes()) if listed is None else (FORM_LIST, listed)
     differences = payload.copy()
-    if fmt.reference == delta.REFERENCE_PREVIOUS:
-        differences[1:] -= payload[:-1]
-    else:
-        differences[1:] -= payload[:1]
+    differences[1:] -= payload[:1] if fmt.reference == delta.REFERENCE_KEYFRAME else payload[:-1]
+    if ahead < len(payload):
+        differences[ahead] = payload[ahead] - payload[0]
     _filter_keyframe(differences[0], fmt)
     if fmt.entropy == 0:
         return FORM_DELTA, differences.tobytes()
-    block = _compress(differences, fmt.entropy, level)
-    form = FORM_BLOCK
+    form, block = FORM_BLOCK, _compress_chains(differences, ahead, fmt.entropy, level)
     if len(block) > payload.size // 2:  # differences hardly help: a cut, or noise
-        other = _compress(payload, fmt.entropy, level)
+        other = _compress_chains(payload, ahead, fmt.entropy, level)
         if len(other) < len(block):
             form, block = FORM_RAW_BLOCK, other
     if fmt.entropy == _LZ4:
-        listed = _encode_list(payload, fmt, level, len(block))
+        listed = _encode_list(payload, ahead, fmt, level, len(block))
         if listed is not None:  # not larger, and faster to decode
             form, block = FORM_LIST, listed
     return (form, block) if len(block) < payload.size else (FORM_RAW, payload.tobytes())
+
+
+def _decode_order(payload: U8, fmt: FrameFormat) -> tuple[U8, int]:
+    """The frames of a group in the order in which they are decoded, and how many of them from the keyframe on.
+
+    With reference `inward` the keyframe is in the middle, and the frames before it come last, going back.
+    """
+    middle = len(payload) // 2 if fmt.reference == delta.REFERENCE_INWARD else 0
+    if not middle:
+        return payload, len(payload)
+    return np.concatenate((payload[middle:], payload[middle - 1 :: -1])), len(payload) - middle
+
+
+def _compress_chains(frames: U8, ahead: int, entropy: int, level: int) -> bytes:
+    """One block; or two, with the length of the first before them."""
+    if ahead == len(frames):
+        return _compress(frames, entropy, level)
+    first = _compress(frames[:ahead], entropy, level)
+    return b"".join((struct.pack("<I", len(first)), first, _compress(frames[ahead:], entropy, level)))
 
 
 def _filter_keyframe(frame: U8, fmt: FrameFormat) -> None:
@@ -155,8 +174,8 @@ def _compress(data: Any, entropy: int, level: int) -> bytes:
     return bytes(lz4.block.compress(data, mode="high_compression", compression=level, store_size=False))
 
 
-def _encode_list(payload: U8, fmt: FrameFormat, level: int, most: int) -> bytes | None:
-    """A group frame by frame; None if that takes more than `most` bytes."""
+def _encode_list(payload: U8, ahead: int, fmt: FrameFormat, level: int, most: int) -> bytes | None:
+    """A group in decode order frame by frame; None if that takes more than `most` bytes."""
     frame_bytes = fmt.frame_bytes
     by_frame = fmt.reference == delta.REFERENCE_KEYFRAME and fmt.entropy in (_LZ4, _ZSTD)
     zeros = np.zeros(frame_bytes, np.uint8)
@@ -166,10 +185,10 @@ def _encode_list(payload: U8, fmt: FrameFormat, level: int, most: int) -> bytes 
     for k, frame in enumerate(payload):
         if k == 0:
             reference = zeros
-        elif fmt.reference == delta.REFERENCE_PREVIOUS:
-            reference = payload[k - 1]
-        else:
+        elif fmt.reference == delta.REFERENCE_KEYFRAME or k == ahead:
             reference = payload[0]
+        else:
+            reference = payload[k - 1]
         kind, body = delta.FRAME_RAW, frame.data
         written = -1
         if fmt.entropy in (_SPANS, _LZ4):

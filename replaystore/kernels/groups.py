@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from replaystore.kernels.block_decoders import lz4_prefix, zstd_create, zstd_frame, zstd_free
 from replaystore.kernels.delta import (
-    FILTER_NONE,
     FRAME_BLOCK,
     FRAME_POINTS8,
     FRAME_POINTS16,
     FRAME_RAW,
     FRAME_SPANS,
-    REFERENCE_PREVIOUS,
+    REFERENCE_INWARD,
+    REFERENCE_KEYFRAME,
     add_into,
     decode_points,
     decode_spans,
@@ -46,7 +46,7 @@ _ENTRY = 24  # bytes of a table entry, docs/format.md
 
 
 @njit(cache=True, nogil=True)
-def _decode_block(entropy: Int, context: Int, source: Int, size: Int, target: Int, wanted: Int, capacity: Int) -> Any:
+def decode_block(entropy: Int, context: Int, source: Int, size: Int, target: Int, wanted: Int, capacity: Int) -> Any:
     """Whether at least `wanted` bytes of a block were decoded."""
     if size >= 1 << 31 or capacity >= 1 << 31:
         return False
@@ -61,7 +61,7 @@ def _decode_block(entropy: Int, context: Int, source: Int, size: Int, target: In
 def _listed_frame(
     group: Int, length: Int, num_rows: Int, k: Int, layout: I64, context: Int, current: U8, spare: U8
 ) -> Any:
-    """Turns `current`, the reference of frame k of a group in form 4, into frame k. Returns 0 or why not."""
+    """Turns `current`, the reference of the frame at place k of a group in form 4, into it. Returns 0 or why not."""
     frame_bytes = current.size
     ends = 4 * num_rows
     if length < ends:
@@ -80,7 +80,7 @@ def _listed_frame(
         copy_bytes(bytes_at(at, size), current)
         return 0
     if kind == FRAME_BLOCK:
-        if not _decode_block(layout[_ENTROPY], context, at, size, np.int64(spare.ctypes.data), frame_bytes, frame_bytes):
+        if not decode_block(layout[_ENTROPY], context, at, size, np.int64(spare.ctypes.data), frame_bytes, frame_bytes):
             return BAD_BLOCK
         if k == 0:
             copy_bytes(spare, current)
@@ -103,73 +103,105 @@ def _listed_frame(
 def _emit(
     frame: U8, local: I64, k: Int, j: Int, stop: Int, targets: I64, slots: I64, depth: Int, layout: I64, out: U8
 ) -> Any:
-    """Writes frame k of a group wherever it is wanted. Returns the first j that wants a later one."""
-    while j < stop and local[j] == k:
+    """Writes frame k of a group wherever it is wanted, from entry j towards `stop`. Returns the first other entry."""
+    step = 1 if j <= stop else -1
+    while j != stop and local[j] == k:
         emit_frame(
             frame, out[targets[j]], slots[j], depth, layout[_PIXELS], layout[_CHANNELS], layout[_SOURCE_LAST] != 0,
             layout[_ADD_GREEN] != 0, layout[_TARGET_LAST] != 0,
         )  # fmt: skip
-        j += 1
+        j += step
     return j
 
 
 @njit(cache=True, nogil=True)
+def _decode_blocks(
+    group: Int, length: Int, num_rows: Int, middle: Int, ahead: Int, behind: Int, layout: I64, context: Int, target: Int
+) -> Any:
+    """Decodes the block, or the two, of a group as far as needed, to where each frame has its place."""
+    frame_bytes = layout[_FRAME]
+    entropy = layout[_ENTROPY]
+    if middle == 0:
+        return decode_block(entropy, context, group, length, target, ahead * frame_bytes, num_rows * frame_bytes)
+    if length < 4:
+        return False
+    size = np.int64(load_u32(group))
+    if 4 + size > length:
+        return False
+    room = (num_rows - middle) * frame_bytes
+    if not decode_block(entropy, context, group + 4, size, target, ahead * frame_bytes, room):
+        return False
+    return behind == 0 or decode_block(
+        entropy, context, group + 4 + size, length - 4 - size, target + room, behind * frame_bytes, middle * frame_bytes
+    )
+
+
+@njit(cache=True, nogil=True)
 def _decode_group(
-    group: Int, length: Int, form: Int, num_rows: Int, local: I64, j: Int, stop: Int, targets: I64, slots: I64,
+    group: Int, length: Int, form: Int, num_rows: Int, local: I64, start: Int, stop: Int, targets: I64, slots: I64,
     depth: Int, layout: I64, context: Int, scratch: U8, out: U8,
 ) -> Any:  # fmt: skip
+    """Frames stand in the order in which they are decoded: the keyframe and those after it, then those before it."""
     frame_bytes = layout[_FRAME]
-    k: Int
-    first: Int = local[j]
-    last = local[stop - 1]
-    previous = layout[_REFERENCE] == REFERENCE_PREVIOUS
     current = scratch[:frame_bytes]
     spare = scratch[frame_bytes : 2 * frame_bytes]
-    if form == FORM_LIST:
-        for k in range(last + 1):
-            if not previous and k > 0 and (k < first or local[j] != k):
-                continue
-            if not previous and k > 0:
-                copy_bytes(scratch[2 * frame_bytes :], current)  # the keyframe
-            status = _listed_frame(group, length, num_rows, k, layout, context, current, spare)
-            if status != 0:
-                return status
-            if not previous and k == 0:
-                copy_bytes(current, scratch[2 * frame_bytes : 3 * frame_bytes])
-            j = _emit(current, local, k, j, stop, targets, slots, depth, layout, out)
-        return 0
+    keyframe = scratch[2 * frame_bytes : 3 * frame_bytes]
+    by_keyframe = layout[_REFERENCE] == REFERENCE_KEYFRAME
+    middle = num_rows // 2 if layout[_REFERENCE] == REFERENCE_INWARD else np.int64(0)
+    j = start  # the first entry from the keyframe on
+    while j < stop and local[j] < middle:
+        j += 1
+    before = j - 1
+    ahead = local[stop - 1] - middle + 1 if j < stop else np.int64(1)
+    behind = middle - local[start] if j > start else np.int64(0)
+
     source = group
     if form in (FORM_RAW, FORM_DELTA):
         if length != num_rows * frame_bytes:
             return BAD_LENGTH
-    else:
-        source = np.int64(scratch.ctypes.data) + 2 * frame_bytes
-        wanted = (last + 1) * frame_bytes
-        if not _decode_block(layout[_ENTROPY], context, group, length, source, wanted, num_rows * frame_bytes):
+    elif form != FORM_LIST:
+        source = np.int64(scratch.ctypes.data) + 3 * frame_bytes
+        if not _decode_blocks(group, length, num_rows, middle, ahead, behind, layout, context, source):
             return BAD_BLOCK
     if form in (FORM_RAW, FORM_RAW_BLOCK):
+        j = start
         while j < stop:
             k = local[j]
-            j = _emit(
-                bytes_at(source + k * frame_bytes, frame_bytes), local, k, j, stop, targets, slots, depth, layout, out
-            )
+            place = k - middle if k >= middle else num_rows - 1 - k
+            frame = bytes_at(source + place * frame_bytes, frame_bytes)
+            j = _emit(frame, local, k, j, stop, targets, slots, depth, layout, out)
         return 0
-    keyframe = bytes_at(source, frame_bytes)
-    if layout[_FILTER] != FILTER_NONE or previous:
+
+    for place in range(ahead):
+        if by_keyframe and place > 0:
+            if local[j] != place:
+                continue
+            copy_bytes(keyframe, current)
+        if form == FORM_LIST:
+            status = _listed_frame(group, length, num_rows, place, layout, context, current, spare)
+            if status != 0:
+                return status
+        elif place > 0:
+            add_into(current, bytes_at(source + place * frame_bytes, frame_bytes))
+        else:
+            copy_bytes(bytes_at(source, frame_bytes), current)
+            undo_filter(current, layout[_FILTER], layout[_FILTER_PIXELS], layout[_FILTER_CHANNELS])
+        if place == 0 and (by_keyframe or behind > 0):
+            copy_bytes(current, keyframe)
+        j = _emit(current, local, middle + place, j, stop, targets, slots, depth, layout, out)
+    if behind > 0:
         copy_bytes(keyframe, current)
-        undo_filter(current, layout[_FILTER], layout[_FILTER_PIXELS], layout[_FILTER_CHANNELS])
-        keyframe = current
-    j = _emit(keyframe, local, 0, j, stop, targets, slots, depth, layout, out)
-    if previous:
-        for k in range(1, last + 1):
-            add_into(current, bytes_at(source + k * frame_bytes, frame_bytes))
-            j = _emit(current, local, k, j, stop, targets, slots, depth, layout, out)
-    else:
-        while j < stop:
-            k = local[j]
-            copy_bytes(bytes_at(source + k * frame_bytes, frame_bytes), spare)
-            add_into(spare, keyframe)
-            j = _emit(spare, local, k, j, stop, targets, slots, depth, layout, out)
+    j = before
+    for step in range(behind):
+        row = middle - 1 - step
+        place = num_rows - 1 - row
+        if form == FORM_LIST:
+            status = _listed_frame(group, length, num_rows, place, layout, context, current, spare)
+            if status != 0:
+                return status
+        else:
+            add_into(current, bytes_at(source + place * frame_bytes, frame_bytes))
+        j = _emit(current, local, row, j, start - 1, targets, slots, depth, layout, out)
     return 0
 
 
@@ -195,7 +227,7 @@ def decode_groups(
     frame_bytes = layout[_FRAME]
     if out.shape[1] != depth * frame_bytes or layout[_PIXELS] * layout[_CHANNELS] != frame_bytes:
         return np.int64(BAD_INDEX)
-    scratch = np.empty((interval + 2) * frame_bytes + 64, np.uint8)
+    scratch = np.empty((interval + 3) * frame_bytes + 64, np.uint8)
     context = zstd_create() if layout[_ENTROPY] == ENTROPY_ZSTD else np.int64(0)
     failed = np.int64(-1)
     for g in range(addresses.size):

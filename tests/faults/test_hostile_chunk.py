@@ -26,7 +26,7 @@ SHAPES: tuple[tuple[int, ...], ...] = ((8, 8), (3, 4, 5), (1, 300))
 CONFIGS = [
     {"entropy": entropy, "reference": reference, "keyframe_filter": keyframe_filter}
     for entropy in ("none", "lz4", "zstd", "spans", "points")
-    for reference in ("previous", "keyframe")
+    for reference in ("inward", "previous", "keyframe")
     for keyframe_filter in ("none", "left", "up")
 ]
 

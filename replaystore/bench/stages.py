@@ -1,0 +1,223 @@
+"""`bench stages`: where the time of a batch goes, on one thread, stage by stage.
+
+Each stage is timed by leaving out what comes after it: the kernel that decodes groups is called again on the very
+groups of a batch, once writing every frame, once writing only the last one of each group, and once decoding only the
+compressed blocks.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from replaystore.bench.conditions import conditions
+from replaystore.codecs import frame_groups
+from replaystore.codecs.frame_groups import Groups
+from replaystore.errors import SpecError
+from replaystore.kernels.block_decoders import zstd_create, zstd_free
+from replaystore.kernels.groups import FORM_BLOCK, FORM_RAW_BLOCK, decode_block
+from replaystore.sampler import Sampler
+from replaystore.storage import frame_reader, reader
+from replaystore.store import ReplayStore
+
+I64 = NDArray[np.int64]
+
+_WARM_UP_BATCHES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Median milliseconds of a batch, by stage; they add up to `total`.
+
+    Attributes:
+        draw: choosing transitions. lookup: episodes' limits, rows of the windows, small fields, finding the groups.
+        blocks: LZ4 or zstd blocks of whole groups. differences: spans, blocks of single frames, adding differences.
+        write: writing observations; in stores without frame differences all of the copying.
+        groups: decoded for a batch. compressed_bytes: of them.
+        written_bytes: of observations.
+    """
+
+    store: str
+    mode: str
+    total: float
+    draw: float
+    lookup: float
+    blocks: float
+    differences: float
+    write: float
+    groups: float
+    compressed_bytes: float
+    written_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagesResult:
+    """What `run_stages` measured."""
+
+    stores: tuple[Stages, ...]
+    conditions: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def run_stages(
+    store_paths: Sequence[str | os.PathLike[str]],
+    *,
+    batch_size: int = 256,
+    n_step: int = 3,
+    num_batches: int = 50,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> StagesResult:
+    """Times the stages of batches from stores held in RAM, on one thread, a batch of each store in turn.
+
+    Raises:
+        SpecError: nothing to measure. BudgetError: a store does not fit RAM.
+    """
+    if not store_paths or min(batch_size, n_step, num_batches) < 1:
+        raise SpecError("stages: expected a store, and batch_size, n_step and num_batches from 1 on")
+    stores = [ReplayStore.open(path, read_only=True, residency="ram", num_threads=1) for path in store_paths]
+    try:
+        rngs = [np.random.default_rng(seed) for _ in stores]
+        rounds: list[list[dict[str, float]]] = [[] for _ in stores]
+        for number in range(_WARM_UP_BATCHES + num_batches):
+            if progress is not None:
+                progress(number, _WARM_UP_BATCHES + num_batches)
+            for store, rng, found in zip(stores, rngs, rounds, strict=True):
+                found.append(_batch(store, rng, batch_size, n_step))
+        measured = [
+            _medians(path, store, found[_WARM_UP_BATCHES:], batch_size)
+            for path, store, found in zip(store_paths, stores, rounds, strict=True)
+        ]
+    finally:
+        for store in stores:
+            store.close()
+    stated = {"batch_size": batch_size, "n_step": n_step, "num_batches": num_batches, "threads": 1, "seed": seed}
+    return StagesResult(stores=tuple(measured), conditions={**stated, **conditions(Path(store_paths[0]))})
+
+
+def _medians(
+    path: str | os.PathLike[str], store: ReplayStore, rounds: Sequence[Mapping[str, float]], batch_size: int
+) -> Stages:
+    middle = {name: float(np.median([entry[name] for entry in rounds])) for name in rounds[0]}
+    layout = store.allocate(batch_size)
+    images = [spec.name for spec in store.spec.fields if spec.is_image and spec.role == "observation"]
+    written = sum(layout[name].nbytes + layout[f"next_{name}"].nbytes for name in images)
+    lookup = middle["total"] - middle["draw"] - middle["copy"] - middle["decode"]
+    return Stages(
+        store=str(path), mode=store.spec.mode, total=middle["total"], draw=middle["draw"], lookup=lookup,
+        blocks=middle["blocks"], differences=max(0.0, middle["bare"] - middle["blocks"]),
+        write=middle["copy"] + max(0.0, middle["decode"] - middle["bare"]), groups=middle["groups"],
+        compressed_bytes=middle["compressed_bytes"], written_bytes=written,
+    )  # fmt: skip
+
+
+def _batch(store: ReplayStore, rng: np.random.Generator, batch_size: int, n_step: int) -> dict[str, float]:
+    """Milliseconds and counts of one batch. `bare`: decoding without writing all but one frame of a group."""
+    batch = store.allocate(batch_size)
+    sampler = Sampler(n_step=n_step)
+    start = time.perf_counter()
+    rows = store.draw(sampler, rng, batch_size)
+    drawn = time.perf_counter()
+    store.gather(rows, n_step=n_step, out=batch)
+    total = time.perf_counter()
+    found = {"draw": 1000 * (drawn - start), "total": 1000 * (total - start)}
+    with _recorded() as calls:
+        store.gather(rows, n_step=n_step, out=batch)
+    found["copy"] = sum(call.milliseconds for call in calls if call.groups is None)
+    decodes = [call for call in calls if call.groups is not None]
+    found["decode"] = sum(call.milliseconds for call in decodes)
+    found["bare"] = sum(_decode_bare(call) for call in decodes)
+    found["blocks"] = sum(_decode_blocks(call) for call in decodes)
+    found["groups"] = float(sum(len(call.groups.addresses) for call in decodes if call.groups is not None))
+    found["compressed_bytes"] = float(sum(call.groups.lengths.sum() for call in decodes if call.groups is not None))
+    return found
+
+
+@dataclass
+class _Call:
+    """A call of the kernel that decodes groups (`groups`), or of the one that copies rows."""
+
+    milliseconds: float
+    groups: Groups | None
+    arguments: tuple[Any, ...]
+
+
+@contextmanager
+def _recorded() -> Iterator[list[_Call]]:
+    """Times what the store spends in the two kernels that write observations."""
+    calls: list[_Call] = []
+    decode, copy = frame_groups.decode_groups, reader.copy_rows
+
+    def timed_decode(groups: Groups, *arguments: Any) -> None:
+        start = time.perf_counter()
+        decode(groups, *arguments)
+        calls.append(_Call(1000 * (time.perf_counter() - start), groups, arguments))
+
+    def timed_copy(*arguments: Any) -> Any:
+        start = time.perf_counter()
+        result = copy(*arguments)
+        calls.append(_Call(1000 * (time.perf_counter() - start), None, ()))
+        return result
+
+    with (
+        mock.patch.object(frame_reader.frame_groups, "decode_groups", timed_decode),
+        mock.patch.object(reader, "copy_rows", timed_copy),
+    ):
+        yield calls
+
+
+def _decode_bare(call: _Call) -> float:
+    """The same groups decoded as far, writing only the last frame of each."""
+    assert call.groups is not None
+    fmt, channels_last, targets, slots, depth, out, where = call.arguments
+    last = call.groups.bounds[1:] - 1
+    groups = replace(call.groups, bounds=np.arange(len(last) + 1), local=call.groups.local[last])
+    same = np.zeros(len(last), np.int64)
+    start = time.perf_counter()
+    frame_groups.decode_groups(groups, fmt, channels_last, same, same, depth, out, where)
+    return 1000 * (time.perf_counter() - start)
+
+
+def _decode_blocks(call: _Call) -> float:
+    """Only the blocks of whole groups, as far as they are needed."""
+    assert call.groups is not None
+    fmt = call.arguments[0]
+    groups = call.groups
+    is_block = (groups.forms == FORM_BLOCK) | (groups.forms == FORM_RAW_BLOCK)
+    if not is_block.any():
+        return 0.0
+    wanted = (groups.local[groups.bounds[1:] - 1] + 1) * fmt.frame_bytes
+    scratch = np.empty(int(groups.num_rows.max()) * fmt.frame_bytes + 64, np.uint8)
+    capacities = groups.num_rows * fmt.frame_bytes
+    start = time.perf_counter()
+    _blocks(
+        fmt.entropy, groups.addresses[is_block], groups.lengths[is_block], wanted[is_block], capacities[is_block],
+        scratch,
+    )  # fmt: skip
+    return 1000 * (time.perf_counter() - start)
+
+
+@njit(cache=True, nogil=True)
+def _blocks(
+    entropy: int, addresses: I64, lengths: I64, wanted: I64, capacities: I64, scratch: NDArray[np.uint8]
+) -> int:
+    decoded = 0
+    context = zstd_create()
+    for g in range(addresses.size):
+        target = np.int64(scratch.ctypes.data)
+        decoded += decode_block(entropy, context, addresses[g], lengths[g], target, wanted[g], capacities[g])
+    zstd_free(context)
+    return decoded

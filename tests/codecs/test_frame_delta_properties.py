@@ -1,0 +1,113 @@
+"""Every configuration of `FrameDelta` against the frames themselves, over lengths, cuts, episode starts and rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from replaystore.codecs.frame_chunk import ENTROPIES, FILTERS, REFERENCES
+from replaystore.codecs.frame_delta import FrameDelta
+from replaystore.kernels import delta
+from replaystore.kernels.groups import FORM_BLOCK, FORM_DELTA, FORM_LIST, FORM_RAW, FORM_RAW_BLOCK
+
+SHAPES = [((7, 9), "first"), ((3, 5, 6), "first"), ((5, 6, 3), "last"), ((2, 5, 6), "first"), ((1, 1), "first")]
+
+
+def film(rng: np.random.Generator, num_frames: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Frames of every kind: still, changed in a few places, changed everywhere, cut to noise or to black."""
+    frames = np.empty((num_frames, *shape), np.uint8)
+    frame = rng.integers(0, 256, shape).astype(np.uint8)
+    for k in range(num_frames):
+        frame = frame.copy()
+        kind = rng.integers(6)
+        if kind == 0:
+            frame = rng.integers(0, 256, shape).astype(np.uint8)
+        elif kind == 1:
+            frame[:] = 0
+        elif kind == 2:
+            frame += np.uint8(1)
+        elif kind < 5:
+            flat = frame.reshape(-1)
+            start = rng.integers(flat.size)
+            flat[start : start + rng.integers(1, 12)] ^= np.uint8(rng.integers(1, 256))
+        frames[k] = frame
+    return frames
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(SHAPES), st.sampled_from(ENTROPIES), st.sampled_from(REFERENCES), st.sampled_from(FILTERS),
+    st.booleans(), st.integers(1, 9), st.integers(0, 25), st.integers(0, 2**32),
+)  # fmt: skip
+def test_any_rows_of_any_configuration(shape, entropy, reference, keyframe_filter, green, interval, num_frames, seed):
+    frame_shape, channels = shape
+    three = len(frame_shape) == 3 and frame_shape[0 if channels == "first" else 2] == 3
+    codec = FrameDelta(
+        frame_shape=frame_shape, channels=channels, keyframe_interval=interval, reference=reference, entropy=entropy,
+        keyframe_filter=keyframe_filter, color_transform="subtract_green" if green and three else "none",
+    )  # fmt: skip
+    rng = np.random.default_rng(seed)
+    frames = film(rng, num_frames, frame_shape)
+    starts = sorted(set(rng.integers(0, num_frames, 2).tolist())) if num_frames else []
+    chunk = codec.encode_frames(frames, starts)
+    assert (codec.decode(chunk).reshape(frames.shape) == frames).all()
+    rows = rng.integers(0, num_frames, int(rng.integers(0, 30))) if num_frames else np.empty(0, np.int64)
+    assert (codec.decode_rows(chunk, rows) == frames[rows]).all()  # unsorted, some more than once
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_every_form_is_written(reference):
+    """The test above would prove little if its films never led to some form."""
+    rng = np.random.default_rng(0)
+    found = set()
+    for entropy in ENTROPIES:
+        codec = FrameDelta(frame_shape=(7, 9), keyframe_interval=6, reference=reference, entropy=entropy)
+        films = [film(rng, 24, (7, 9)) for _ in range(40)]
+        films.append(np.repeat(rng.integers(0, 256, (3, 1, 1)), 63, 1).reshape(3, 7, 9).astype(np.uint8))
+        for frames in films:
+            found |= set(codec.parse(codec.encode_frames(frames)).table["form"].tolist())
+    expected = {FORM_RAW, FORM_DELTA, FORM_LIST}
+    if reference != "keyframe":
+        expected |= {FORM_BLOCK, FORM_RAW_BLOCK}
+    assert found == expected
+
+
+@given(st.integers(0, 3000), st.integers(0, 40), st.integers(0, 2**32))
+@settings(max_examples=200, deadline=None)
+def test_spans(size, changes, seed):
+    rng = np.random.default_rng(seed)
+    reference = rng.integers(0, 256, size).astype(np.uint8)
+    frame = reference.copy()
+    for _ in range(changes if size else 0):
+        start = rng.integers(size)
+        frame[start : start + int(rng.choice([1, 2, 7, 8, 9, 300]))] = rng.integers(256)
+    out = np.empty(2 * size + 16, np.uint8)
+    written = delta.encode_spans(frame, reference, out)
+    assert written >= 0
+    assert (written == 0) == (frame == reference).all()
+    # In buffers without a byte to spare: nothing may be read or written behind them.
+    spans, target = out[:written].copy(), reference.copy()
+    guard = np.full(size + 8, 0xAA, np.uint8)
+    guard[:size] = target
+    assert delta.decode_spans(spans.ctypes.data, written, guard.ctypes.data, size) == 0
+    assert (guard[:size] == frame).all()
+    assert (guard[size:] == 0xAA).all()
+    if written:
+        assert delta.encode_spans(frame, reference, np.empty(written - 1, np.uint8)) == -1
+        shorter = delta.decode_spans(
+            spans.ctypes.data, written, guard.ctypes.data, max(0, int(np.flatnonzero(frame != reference)[-1]))
+        )
+        assert shorter == -1
+
+
+def test_a_long_skip():
+    reference = np.zeros((1 << 24) + 5000, np.uint8)
+    frame = reference.copy()
+    frame[[3, 70_000, -1]] = 7
+    out = np.empty(64, np.uint8)
+    written = delta.encode_spans(frame, reference, out)
+    assert 0 < written <= 24
+    assert delta.decode_spans(out.ctypes.data, written, reference.ctypes.data, reference.size) == 0
+    assert (reference == frame).all()
