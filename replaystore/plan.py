@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ _BATCH_SIZE = 256
 _TIMED_AT_ONCE = 64  # a whole batch from so few rows would share the decoding of groups, as it never does in a run
 _N_STEP = 3
 _TIMED_BATCHES = 40
+_WARM_UP_BATCHES = 3
 _MAX_CHUNK_ROWS = 1 << 20
 _AS_FAST = 1.15  # batch times this close are taken for equal, and the smaller store wins
 
@@ -38,8 +40,9 @@ _AS_FAST = 1.15  # batch times this close are taken for equal, and the smaller s
 _RAW: tuple[tuple[str, Mode], ...] = (("disk", "disk"), ("half", "half"))
 _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("full", {}),
+    ("full, fastest", {"entropy": "spans", "keyframe_interval": 8}),
+    ("full, keyframes every 32", {"keyframe_interval": 32}),
     ("full, smallest", {"entropy": "zstd", "level": 9, "keyframe_interval": 32}),
-    ("full, spans", {"entropy": "spans", "reference": "keyframe", "keyframe_interval": 8}),
 )
 
 
@@ -143,11 +146,16 @@ def plan(
     variants: list[tuple[str, Mode, dict[str, Any] | None]] = [(name, mode, None) for name, mode in _RAW]
     has_images = any(field.is_image for field in fields)
     variants += [(name, "full", options) for name, options in _CONFIGURATIONS] if has_images else []
+    with tempfile.TemporaryDirectory(prefix="replaystore-plan-") as scratch:
+        paths = [Path(scratch, str(number)) for number in range(len(variants))]
+        stored = []
+        for number, ((_, mode, options), path) in enumerate(zip(variants, paths, strict=True)):
+            if progress is not None:
+                progress(number, len(variants))
+            stored.append(_store(path, with_schemes(fields, None, options), mode, episodes))
+        times = _batch_seconds(paths, threads)
     candidates = []
-    for number, (name, mode, options) in enumerate(variants):
-        if progress is not None:
-            progress(number, len(variants))
-        sizes, image_bytes, seconds = _measure(with_schemes(fields, None, options), mode, episodes, threads)
+    for (name, mode, options), (sizes, image_bytes), seconds in zip(variants, stored, times, strict=True):
         per_episode = [size / length for size, length in zip(sizes, lengths, strict=True) if length]
         mean = sum(sizes) / sum(lengths)
         total = round(mean * capacity)
@@ -195,38 +203,40 @@ def _existing(path: Path) -> Path:
     return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
-def _measure(
-    fields: Sequence[FieldSpec], mode: Mode, episodes: Sequence[Episode], threads: int
-) -> tuple[list[int], int, float]:
-    """(bytes of each episode, bytes of all images, median seconds a batch from RAM)."""
+def _store(path: Path, fields: Sequence[FieldSpec], mode: Mode, episodes: Sequence[Episode]) -> tuple[list[int], int]:
+    """Stores the episodes: (bytes of each, bytes of all images)."""
     rows = max(len(next(iter(episode.values()))) for episode in episodes)
     sizes: list[int] = []
-    with tempfile.TemporaryDirectory(prefix="replaystore-plan-") as scratch:
-        path = Path(scratch, "store")
-        ReplayStore.create(path, fields, mode=mode, chunk_rows=min(rows, _MAX_CHUNK_ROWS), residency="mapped").close()
-        for episode in episodes:
-            with ReplayStore.open(path, residency="mapped") as store:
-                store.append(episode)  # closing seals it into chunks of its own
-            with ReplayStore.open(path, read_only=True, residency="mapped") as store:
-                stored = store.info()["fields"]
-            sizes.append(sum(entry["bytes_on_disk"] for entry in stored.values()) - sum(sizes))
-        images = sum(stored[field.name]["bytes_on_disk"] for field in fields if field.is_image)
-        with ReplayStore.open(path, read_only=True, residency="ram", num_threads=threads) as store:
-            return sizes, images, _batch_seconds(store)
+    ReplayStore.create(path, fields, mode=mode, chunk_rows=min(rows, _MAX_CHUNK_ROWS), residency="mapped").close()
+    for episode in episodes:
+        with ReplayStore.open(path, residency="mapped") as store:
+            store.append(episode)  # closing seals it into chunks of its own
+        with ReplayStore.open(path, read_only=True, residency="mapped") as store:
+            stored = store.info()["fields"]
+        sizes.append(sum(entry["bytes_on_disk"] for entry in stored.values()) - sum(sizes))
+    return sizes, sum(stored[field.name]["bytes_on_disk"] for field in fields if field.is_image)
 
 
-def _batch_seconds(store: ReplayStore) -> float:
-    snapshot = store.snapshot()
-    n_step = min(_N_STEP, max(info.num_rows for info in store.episodes()) - 1)
-    sampler, rng = Sampler(n_step=n_step), np.random.default_rng(0)
-    batch = store.allocate(_TIMED_AT_ONCE)
-    seconds = []
-    for _ in range(3 + _TIMED_BATCHES):
-        ids = sampler.draw(snapshot, rng, _TIMED_AT_ONCE)
-        started = time.perf_counter()
-        store.gather(ids, n_step=n_step, out=batch, snapshot=snapshot)
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[3:]) * _BATCH_SIZE / _TIMED_AT_ONCE
+def _batch_seconds(paths: Sequence[Path], threads: int) -> list[float]:
+    """Median seconds a batch of each store from RAM, a batch of each in turn."""
+    seconds: list[list[float]] = [[] for _ in paths]
+    with ExitStack() as stack:
+        stores = [
+            stack.enter_context(ReplayStore.open(path, read_only=True, residency="ram", num_threads=threads))
+            for path in paths
+        ]
+        n_step = min(_N_STEP, max(info.num_rows for info in stores[0].episodes()) - 1)
+        sampler = Sampler(n_step=n_step)
+        rngs = [np.random.default_rng(0) for _ in stores]
+        batches = [store.allocate(_TIMED_AT_ONCE) for store in stores]
+        for _ in range(_WARM_UP_BATCHES + _TIMED_BATCHES):
+            for store, rng, batch, found in zip(stores, rngs, batches, seconds, strict=True):
+                snapshot = store.snapshot()
+                ids = sampler.draw(snapshot, rng, _TIMED_AT_ONCE)
+                started = time.perf_counter()
+                store.gather(ids, n_step=n_step, out=batch, snapshot=snapshot)
+                found.append(time.perf_counter() - started)
+    return [statistics.median(found[_WARM_UP_BATCHES:]) * _BATCH_SIZE / _TIMED_AT_ONCE for found in seconds]
 
 
 def _recommendation(
