@@ -22,7 +22,7 @@ Batch = dict[str, NDArray[Any]]
 Empty = Callable[[tuple[int, ...], Any], NDArray[Any]]
 I64 = NDArray[np.int64]
 
-_MIN_SLICE = 16  # transitions; smaller slices cost more than they gain
+_MIN_SLICE_BYTES = 1 << 20  # of a batch; smaller slices cost more than they gain
 
 
 def batch_layout(spec: StoreSpec, batch_size: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -77,6 +77,11 @@ def check_batch(spec: StoreSpec, batch_size: int, out: Mapping[str, NDArray[Any]
             raise SpecError(f"out[{name!r}]: expected C-contiguous {dtype} {shape}, got {found}; see allocate_batch")
 
 
+def _depth(column: Column) -> int:
+    """Stored rows of an observation."""
+    return column.spec.frame_stack if column.stacks_on_read else 1
+
+
 class Gatherer:
     """Reads transitions of a store. Thread-safe.
 
@@ -104,7 +109,7 @@ class Gatherer:
         """
         if not len(rows):
             return
-        count = min(num_slices, max(1, len(rows) // _MIN_SLICE))
+        count = min(num_slices, len(rows), max(1, sum(array.nbytes for array in out.values()) // _MIN_SLICE_BYTES))
         if pool is None or count == 1:
             self._gather(snapshot, rows, n_step, discount, out)
             return
@@ -131,35 +136,33 @@ class Gatherer:
         )  # fmt: skip
         self._raise_unless_live(failed, rows, n_step)
         for field in self._spec.fields:
+            column = self._columns[field.name]
             if field.role == "observation":
-                self._observe_both(snapshot, field, rows, n_step, targets, out)
+                self._observe_both(snapshot, column, rows, steps, targets, out)
             elif field.role in ("action", "extra"):
-                self._observe(snapshot, field, rows, 0, targets, out[field.name])
+                frames = steps[:, :1] if _depth(column) == 1 else self._windows(snapshot, column, rows, 0)
+                self.read_stacks(column, frames, targets, out[field.name])
         self._returns(steps, discount, targets, out)
 
     def _observe_both(
-        self, snapshot: IndexSnapshot, field: FieldSpec, rows: I64, n_step: int, targets: I64, out: Batch
+        self, snapshot: IndexSnapshot, column: Column, rows: I64, steps: I64, targets: I64, out: Batch
     ) -> None:
         """The observation and the next one; in one pass where they are halves of one array: they share groups."""
-        column = self._columns[field.name]
-        now, following = out[field.name], out[f"next_{field.name}"]
-        frames = self._windows(snapshot, column, rows, -1), self._windows(snapshot, column, rows, n_step - 1)
+        now, following = out[column.name], out[f"next_{column.name}"]
+        before = self._windows(snapshot, column, rows, -1)
+        after = steps[:, -1:] if _depth(column) == 1 else self._windows(snapshot, column, rows, steps.shape[1] - 1)
         both = _halves_of_one(now, following)
         if both is not None:
-            self.read_stacks(column, np.concatenate(frames), np.concatenate((targets, targets + len(now))), both)
+            self.read_stacks(
+                column, np.concatenate((before, after)), np.concatenate((targets, targets + len(now))), both
+            )
         else:
-            self.read_stacks(column, frames[0], targets, now)
-            self.read_stacks(column, frames[1], targets, following)
-
-    def _observe(
-        self, snapshot: IndexSnapshot, field: FieldSpec, rows: I64, shift: int, targets: I64, out: NDArray[Any]
-    ) -> None:
-        column = self._columns[field.name]
-        self.read_stacks(column, self._windows(snapshot, column, rows, shift), targets, out)
+            self.read_stacks(column, before, targets, now)
+            self.read_stacks(column, after, targets, following)
 
     def _windows(self, snapshot: IndexSnapshot, column: Column, rows: I64, shift: int) -> I64:
         """Stored rows of the observations `shift` time steps from `rows`, int64 (n, depth)."""
-        depth = column.spec.frame_stack if column.stacks_on_read else 1
+        depth = _depth(column)
         frames = np.empty((len(rows), depth), np.int64)
         failed = window_rows(
             rows, shift, depth, snapshot.part_first_row, snapshot.part_num_rows, snapshot.part_t_start,
@@ -173,28 +176,26 @@ class Gatherer:
         depth = frames.shape[1]
         resident = self._resident[column.name]
         if resident is not None:
-            values = np.empty((len(frames), *column.shape), column.dtype)
-            column.from_rows(resident.take(frames[:, 0]), values)
-            out[targets] = values
+            column.from_rows(resident.take(frames[:, 0]), out, targets)
             return
         reader = self._readers[column.name]
         if column.spec.is_image:
             slots = np.tile(np.arange(depth), len(frames))
             flat = out.reshape(len(out), -1).view(np.uint8)
             reader.read(frames.reshape(-1), np.repeat(targets, depth), slots, depth, flat)
-            return
-        raw = np.empty((len(frames), column.row_bytes), np.uint8)
-        reader.read(frames[:, 0], np.arange(len(frames)), np.zeros(len(frames), np.int64), 1, raw)
-        values = np.empty((len(frames), *column.shape), column.dtype)
-        column.from_rows(raw, values)
-        out[targets] = values
+        elif not reader.unpack_held(frames[:, 0], targets, out):
+            raw = np.empty((len(frames), column.row_bytes), np.uint8)
+            reader.read(frames[:, 0], np.arange(len(frames)), np.zeros(len(frames), np.int64), 1, raw)
+            column.from_rows(raw, out, targets)
 
     def read_rows(self, snapshot: IndexSnapshot, rows: I64) -> Batch:
         """All fields of single rows, as they would be appended: images as (rows, *stacked shape)."""
         out: Batch = {}
         for field in self._spec.fields:
             out[field.name] = np.empty((len(rows), *field.stacked_shape), field.dtype)
-            self._observe(snapshot, field, rows, 0, np.arange(len(rows)), out[field.name])
+            column = self._columns[field.name]
+            frames = self._windows(snapshot, column, rows, 0)
+            self.read_stacks(column, frames, np.arange(len(rows)), out[field.name])
         return out
 
     def _returns(self, steps: I64, gamma: float, targets: I64, out: Batch) -> None:

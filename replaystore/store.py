@@ -33,7 +33,7 @@ from replaystore.storage.views import Views
 from replaystore.storage.writer import StoreWriter
 
 REFRESH_SECONDS = 0.25  # a reader looks for new episodes at most this often
-DEFAULT_THREADS = 4
+DEFAULT_THREADS = min(4, os.cpu_count() or 1)
 
 _open_stores: weakref.WeakSet[ReplayStore] = weakref.WeakSet()
 

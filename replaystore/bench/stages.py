@@ -26,8 +26,8 @@ from replaystore.codecs.frame_groups import Groups
 from replaystore.errors import SpecError
 from replaystore.kernels.block_decoders import zstd_create, zstd_free
 from replaystore.kernels.groups import FORM_BLOCK, FORM_RAW_BLOCK, decode_block
+from replaystore.kernels.rows import copy_rows
 from replaystore.sampler import Sampler
-from replaystore.storage import frame_reader, reader
 from replaystore.store import ReplayStore
 
 I64 = NDArray[np.int64]
@@ -159,7 +159,7 @@ class _Call:
 def _recorded() -> Iterator[list[_Call]]:
     """Times what the store spends in the two kernels that write observations."""
     calls: list[_Call] = []
-    decode, copy = frame_groups.decode_groups, reader.copy_rows
+    decode = frame_groups.decode_groups
 
     def timed_decode(groups: Groups, *arguments: Any) -> None:
         start = time.perf_counter()
@@ -168,13 +168,13 @@ def _recorded() -> Iterator[list[_Call]]:
 
     def timed_copy(*arguments: Any) -> Any:
         start = time.perf_counter()
-        result = copy(*arguments)
+        result = copy_rows(*arguments)
         calls.append(_Call(1000 * (time.perf_counter() - start), None, ()))
         return result
 
     with (
-        mock.patch.object(frame_reader.frame_groups, "decode_groups", timed_decode),
-        mock.patch.object(reader, "copy_rows", timed_copy),
+        mock.patch.object(frame_groups, "decode_groups", timed_decode),
+        mock.patch("replaystore.storage.reader.copy_rows", timed_copy),
     ):
         yield calls
 
@@ -182,7 +182,7 @@ def _recorded() -> Iterator[list[_Call]]:
 def _decode_bare(call: _Call) -> float:
     """The same groups decoded as far, writing only the last frame of each."""
     assert call.groups is not None
-    fmt, channels_last, targets, slots, depth, out, where = call.arguments
+    fmt, channels_last, _, _, depth, out, where = call.arguments
     last = call.groups.bounds[1:] - 1
     groups = replace(call.groups, bounds=np.arange(len(last) + 1), local=call.groups.local[last])
     same = np.zeros(len(last), np.int64)

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from replaystore.codecs.levels import MAX_DECIMALS, LevelTable, parse_bound, parse_constant, parse_whole
 from replaystore.errors import ChunkError, EpisodeError, SpecError
 from replaystore.kernels import bits as kernels
+from replaystore.kernels import octets
 
 _DTYPES = ("float16", "float32", "float64")
 
@@ -138,44 +139,86 @@ class RoundClamp(Codec):  # type: ignore[misc]
         return packed, int(num_clamped)
 
     def decode_rows(
-        self, packed: NDArray[np.uint8], out: NDArray[Any] | None = None, rows: ArrayLike | None = None
+        self,
+        packed: NDArray[np.uint8],
+        out: NDArray[Any] | None = None,
+        rows: ArrayLike | None = None,
+        targets: ArrayLike | None = None,
     ) -> NDArray[Any]:
         """Unpacks rows, uint8 (num_rows, row_bytes), into `out`: `dtype` (B, row_size), made where it is None.
 
         rows: which rows to unpack, in what order, int64 (B,); None: all.
+        targets: rows of `out` that they become, int64 (B,); `out` may then have more. None: one after another.
 
         Raises:
             ChunkError: the bytes are no whole rows, a level is above the last, or padding bits are set.
-            IndexError: there is no such row.
+            IndexError: there is no such row, or no such target.
         """
         if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != self.row_bytes:
             raise ChunkError(
                 f"round_clamp: expected packed rows, uint8 (rows, {self.row_bytes}), got {packed.dtype} {packed.shape}"
             )
         chosen = np.arange(len(packed)) if rows is None else np.ascontiguousarray(rows, np.int64)
+        places = np.arange(len(chosen)) if targets is None else np.ascontiguousarray(targets, np.int64)
         dtype = np.dtype(self.dtype)
         result = np.empty((len(chosen), self._size), dtype) if out is None else out
-        shape = (len(chosen), self._size)
-        if result.dtype != dtype or result.shape != shape:
-            raise ValueError(f"round_clamp: expected out to be {dtype} {shape}, got {result.dtype} {result.shape}")
-        target = np.empty(result.shape, np.float64) if dtype == np.float16 else result
+        shape = (len(chosen) if targets is None else len(result), self._size)
+        if result.dtype != dtype or result.shape != shape or len(places) != len(chosen):
+            raise ValueError(
+                f"round_clamp: expected out to be {dtype} {shape} and {len(chosen)} targets, got {result.dtype}"
+                f" {result.shape} and {len(places)}"
+            )
+        if dtype == np.float16 or not result.flags.c_contiguous:
+            target = np.empty((len(chosen), self._size), np.float64 if dtype == np.float16 else dtype)
+            self._decode(np.ascontiguousarray(packed), chosen, np.arange(len(chosen)), target)
+            result[places] = target
+        else:
+            self._decode(np.ascontiguousarray(packed), chosen, places, result)
+        return result
+
+    def _decode(
+        self, packed: NDArray[np.uint8], rows: NDArray[np.int64], targets: NDArray[np.int64], out: NDArray[Any]
+    ) -> None:
+        """`decode_rows` into C-contiguous float32 or float64."""
+        if self._octets is not None:
+            address, size = np.array([packed.ctypes.data]), np.array([packed.size])
+            arguments = (address, size, np.zeros_like(rows), rows, targets, self.row_bytes, *self._octets, out)
+            if octets.decode_octets(*arguments) < 0:
+                return
         table = self._table
         status = kernels.dequantize_rows(
-            np.ascontiguousarray(packed), chosen, self._scale, self.decimals >= 0, table.first, table.last,
-            table.widths, target,
-        )  # fmt: skip
+            packed, rows, targets, self._scale, self.decimals >= 0, table.first, table.last, table.widths, out
+        )
         if status >= 0:
             row, value = divmod(status, self._size)
             raise ChunkError(
-                f"round_clamp: row {chosen[row]}, value {value}: expected one of {self.levels[value]} levels, found a"
+                f"round_clamp: row {rows[row]}, value {value}: expected one of {self.levels[value]} levels, found a"
                 " larger one; the bytes are damaged or of another codec"
             )
         if status <= -2:
-            row = chosen[-2 - status]
+            row = rows[-2 - status]
             raise ChunkError(f"round_clamp: row {row}: expected zeros after the last value, found set bits; damaged")
-        if target is not result:
-            result[...] = target
-        return result
+
+    def decode_buffers(
+        self, addresses: NDArray[np.int64], sizes: NDArray[np.int64], which: NDArray[np.int64],
+        local: NDArray[np.int64], out: NDArray[Any], targets: NDArray[np.int64],
+    ) -> bool:  # fmt: skip
+        """Unpacks rows where they lie, without copying them first; as `decode_rows`, for rows of several buffers.
+
+        addresses, sizes: int64 (buffers,), in bytes, of buffers that hold packed rows and nothing else, kept alive by
+        the caller. which, local, targets: int64 (n,); row `local` of buffer `which` becomes out[target]. out: `dtype`
+        (rows, row_size), C-contiguous.
+
+        Returns whether it was done. If not, rows of this kind cannot be read so, or one is damaged: `decode_rows`
+        will say which.
+
+        Raises:
+            IndexError: a row or target is not there. ValueError: arrays that do not fit each other.
+        """
+        if self._octets is None or out.dtype != self.dtype or not out.flags.c_contiguous or out.dtype == np.float16:
+            return False
+        arguments = (addresses, sizes, which, local, targets, self.row_bytes, *self._octets, out)
+        return bool(octets.decode_octets(*arguments) < 0)
 
     def encode(self, buf: Any) -> NDArray[np.uint8]:
         """Packs an array of `dtype`, of any shape, whose values are whole rows in C order, or the bytes of one.
@@ -236,6 +279,17 @@ class RoundClamp(Codec):  # type: ignore[misc]
     def _substitutes(self) -> NDArray[np.float64]:
         constants = (self.nan, self.posinf, self.neginf)
         return np.array([np.nan if c is None else c for c in constants])
+
+    @cached_property
+    def _octets(self) -> tuple[Any, ...] | None:
+        """What `decode_octets` takes between the rows and `out`; None where rows cannot be read in octets."""
+        table, divide = self._table, self.decimals >= 0
+        plan = octets.plan_octets(table.widths, table.last - table.first + 1, self.row_bytes)
+        if not len(plan[0]) or (divide and self._scale > octets.MAX_SCALE):
+            return None
+        used_bits = sum(self.bits) % 8
+        unused = np.uint8(0xFF << used_bits & 0xFF if used_bits else 0)
+        return *plan, table.first.astype(np.float64), *octets.two_factors(self._scale, divide), unused
 
     @cached_property
     def _table(self) -> LevelTable:

@@ -203,19 +203,20 @@ def quantize_rows(
 
 @njit(cache=True, nogil=True)
 def dequantize_rows(
-    packed: Any, rows: Any, scale: float, divide: bool, first_levels: Any, last_levels: Any, widths: Any, out: Any
-) -> Any:
-    """Unpacks `rows` (int64 (B,), any order) of packed, uint8 (num_rows, row_bytes), into out, float (B, D).
+    packed: Any, rows: Any, targets: Any, scale: float, divide: bool, first_levels: Any, last_levels: Any, widths: Any,
+    out: Any,
+) -> Any:  # fmt: skip
+    """out[targets[i]] = row rows[i] (both int64 (B,), any order) of packed, uint8 (num_rows, row_bytes).
 
-    out = level / scale (level * scale where not `divide`), computed in float64; a level is the one packed plus
-    first_levels, int64 (D,), and at most last_levels.
+    Values of out, float (n, D), are level / scale (level * scale where not `divide`), computed in float64; a level is
+    the one packed plus first_levels, int64 (D,), and at most last_levels. Takes any widths; see `octets` for speed.
 
-    Returns -1; the flat index in `out` of the first level that is too large; or -2 - i where bits behind the last
-    value of row rows[i] are set. `out` is then unfinished. Raises as `unpack_levels`.
+    Returns -1; i * D + value for the first level that is too large; or -2 - i where bits behind the last value of row
+    rows[i] are set. `out` is then unfinished. Raises as `unpack_levels`, and IndexError for a target that is not there.
     """
     offsets, masks, num_bits = _layout(widths, packed.shape[1])
     num_values = widths.size
-    if out.shape[0] != rows.size or out.shape[1] != num_values:
+    if targets.size != rows.size or out.shape[1] != num_values:
         raise ValueError("out and rows differ in shape")
     if first_levels.size != num_values or last_levels.size != num_values:
         raise ValueError("levels and widths differ in number")
@@ -224,6 +225,9 @@ def dequantize_rows(
     for i in range(rows.size):
         if rows[i] < 0 or rows[i] >= packed.shape[0]:
             raise IndexError("no such packed row")
+        if targets[i] < 0 or targets[i] >= out.shape[0]:
+            raise IndexError("no such row of out")
+        into = out[targets[i]]
         start = rows[i] * packed.shape[1]
         if num_bits < 8 * packed.shape[1] and flat[start + (num_bits >> 3)] >> (num_bits & 7) != 0:
             return -2 - i
@@ -237,8 +241,8 @@ def dequantize_rows(
                     return i * num_values + value
         if divide:
             for value in range(num_values):
-                out[i, value] = np.float64(np.int64(levels[value]) + first_levels[value]) / scale
+                into[value] = np.float64(np.int64(levels[value]) + first_levels[value]) / scale
         else:
             for value in range(num_values):
-                out[i, value] = np.float64(np.int64(levels[value]) + first_levels[value]) * scale
+                into[value] = np.float64(np.int64(levels[value]) + first_levels[value]) * scale
     return -1

@@ -26,16 +26,15 @@ def part_of(row: int, part_first_row: Ints, part_num_rows: Ints) -> int:
         part_first_row: (parts,) int64, ascending.
         part_num_rows: (parts,) int64.
     """
-    low = 0
-    high = part_first_row.shape[0]
-    while low < high:
-        middle = (low + high) >> 1
-        if part_first_row[middle] <= row:
-            low = middle + 1
-        else:
-            high = middle
-    part = low - 1
-    if part >= 0 and row - part_first_row[part] >= part_num_rows[part]:
+    part = 0
+    count = part_first_row.shape[0]
+    if count == 0 or row < part_first_row[0]:
+        return -1
+    while count > 1:  # without branches: rows come in any order
+        half = count >> 1
+        part += half * (part_first_row[part + half] <= row)
+        count -= half
+    if row - part_first_row[part] >= part_num_rows[part]:
         part = -1
     return part
 

@@ -75,13 +75,16 @@ class Column:
         little = np.ascontiguousarray(values, dtype=self.dtype.newbyteorder("<"))
         return little.reshape(len(values), -1).view(np.uint8).reshape(len(values), self.row_bytes), 0
 
-    def from_rows(self, rows: NDArray[np.uint8], out: NDArray[Any]) -> None:
-        """Values of stored rows, uint8 (rows, row_bytes), into `out` (rows, *shape)."""
+    def from_rows(self, rows: NDArray[np.uint8], out: NDArray[Any], targets: NDArray[np.int64] | None = None) -> None:
+        """out[targets[j]] = the value of stored row j; targets None: one after another.
+
+        rows: uint8 (n, row_bytes). targets: int64 (n,). out: (n, *shape), or with more rows where there are targets.
+        """
         if self.packing is not None:
-            self.packing.decode_rows(rows, out.reshape(len(rows), -1))
-        else:
-            little = rows.reshape(-1).view(self.dtype.newbyteorder("<"))
-            out.reshape(-1)[:] = little
+            self.packing.decode_rows(rows, out.reshape(len(out), -1), targets=targets)
+            return
+        values = rows.reshape(-1).view(self.dtype.newbyteorder("<")).reshape(len(rows), *self.shape)
+        out[slice(None) if targets is None else targets] = values
 
 
 def columns_of(spec: StoreSpec) -> tuple[Column, ...]:

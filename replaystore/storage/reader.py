@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,6 +138,19 @@ class ColumnReader:
         live = np.flatnonzero(rows >= 0)
         order = live[np.argsort(rows[live], kind="stable")]
         self._read_stored(rows[order], targets[order], slots[order], depth, out)
+
+    def unpack_held(self, rows: I64, targets: I64, out: NDArray[Any]) -> bool:
+        """out[targets[j]] = the value of packed row `rows[j]`, read where it lies; whether all lie in memory."""
+        packing = self.column.packing
+        if packing is None:
+            return False
+        known = self._chunk_map()
+        chunks = rows // self._chunk_rows
+        if not known.holds(chunks).all():
+            return False
+        local = rows - chunks * self._chunk_rows
+        values = out.reshape(len(out), -1)
+        return packing.decode_buffers(known.data, known.sizes, chunks - known.first_chunk, local, values, targets)
 
     def _read_stored(self, rows: I64, targets: I64, slots: I64, depth: int, out: U8) -> None:
         """The same for rows in ascending order, none of them -1."""

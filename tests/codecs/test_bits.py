@@ -74,7 +74,7 @@ def test_rows_of_another_length_are_refused(num_bytes):
     with pytest.raises(ValueError, match="widths"):
         bits.quantize_rows(np.zeros((2, 2)), np.zeros(2), np.zeros(2), 1.0, False, ends, NO_SUBSTITUTES, widths, packed)
     with pytest.raises(ValueError, match="widths"):
-        bits.dequantize_rows(packed, np.arange(2), 1.0, True, ends, ends, widths, np.zeros((2, 2)))
+        bits.dequantize_rows(packed, np.arange(2), np.arange(2), 1.0, True, ends, ends, widths, np.zeros((2, 2)))
 
 
 @pytest.mark.parametrize("width", [-1, 54])
@@ -90,7 +90,9 @@ def test_rows_that_are_not_there_are_refused(row):
     with pytest.raises(IndexError):
         bits.unpack_levels(packed, np.array([0, row]), widths, np.zeros((2, 2), np.uint64))
     with pytest.raises(IndexError):
-        bits.dequantize_rows(packed, np.array([0, row]), 1.0, True, ends, ends, widths, np.zeros((2, 2)))
+        bits.dequantize_rows(packed, np.array([0, row]), np.arange(2), 1.0, True, ends, ends, widths, np.zeros((2, 2)))
+    with pytest.raises(IndexError):
+        bits.dequantize_rows(packed, np.arange(2), np.array([0, row]), 1.0, True, ends, ends, widths, np.zeros((2, 2)))
 
 
 def test_arrays_of_other_shapes_are_refused():
@@ -100,14 +102,16 @@ def test_arrays_of_other_shapes_are_refused():
             bits.pack_levels(np.zeros(shape, np.uint64), widths, packed)
         with pytest.raises(ValueError, match="shape"):
             bits.unpack_levels(packed, np.arange(2), widths, np.zeros(shape, np.uint64))
-        with pytest.raises(ValueError, match="shape"):
-            bits.dequantize_rows(packed, np.arange(2), 1.0, True, ends, ends, widths, np.zeros(shape))
+        with pytest.raises(IndexError if shape == (1, 2) else ValueError, match=r"shape|no such"):
+            bits.dequantize_rows(packed, np.arange(2), np.arange(2), 1.0, True, ends, ends, widths, np.zeros(shape))
         with pytest.raises(ValueError, match="shape"):
             bits.quantize_rows(
                 np.zeros(shape), np.zeros(2), np.zeros(2), 1.0, False, ends, NO_SUBSTITUTES, widths, packed
             )
+    with pytest.raises(ValueError, match="shape"):
+        bits.dequantize_rows(packed, np.arange(2), np.arange(1), 1.0, True, ends, ends, widths, np.zeros((2, 2)))
     with pytest.raises(ValueError, match="number"):
-        bits.dequantize_rows(packed, np.arange(2), 1.0, True, ends[:1], ends, widths, np.zeros((2, 2)))
+        bits.dequantize_rows(packed, np.arange(2), np.arange(2), 1.0, True, ends[:1], ends, widths, np.zeros((2, 2)))
     with pytest.raises(ValueError, match="number"):
         bits.quantize_rows(np.zeros((2, 2)), np.zeros(1), np.zeros(2), 1.0, False, ends, NO_SUBSTITUTES, widths, packed)
 
