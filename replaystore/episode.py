@@ -14,6 +14,7 @@ from replaystore.row_blocks import RowBlocks
 from replaystore.spec import FieldSpec, StoreSpec
 from replaystore.stacks import (
     Padding,
+    StackOrder,
     broken_stack,
     by_frame,
     first_padding,
@@ -138,6 +139,33 @@ def _agreed(one: Padding, other: Padding, where: str) -> Padding:
     return both
 
 
+class _LastStack:
+    """The last row of an open episode, if it was a stack whose frames lie interleaved (channels last)."""
+
+    def __init__(self, field: FieldSpec) -> None:
+        self._shape = field.stacked_shape
+        self._order = StackOrder(field)
+        self._stack = np.empty(self._shape, np.uint8)
+        self._is_known = False
+
+    def is_followed_by(self, stack: Array) -> bool | None:
+        """Whether the older frames of `stack` are the newest of the last row; None where that was no stack."""
+        if not self._is_known:
+            return None
+        return not self._order.breaks(self._stack.reshape(1, -1), stack.reshape(1, -1))[0]
+
+    def keep(self, value: Any) -> None:
+        """Takes a row that was added: a stack, or a frame, of which nothing is kept."""
+        stack = np.asarray(value)
+        self._is_known = stack.shape == self._shape
+        if self._is_known:
+            self._stack[...] = stack
+
+    def forget(self) -> None:
+        """Forgets the row."""
+        self._is_known = False
+
+
 class EpisodeBuilder:
     """Collects the rows of one open episode. Not thread-safe.
 
@@ -151,6 +179,9 @@ class EpisodeBuilder:
         self._env = env
         self._blocks = {field.name: RowBlocks(field) for field in spec.fields}
         self._names = {field.name for field in spec.fields}
+        self._interleaved = {
+            field.name: _LastStack(field) for field in spec.fields if field.frame_stack > 1 and field.channels == "last"
+        }
         self._zero_padding = False
         self._ended = False
         self._num_rows = 0
@@ -194,7 +225,19 @@ class EpisodeBuilder:
                 self._blocks[name].pad(frame, self._zero_padding)
         for name, frame, _ in checked:
             self._blocks[name].append(frame)
+        for name, last in self._interleaved.items():
+            last.keep(values[name])
         self._num_rows += 1
+
+    def restart(self, env: int | str) -> None:
+        """Forgets everything, for a new episode of `env`; memory is kept for its rows."""
+        self._env = env
+        for blocks in self._blocks.values():
+            blocks.restart()
+        for last in self._interleaved.values():
+            last.forget()
+        self._zero_padding = self._ended = False
+        self._num_rows = self._committed_rows = 0
 
     def take_part(self, last: bool) -> EpisodeArrays:
         """Hands out the rows added since the last call, as copies.
@@ -226,7 +269,11 @@ class EpisodeBuilder:
             return field.name, array, Padding(repeat=True, zeros=row == 0 and not array.any())
         stack = by_frame(field, array[None])[0]
         if row > 0:
-            if not np.array_equal(stack[:-1], self._blocks[field.name].recent):
+            last = self._interleaved.get(field.name)
+            follows = None if last is None else last.is_followed_by(array)
+            if follows is None:
+                follows = np.array_equal(stack[:-1], self._blocks[field.name].recent)
+            if not follows:
                 raise broken_stack(field, f"env {self._env}", row)
             return field.name, stack[-1], _EITHER
         padding = first_padding(stack)

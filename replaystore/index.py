@@ -211,6 +211,10 @@ class EpisodeIndex:
         """The live episodes, in order of commit of their first parts."""
         return [episode.info() for episode in self._episodes.values()]
 
+    def complete_episodes(self) -> Iterator[tuple[int, int]]:
+        """(id, rows) of the complete episodes, in the order of `episodes`; nothing may change meanwhile."""
+        return ((number, found.num_rows) for number, found in self._episodes.items() if found.complete)
+
     def episode(self, episode_id: int) -> EpisodeInfo:
         """A live episode; `ValueError` where there is none of that id."""
         return self._require(episode_id).info()

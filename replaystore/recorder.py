@@ -32,6 +32,7 @@ class Recorder:
         self._lock = lock
         self._purge = purge
         self._builders: dict[Env, EpisodeBuilder] = {}
+        self._idle: list[EpisodeBuilder] = []  # of episodes that ended: their memory serves the next ones
         self._unwritten: dict[Env, tuple[EpisodeArrays, bool]] = {}
         self._episodes: dict[Env, int] = {}  # of environments whose open episode has committed parts
 
@@ -56,7 +57,12 @@ class Recorder:
                 " call end_episode(env) or discard_episode(env) before"
             )
         if builder is None:
-            builder = self._builders[env] = EpisodeBuilder(self._ledger.spec, env)
+            if self._idle:
+                builder = self._idle.pop()
+                builder.restart(env)
+            else:
+                builder = EpisodeBuilder(self._ledger.spec, env)
+            self._builders[env] = builder
         if last:
             self._writer.raise_pending()
         builder.add(values)
@@ -111,12 +117,11 @@ class Recorder:
             going = []
             excess = 0 if capacity is None else index.num_transitions - capacity
             if excess > 0:
-                for info in index.episodes():
+                for episode, num_rows in index.complete_episodes():
                     if excess <= 0:
                         break
-                    if info.complete:
-                        going.append(info.episode)
-                        excess -= info.num_rows - 1
+                    going.append(episode)
+                    excess -= num_rows - 1
                 self._writer.evict(going)
             while budget is not None and index.num_episodes > 1 and self._stored_bytes() > budget:
                 oldest = index.oldest_complete()
@@ -126,7 +131,9 @@ class Recorder:
         self._purge()
 
     def _forget(self, env: Env) -> None:
-        self._builders.pop(env, None)
+        builder = self._builders.pop(env, None)
+        if builder is not None:
+            self._idle.append(builder)
         self._unwritten.pop(env, None)
         self._episodes.pop(env, None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from replaystore.errors import EpisodeError
 from replaystore.spec import FieldSpec
 
 Array = npt.NDArray[Any]
+U8 = npt.NDArray[np.uint8]
 
 _COMPARE_BYTES = 1 << 20  # compared at a time, so that the temporary stays in the cache
 
@@ -39,20 +41,66 @@ def first_padding(stack: Array) -> Padding:
     return Padding(repeat=bool((older == stack[-1]).all()), zeros=not older.any())
 
 
+def copy_frames(spec: FieldSpec, frames: Array, out: Array) -> None:
+    """out[...] = frames, both (..., *shape): channel by channel where the pixels of a stack's frame lie apart, which
+    takes a third of the time of loops over the few bytes of each pixel."""
+    if spec.channels == "last" and len(spec.shape) == 3 and not frames.flags.c_contiguous:
+        for channel in range(spec.shape[2]):
+            out[..., channel] = frames[..., channel]
+    else:
+        out[...] = frames
+
+
+class StackOrder:
+    """Tells whether stacks continue those before them, byte by byte over whole stacks and without a loop over pixels.
+
+    A byte of an older frame stands, in the stack before, where the next younger frame has it: a fixed distance on.
+
+    Args:
+        spec: an image field with a frame stack of at least 2.
+    """
+
+    def __init__(self, spec: FieldSpec) -> None:
+        self._shift = math.prod(spec.shape)
+        self._older: U8 | None = None  # 255 for bytes of older frames; None: all but the last frame
+        if spec.channels == "last":
+            self._shift = math.prod(spec.shape[2:])
+            pixels = math.prod(spec.shape[:2])
+            pattern = np.full((spec.frame_stack, self._shift), 255, np.uint8)
+            pattern[-1] = 0
+            self._older = np.tile(pattern.reshape(-1), pixels)[: -self._shift]
+
+    def breaks(self, before: U8, stacks: U8) -> npt.NDArray[np.bool_]:
+        """Whether the older frames of each stack are other ones than the newest of the stack before it.
+
+        before, stacks: uint8 (rows, bytes of a stack). Returns bool (rows,).
+        """
+        differs: U8 = np.bitwise_xor(stacks[:, : -self._shift], before[:, self._shift :])
+        if self._older is not None:
+            np.bitwise_and(differs, self._older, out=differs)
+        return np.asarray(differs.any(axis=1))
+
+
 def split_stacks(spec: FieldSpec, stacks: Array, where: str) -> tuple[Array, Padding]:
     """The newest frames of an episode's stacks, and what its first stack allows; see `frames_from_stacks`."""
     windows = by_frame(spec, stacks)
-    frames = np.ascontiguousarray(windows[:, -1])
+    newest = windows[:, -1]
+    if newest.flags.c_contiguous:
+        frames = newest
+    else:
+        frames = np.empty(newest.shape, newest.dtype)
+        copy_frames(spec, newest, frames)
     padding = first_padding(windows[0])
     if not any(padding):
         raise foreign_first_stack(spec, where)
-    rows_at_once = max(1, _COMPARE_BYTES // max(1, windows[0].nbytes))
-    for start in range(1, len(windows), rows_at_once):
-        stop = min(start + rows_at_once, len(windows))
-        differs = windows[start:stop, :-1] != windows[start - 1 : stop - 1, 1:]
-        if differs.any():
-            row = start + int(np.flatnonzero(differs.reshape(stop - start, -1).any(axis=1))[0])
-            raise broken_stack(spec, where, row)
+    if spec.frame_stack > 1 and len(stacks) > 1:
+        order, flat = StackOrder(spec), stacks.reshape(len(stacks), -1)
+        rows_at_once = max(1, _COMPARE_BYTES // max(1, flat.shape[1]))
+        for start in range(1, len(flat), rows_at_once):
+            stop = min(start + rows_at_once, len(flat))
+            breaks = order.breaks(flat[start - 1 : stop - 1], flat[start:stop])
+            if breaks.any():
+                raise broken_stack(spec, where, start + int(np.flatnonzero(breaks)[0]))
     return frames, padding
 
 

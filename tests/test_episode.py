@@ -88,11 +88,12 @@ def test_one_wrong_pixel_in_an_older_frame_is_found(layout, frame_stack, rows, z
     assert builder.num_rows == row
 
 
+@pytest.mark.parametrize("channels", ["first", "last"])
 @pytest.mark.parametrize("rows", [2, 37, 38, 39, 40, 75, 76, 77])  # 37 rows are compared at a time
-def test_a_wrong_last_row_is_named(rows):
-    field = FieldSpec.image("observation", (84, 84), frame_stack=4)
-    wrong = stacks(make_episode(1, rows, (84, 84)), 4, "first")
-    wrong[rows - 1, 0, 83, 83] ^= 128
+def test_a_wrong_last_row_is_named(rows, channels):
+    field = FieldSpec.image("observation", (84, 84), frame_stack=4, channels=channels)
+    wrong = stacks(make_episode(1, rows, (84, 84)), 4, channels)
+    wrong[(rows - 1, 0, 83, 83) if channels == "first" else (rows - 1, 83, 83, 0)] ^= 128
     with pytest.raises(EpisodeError, match=f"row {rows - 1}:"):
         frames_from_stacks(field, wrong, "episode 1")
 
@@ -178,6 +179,30 @@ def test_a_builder_of_single_frames_repeats_the_first():
     part = builder.take_part(last=True)
     assert not part.zero_padding
     np.testing.assert_array_equal(part.arrays["observation"], stacks(episode, 3, "first"))
+
+
+@pytest.mark.parametrize("channels", ["first", "last"])
+def test_a_builder_starts_again_without_a_trace_of_the_episode_before(channels, monkeypatch):
+    monkeypatch.setattr(row_blocks, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(row_blocks, "_FEWEST_ROWS", 2)
+    monkeypatch.setattr(row_blocks, "_MOST_ROWS", 2)
+    spec = store_spec("half", (3, 4, 5) if channels == "first" else (4, 5, 3), channels)
+    builder = EpisodeBuilder(spec, env=0)
+    for number, (rows, take) in enumerate([(9, True), (5, False), (14, True), (1, True), (7, True)]):
+        episode = make_episode(number, rows, spec.fields[0].shape, zero_padding=number % 2 == 1)
+        given = as_given(episode, spec)
+        for row in range(rows):
+            builder.add({name: values[row] for name, values in given.items()})
+        if take:
+            part = builder.take_part(last=True)
+            assert part.zero_padding == episode.zero_padding
+            assert_same(part.arrays, as_given(episode, spec, single=True))
+        builder.restart(env=number + 1)
+        assert builder.num_rows == builder.committed_rows == 0
+        with pytest.raises(EpisodeError, match=f"env {number + 1}, row 0: expected a stack of the first frame"):
+            builder.add(
+                {name: values[-1] for name, values in as_given(make_episode(99, 9, spec.fields[0].shape), spec).items()}
+            )
 
 
 def test_parts_that_were_taken_do_not_change():

@@ -1,4 +1,5 @@
-"""`bench write`: rows a second appended to a store in each mode, beside a plain parallel write of the same bytes."""
+"""`bench write`: rows a second appended to a store in each mode, beside a plain parallel write of the same bytes, and
+the time that one `add` takes."""
 
 from __future__ import annotations
 
@@ -25,6 +26,20 @@ from replaystore.store import ReplayStore
 Episode = dict[str, npt.NDArray[Any]]
 
 _SOURCE_BYTES = 1 << 30  # episodes held in memory
+_ADDED_EPISODES = 4  # in each repeat, row by row
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddTimes:
+    """Microseconds that `add` takes the caller for one row, those rows left out whose `add` commits an episode.
+
+    Attributes:
+        p50, p99: percentiles of all. `count`: how many.
+    """
+
+    p50: float
+    p99: float
+    count: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +50,14 @@ class WriteTimes:
         mode: of the store; None: the same arrays written into plain files, one file a thread.
         rows_per_second: until everything is encoded and in its files.
         append_milliseconds: of one `append`, which is when an episode is committed; None for plain files.
+        add_microseconds: of one `add`, one row of an episode; None for plain files.
         megabytes_per_second: 10^6 bytes of what was appended, at the median.
     """
 
     mode: str | None
     rows_per_second: Spread
     append_milliseconds: Spread | None
+    add_microseconds: AddTimes | None
     megabytes_per_second: float
 
 
@@ -76,7 +93,7 @@ def run_write(
     Args:
         episode_dir: episode files; read before anything is measured, and taken again where `episodes` is more.
         modes: to compare. episodes: to append in each repeat, cut off at the last whole chunk. repeats: of everything.
-        threads: of the plain write; the store has one thread of its own that encodes.
+        threads: of the plain write; the store has threads of its own that encode.
         durability: of the stores; with `"power"` the plain files are synced too.
         frame_stack: see `fields_from_episode`. frame_delta: options of `FrameDelta` in mode `"full"`.
         work_dir: where the files go, and go away again. None: the system's temporary directory.
@@ -94,6 +111,7 @@ def run_write(
     num_bytes = sum(array.nbytes for episode in chosen for array in episode.values())
     rates: dict[Mode | None, list[float]] = {mode: [] for mode in (*modes, None)}
     appends: dict[Mode, list[float]] = {mode: [] for mode in modes}
+    adds: dict[Mode, list[float]] = {mode: [] for mode in modes}
     with tempfile.TemporaryDirectory(prefix="replaystore-write-", dir=work_dir) as scratch:
         folder = Path(scratch)
         stated = conditions(folder)
@@ -108,12 +126,14 @@ def run_write(
                 seconds, of_appends = _append(folder, mode, schemed, durability, chunk_rows, chosen)
                 rates[mode].append(rows / seconds)
                 appends[mode] += [1000 * second for second in of_appends]
+                adds[mode] += _add(folder, mode, schemed, durability, chunk_rows, chosen[:_ADDED_EPISODES])
             rates[None].append(rows / _write_plain(folder, chosen, threads, sync=durability == "power"))
     times = [
         WriteTimes(
             mode=mode,
             rows_per_second=(spread := Spread.of(found)),
             append_milliseconds=None if mode is None else Spread.of(appends[mode]),
+            add_microseconds=None if mode is None else _add_times(adds[mode]),
             megabytes_per_second=spread.median * num_bytes / rows / 1e6,
         )
         for mode, found in rates.items()
@@ -174,6 +194,34 @@ def _append(
                 appends.append(time.perf_counter() - before)
             store.flush()
             return time.perf_counter() - started, appends
+
+
+def _add(
+    folder: Path, mode: Mode, fields: Sequence[FieldSpec], durability: Durability, chunk_rows: int,
+    episodes: Sequence[Episode],
+) -> list[float]:  # fmt: skip
+    """Seconds of each `add` that commits nothing."""
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        seconds = []
+        with ReplayStore.create(
+            Path(scratch, "store"), fields, mode=mode, chunk_rows=chunk_rows, durability=durability, residency="mapped"
+        ) as store:
+            for episode in episodes:
+                rows = len(next(iter(episode.values())))
+                for row in range(rows):
+                    time_step = {name: array[row] for name, array in episode.items()}
+                    started = time.perf_counter()
+                    store.add(time_step, last=row == rows - 1)
+                    if row < rows - 1:
+                        seconds.append(time.perf_counter() - started)
+        return seconds
+
+
+def _add_times(seconds: Sequence[float]) -> AddTimes | None:
+    if not seconds:  # episodes of one row
+        return None
+    p50, p99 = (1e6 * float(np.percentile(seconds, percent)) for percent in (50, 99))
+    return AddTimes(p50=p50, p99=p99, count=len(seconds))
 
 
 def _write_plain(folder: Path, episodes: Sequence[Episode], threads: int, *, sync: bool) -> float:

@@ -76,7 +76,8 @@ class LogReader:
         restarted since they were written, else none: the data that they speak of must be checked.
         """
         size = os.fstat(self._log_fd).st_size
-        guaranteed = self.head.synced if self.restarted else self.head.committed
+        restarted = self.restarted
+        guaranteed = self.head.synced if restarted else self.head.committed
         end = min(size if beyond_head else min(size, self.head.committed), size if stop is None else stop)
         doubtful = []
         where = str(self._paths.log(self.head.generation))
@@ -84,7 +85,7 @@ class LogReader:
             guaranteed = min(guaranteed, stop)
         for record in layout.read_records(_read(self._log_fd, 0, end), 0, 0, guaranteed, where):
             ledger.apply(record)
-            if self.restarted and record.end > self.head.synced:
+            if restarted and record.end > self.head.synced:
                 doubtful.append(record)
         if ledger.sequence == 0:
             raise LogError(f"{where}: empty; restore the file from a copy")
@@ -136,6 +137,7 @@ class LogWriter:
         self._power = power
         self.head = head
         self._failed: BaseException | None = None
+        self._boot_id = layout.boot_id()
         self._log_fd = os.open(paths.log(head.generation), os.O_RDWR | os.O_CLOEXEC)
         self._head_fd = os.open(paths.head, os.O_RDWR | os.O_CLOEXEC)
         self._end = end + len(more)
@@ -143,7 +145,7 @@ class LogWriter:
             write_fully(self._log_fd, more, end)
             if os.fstat(self._log_fd).st_size > self._end:
                 os.ftruncate(self._log_fd, self._end)
-            if self._end != head.committed or head.boot_id != layout.boot_id():
+            if self._end != head.committed or head.boot_id != self._boot_id:
                 self._move_head(synced=min(head.synced, end))
         except BaseException:
             self.close()
@@ -225,7 +227,7 @@ class LogWriter:
             generation=self.head.generation,
             committed=self._end,
             synced=synced,
-            boot_id=layout.boot_id(),
+            boot_id=self._boot_id,
         )
         try:
             write_fully(self._head_fd, head.pack(), (head.sequence % 2) * layout.HEAD_SLOT_BYTES)

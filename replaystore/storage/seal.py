@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from replaystore.codecs.frame_chunk import FrameChunk
+from replaystore.codecs.frame_chunk import FrameChunk, pack_chunk
+from replaystore.codecs.frame_delta import FrameDelta
 from replaystore.storage import checks
 from replaystore.storage.columns import Column
 from replaystore.storage.files import OpenFile
@@ -24,12 +28,15 @@ NO_CRCS = np.empty(0, np.uint32)
 
 
 def seal_column(
-    paths: Paths, column: Column, chunk: int, chunk_rows: int, segments: list[Segment], *, power: bool
-) -> tuple[SealedColumn, U8, FrameChunk | None]:
+    paths: Paths, column: Column, chunk: int, chunk_rows: int, segments: list[Segment], *, power: bool,
+    helper: Executor | None = None,
+) -> tuple[SealedColumn, U8, FrameChunk | None]:  # fmt: skip
     """Writes the sealed file of one field's chunk from its tail; returns what the log says of it, and its bytes.
 
     Rows of a fixed size stay where they are: the file gets a second name. Frames are encoded, groups restarting at
-    every commit. Repeating it after a kill is safe.
+    every commit; half of them by `helper` where there is one. Repeating it after a kill is safe.
+
+    Holds the rows of the chunk in memory, and those of frames once more in the form that is compressed.
 
     Raises:
         ChunkError: the tail is damaged. OSError: writing failed.
@@ -50,11 +57,35 @@ def seal_column(
         _link_tail(tail, target, used * column.row_bytes, rows.size, power=power)
         return SealedColumn(rows.size, root, crcs), rows.reshape(-1), None
     starts = [segment.first_row - chunk * chunk_rows for segment in segments]
-    encoded = column.frames.encode_frames(rows.reshape(chunk_rows, *column.shape), [*starts, used])
+    encoded = encode_chunk(column.frames, rows.reshape(chunk_rows, *column.shape), [*starts, used], helper)
     replace_file(target, encoded, power=power)
     data = np.frombuffer(encoded, np.uint8)
     parsed = column.frames.parse(memoryview(encoded))
     return SealedColumn(data.size, parsed.root_crc, NO_CRCS), data, parsed
+
+
+def encode_chunk(codec: FrameDelta, frames: U8, starts: Sequence[int], helper: Executor | None) -> bytes:
+    """`codec.encode_frames(frames, starts)`, byte for byte, on two threads where `helper` is given.
+
+    starts: ascending; rows behind the last one are padding.
+    """
+    bounds = sorted({0, len(frames), *starts})
+    groups = [row for start, stop in pairwise(bounds) for row in range(start, stop, codec.keyframe_interval)]
+    cut = min(groups, key=lambda row: abs(2 * row - starts[-1]))
+    if helper is None or cut == 0:
+        return codec.encode_frames(frames, starts)
+    second = helper.submit(codec.encode_frames, frames[cut:], [row - cut for row in starts if row >= cut])
+    first = codec.encode_frames(frames[:cut], [row for row in starts if row < cut])
+    entries: list[tuple[int, int, bytes]] = []
+    for half in (first, second.result()):
+        parsed = codec.parse(memoryview(half))
+        edges = parsed.starts.tolist()
+        forms, rows = parsed.table["form"].tolist(), parsed.table["num_rows"].tolist()
+        entries += [
+            (count, form, half[start:stop])
+            for count, form, (start, stop) in zip(rows, forms, pairwise(edges), strict=True)
+        ]
+    return pack_chunk(codec.format, len(frames), entries)
 
 
 def _link_tail(tail: Path, target: Path, used_bytes: int, file_bytes: int, *, power: bool) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,12 @@ MAX_PENDING_CHUNKS = 4  # full chunks that wait for the sealer before `commit` w
 
 class StoreWriter:
     """Writes to a store whose lock is held. All methods but the sealer's own are called by one thread at a time.
+
+    Rows are in their tail files when `commit` returns. A thread behind the caller, the sealer, encodes the chunks that
+    are full, one at a time, and reads them back from the tail files: rows that wait for it take no memory of this
+    process but that of one chunk (its rows, in mode `"full"` twice, and what they are encoded to). Where chunks queue
+    up, or somebody waits for them, a second thread encodes half of each. Where `MAX_PENDING_CHUNKS` wait, `commit`
+    waits for the sealer; nothing is dropped.
 
     Args:
         lock: guards the ledger.
@@ -56,7 +64,9 @@ class StoreWriter:
         self._paused = False
         self._stopping = False
         self._busy = False
+        self._num_waiting = 0
         self._thread: threading.Thread | None = None
+        self._helper: ThreadPoolExecutor | None = None
         self._clean_up(keep_tails=log.head.synced < log.end)
         if log.head.synced < log.end:  # whoever wrote before did not come to sync: it is left to this writer
             self._unsynced.update(self._data_files())
@@ -70,14 +80,15 @@ class StoreWriter:
     def commit(self, rows: Sequence[U8], clamped: Sequence[int], part: Part) -> None:
         """Commits rows, one uint8 (rows, row_bytes) array a column, as the next rows of the store.
 
-        Waits while `MAX_PENDING_CHUNKS` full chunks are not sealed.
+        Waits while `MAX_PENDING_CHUNKS` full chunks are not sealed (before anything is written: an error of the sealer
+        ends the wait, and is raised by the next call).
 
         Raises:
             WriteError: nothing was committed. Any error of the sealer since the last call.
         """
         self.raise_pending()
         self._log.refuse_if_failed()
-        with self._condition:
+        with self._waiting():
             while len(self._pending) >= MAX_PENDING_CHUNKS and self._error is None:
                 self._condition.wait()
         chunk_rows = self._ledger.spec.chunk_rows
@@ -175,10 +186,20 @@ class StoreWriter:
     def flush(self) -> None:
         """Waits until every full chunk is sealed."""
         self.raise_pending()
-        with self._condition:
+        with self._waiting():
             while (self._pending or self._busy) and self._error is None:
                 self._condition.wait()
         self.raise_pending()
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Holds the condition, for a caller that may wait for the sealer."""
+        with self._condition:
+            self._num_waiting += 1
+            try:
+                yield
+            finally:
+                self._num_waiting -= 1
 
     def _queue(self, chunk: int) -> None:
         with self._condition:
@@ -197,10 +218,11 @@ class StoreWriter:
                     return
                 chunk = self._pending[0]
                 self._busy = True
+                behind = len(self._pending) > 1 or self._num_waiting > 0
             error: BaseException | None = None
             sealed = False
             try:
-                self._seal(chunk)
+                self._seal(chunk, self._second_thread() if behind else None)
                 sealed = True
                 self.publish()
             except BaseException as err:
@@ -216,7 +238,13 @@ class StoreWriter:
                 self._error = self._error or error
                 self._condition.notify_all()
 
-    def _seal(self, chunk: int) -> None:
+    def _second_thread(self) -> Executor | None:
+        """A thread to encode with, beside the sealer; None where there is no second core for it."""
+        if self._helper is None and len(os.sched_getaffinity(0)) > 1:
+            self._helper = ThreadPoolExecutor(1, thread_name_prefix="replaystore-encode")
+        return self._helper
+
+    def _seal(self, chunk: int, helper: Executor | None) -> None:
         # Also where no row of it is live any more: batches in flight may know them, and the tail goes.
         ledger = self._ledger
         with self._lock:
@@ -227,7 +255,7 @@ class StoreWriter:
         contents: list[tuple[U8, FrameChunk | None]] = []
         for column in ledger.columns:
             file, data, parsed = seal.seal_column(
-                self._paths, column, chunk, ledger.spec.chunk_rows, segments, power=self._power
+                self._paths, column, chunk, ledger.spec.chunk_rows, segments, power=self._power, helper=helper
             )
             files.append(file)
             contents.append((data, parsed))
@@ -325,6 +353,8 @@ class StoreWriter:
             self._condition.notify_all()
         if self._thread is not None:
             self._thread.join()
+        if self._helper is not None:
+            self._helper.shutdown()
         for descriptor in self._tails.values():
             os.close(descriptor)
         self._tails.clear()
