@@ -173,16 +173,13 @@ class Gatherer:
 
     def read_stacks(self, column: Column, frames: I64, targets: I64, out: NDArray[Any]) -> None:
         """out[targets[b]] = the stored rows frames[b], int64 (n, depth), as one observation."""
-        depth = frames.shape[1]
         resident = self._resident[column.name]
         if resident is not None:
             column.from_rows(resident.take(frames[:, 0]), out, targets)
             return
         reader = self._readers[column.name]
         if column.spec.is_image:
-            slots = np.tile(np.arange(depth), len(frames))
-            flat = out.reshape(len(out), -1).view(np.uint8)
-            reader.read(frames.reshape(-1), np.repeat(targets, depth), slots, depth, flat)
+            reader.read_windows(frames, targets, out.reshape(len(out), -1).view(np.uint8))
         elif not reader.unpack_held(frames[:, 0], targets, out):
             raw = np.empty((len(frames), column.row_bytes), np.uint8)
             reader.read(frames[:, 0], np.arange(len(frames)), np.zeros(len(frames), np.int64), 1, raw)

@@ -1,181 +1,224 @@
-"""`bench sample`: time to draw and gather a batch from stores, beside a plain parallel copy of the same bytes."""
+"""`bench sample`: time to draw and gather a batch from stores, beside other buffers and a plain copy of the bytes."""
 
 from __future__ import annotations
 
+import math
 import os
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import psutil
 
 from replaystore.bench.conditions import conditions
-from replaystore.bench.spread import Spread
+from replaystore.bench.peers.data import PeerData, take_episodes
+from replaystore.bench.peers.peer import Candidate, imported
+from replaystore.bench.peers.versions import versions_of
+from replaystore.bench.sample_result import SampleResult
+from replaystore.bench.sample_turns import Draws, Timed, hold, open_stores, plain_copy
 from replaystore.errors import SpecError
-from replaystore.sampler import Sampler
-from replaystore.spec import Residency
+from replaystore.spec import FieldSpec, Residency
 from replaystore.store import ReplayStore
 
-Array = npt.NDArray[Any]
+Progress = Callable[[int, int], None]
 
 _WARM_UP_BATCHES = 3
-_COPY_SOURCE_BYTES = 256 << 20
-_READ_BYTES = 8 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleTimes:
-    """Batch times of one store in one residency, or of the copy.
-
-    Attributes:
-        store: path; None: a copy of the same bytes from an array in memory, row by row.
-        mode, residency: of the store; None for the copy.
-        milliseconds: a batch, drawing included.
-        megabytes_per_second: 10^6 bytes of batch, at the median.
-    """
-
-    store: str | None
-    mode: str | None
-    residency: str | None
-    transitions: int | None
-    bytes_per_transition: float | None
-    milliseconds: Spread
-    megabytes_per_second: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleResult:
-    """What `run_sample` measured. `batch_bytes`: of one batch, all fields."""
-
-    batch_bytes: int
-    times: tuple[SampleTimes, ...]
-    conditions: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+_BLOCKS = 5
+_DISCOUNT = 0.99
 
 
 def run_sample(
     store_paths: Sequence[str | os.PathLike[str]],
     *,
     residencies: Sequence[Residency] = ("ram", "mapped"),
+    peers: Sequence[Candidate] = (),
+    transitions: int = 4000,
+    new_arrays: bool = False,
     batch_size: int = 256,
     n_step: int = 3,
     num_batches: int = 50,
     threads: int = 2,
     seed: int = 0,
     budget_bytes: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    work_dir: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
 ) -> SampleResult:
-    """Times batches from each store in each residency, and a copy of the first store's batch, in turn.
+    """Times batches from each store in each residency, from other buffers, and a copy of a batch, in turn.
 
-    Every file is read once before, so the page cache is as warm as memory allows.
+    Every file is read once before, so the page cache is as warm as memory allows. Buffers that work in the background
+    are timed in blocks, while nothing else runs, and left to finish before anything else is timed.
+
+    Args:
+        store_paths: the first one feeds the other buffers.
+        peers: other buffers; see `peers.registry.candidates`. transitions: that they hold, of the first store.
+        new_arrays: time each store also with new arrays for each batch.
+        work_dir: for files of other buffers, removed afterwards. None: the system's temporary directory.
+        progress: called with (steps done, steps in all).
 
     Raises:
         SpecError: nothing to measure, or numbers that cannot work. BudgetError: a store does not fit RAM.
     """
-    if not store_paths or not residencies or min(batch_size, n_step, num_batches, threads) < 1:
-        raise SpecError("sample: expected a store, a residency, and batch_size, n_step, num_batches, threads from 1 on")
-    times: list[list[float]] = []
-    turns: list[Callable[[], None]] = []
-    labels: list[dict[str, Any]] = []
-    batch_bytes: list[int] = []
-    with ExitStack() as stack:
-        for path in store_paths:
-            _read_all(Path(path))
-            for residency in residencies:
-                store = stack.enter_context(
-                    ReplayStore.open(
-                        path, read_only=True, residency=residency, budget_bytes=budget_bytes, num_threads=threads
-                    )
-                )
-                info = store.info()
-                batch = store.allocate(batch_size)
-                batch_bytes.append(sum(array.nbytes for array in batch.values()))
-                turns.append(_draws(store, batch, batch_size, n_step, seed))
-                labels.append(
-                    {
-                        "store": str(path),
-                        "mode": store.spec.mode,
-                        "residency": residency,
-                        "transitions": info["transitions"],
-                        "bytes_per_transition": info["bytes_per_transition"],
-                    }
-                )
-        pool = stack.enter_context(ThreadPoolExecutor(threads))
-        turns.append(_copies(batch_bytes[0] // batch_size, batch_size, threads, pool, seed))
-        batch_bytes.append(batch_bytes[0] // batch_size * batch_size)
-        nothing = ("store", "mode", "residency", "transitions", "bytes_per_transition")
-        labels.append(dict.fromkeys(nothing))
-        times = [[] for _ in turns]
-        for number in range(_WARM_UP_BATCHES + num_batches):
-            if progress is not None:
-                progress(number, _WARM_UP_BATCHES + num_batches)
-            for turn, seconds in zip(turns, times, strict=True):
-                started = time.perf_counter()
-                turn()
-                seconds.append(time.perf_counter() - started)
-    measured = []
-    for label, size, seconds in zip(labels, batch_bytes, times, strict=True):
-        spread = Spread.of(1000 * second for second in seconds[_WARM_UP_BATCHES:])
-        measured.append(
-            SampleTimes(**label, milliseconds=spread, megabytes_per_second=size / (1000 * spread.median)),
+    if not store_paths or not residencies or min(batch_size, n_step, num_batches, threads, transitions) < 1:
+        raise SpecError(
+            "sample: expected a store, a residency, and batch_size, n_step, num_batches, threads, transitions from 1 on"
         )
-    stated = {
+    draws = Draws(batch_size=batch_size, n_step=n_step, discount=_DISCOUNT, threads=threads, seed=seed)
+    step = _counter(progress, len(peers) + _WARM_UP_BATCHES + num_batches)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="replaystore-peers-", dir=work_dir)))
+        with ReplayStore.open(store_paths[0], read_only=True, residency="mapped", num_threads=threads) as store:
+            raw_bytes = sum(_row_bytes(entry) for entry in store.spec.fields if entry.role == "observation")
+            batch_bytes = sum(array.nbytes for array in store.allocate(batch_size).values())
+            held = []
+            if peers:
+                stack.enter_context(_torch_threads(threads))
+                data = _data(store, transitions, draws, scratch)
+        for candidate in peers:  # first, because some fork, which is safe only while there are no other threads
+            held.append(hold(candidate, data, stack, _BLOCKS))
+            step()
+        entries = list(
+            open_stores(
+                store_paths, residencies, draws, stack, new_arrays=new_arrays, budget_bytes=budget_bytes
+            )
+        )  # fmt: skip
+        entries.append(plain_copy(batch_bytes // batch_size, draws, stack))
+        before = _processor_seconds()
+        _run([*entries, *(found for found in held if isinstance(found, Timed))], num_batches, seed, step)
+        own, everything = (now - then for now, then in zip(_processor_seconds(), before, strict=True))
+    stated: dict[str, Any] = {
         "batch_size": batch_size,
         "n_step": n_step,
+        "discount": _DISCOUNT,
         "num_batches": num_batches,
         "warm_up_batches": _WARM_UP_BATCHES,
         "threads": threads,
         "seed": seed,
-        "distribution": "uniform",
+        "distribution": "uniform; other buffers draw as they do, from generators of their own",
+        "memory_of_batches": "stores fill arrays that the caller owns, other buffers return new ones",
         "cache_state": "warm: every file was read once before",
-        "order": "interleaved, a batch of each in turn",
+        "order": "interleaved: a batch of each in turn, in a new random order each time",
+        "last_level_cache": _last_level_cache(),
+        "used_by_other_processes": round(max(0.0, everything - own) / max(everything, 1e-9), 3),
     }
+    if peers:
+        stated["transitions_of_other_buffers"] = data.num_transitions
+    if any(isinstance(found, Timed) and found.background for found in held):
+        stated["background"] = (
+            f"buffers with worker processes are timed in {_BLOCKS} blocks of {_block(num_batches)} or more batches,"
+            " each drawn at once after the other while nothing else runs; what was ready before a block is drawn first"
+            " and not counted"
+        )
+    results = [entry.result(batch_bytes) for entry in entries]
+    results += [found.result(batch_bytes) if isinstance(found, Timed) else found for found in held]
     return SampleResult(
-        batch_bytes=batch_bytes[0],
-        times=tuple(measured),
-        conditions={**stated, **conditions(Path(store_paths[0]))},
+        batch_bytes=batch_bytes,
+        raw_bytes_per_transition=raw_bytes,
+        times=tuple(results),
+        conditions={**stated, **conditions(Path(store_paths[0])), **versions_of(peers)},
     )
 
 
-def _draws(store: ReplayStore, batch: dict[str, Array], batch_size: int, n_step: int, seed: int) -> Callable[[], None]:
-    sampler, rng = Sampler(n_step=n_step), np.random.default_rng(seed)
-
-    def turn() -> None:
-        store.gather(store.draw(sampler, rng, batch_size), n_step=n_step, out=batch)
-
-    return turn
+def _row_bytes(entry: FieldSpec) -> int:
+    return math.prod(entry.stacked_shape) * np.dtype(entry.dtype).itemsize
 
 
-def _copies(row_bytes: int, batch_size: int, threads: int, pool: ThreadPoolExecutor, seed: int) -> Callable[[], None]:
-    """Copies random rows of an array larger than the caches into another one, as many bytes as a batch has."""
+def _data(store: ReplayStore, transitions: int, draws: Draws, scratch: Path) -> PeerData:
+    observation, episodes = take_episodes(store, transitions)
+    return PeerData(
+        observation=observation,
+        episodes=episodes,
+        batch_size=draws.batch_size,
+        n_step=draws.n_step,
+        discount=draws.discount,
+        scratch=scratch,
+    )
+
+
+def _block(num_batches: int) -> int:
+    return math.ceil(num_batches / _BLOCKS)
+
+
+def _run(entries: Sequence[Timed], num_batches: int, seed: int, step: Callable[[], None]) -> None:
+    """Times everything, in turn and, where it works in the background, in blocks in between."""
+    background = [entry for entry in entries if entry.background is not None]
+    in_turn = [entry for entry in entries if entry.background is None]
     rng = np.random.default_rng(seed)
-    source = np.ones((max(batch_size, _COPY_SOURCE_BYTES // row_bytes), row_bytes), np.uint8)
-    out = np.empty((batch_size, row_bytes), np.uint8)
-    bounds = np.linspace(0, batch_size, threads + 1).astype(int)
-    parts = [slice(int(start), int(stop)) for start, stop in pairwise(bounds)]
+    rounds = _WARM_UP_BATCHES + num_batches
+    blocks_after = {math.ceil(rounds * (block + 1) / _BLOCKS) - 1 for block in range(_BLOCKS)}
+    for entry in background:
+        assert entry.background is not None
+        entry.background.settle()
+    for number in range(rounds):
+        # What ran before leaves its mark on the caches, and should not always be the same.
+        for position in rng.permutation(len(in_turn)):
+            milliseconds = _milliseconds(in_turn[position].turn, 1)
+            if number >= _WARM_UP_BATCHES:
+                in_turn[position].milliseconds.append(milliseconds)
+        if number in blocks_after:
+            for entry in background:
+                _time_block(entry, _block(num_batches))
+        step()
 
-    def turn() -> None:
-        rows = rng.integers(0, len(source), batch_size)
-        # mode="clip": with "raise" NumPy copies through a buffer of its own
-        list(pool.map(lambda part: np.take(source, rows[part], axis=0, out=out[part], mode="clip"), parts))
 
-    return turn
+def _time_block(entry: Timed, batches: int) -> None:
+    peer = entry.background
+    assert peer is not None
+    for _ in range(peer.ready_batches):
+        entry.turn()
+    count = peer.cycle * math.ceil(batches / peer.cycle)
+    entry.milliseconds.append(_milliseconds(entry.turn, count) / count)
+    peer.settle()
 
 
-def _read_all(path: Path) -> None:
-    """Reads every file of a store once, so that what fits the page cache is in it."""
-    buffer = bytearray(_READ_BYTES)
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
-            with open(file, "rb", buffering=0) as raw:
-                while raw.readinto(buffer):
-                    pass
+def _milliseconds(turn: Callable[[], object], count: int) -> float:
+    started = time.perf_counter()
+    for _ in range(count):
+        turn()
+    return 1000 * (time.perf_counter() - started)
+
+
+def _processor_seconds() -> tuple[float, float]:
+    """Processor time of this process and its children so far, and of the whole machine, what its host took included."""
+    me = psutil.Process()
+    own = sum(sum(process.cpu_times()[:2]) for process in (me, *me.children(recursive=True)))
+    machine = psutil.cpu_times()
+    idle = machine.idle + getattr(machine, "iowait", 0.0)
+    return own, sum(machine[:8]) - idle  # beyond the eighth come those of guests, which are counted before
+
+
+def _last_level_cache() -> str | None:
+    """Its size, as the kernel writes it; None where it does not say."""
+    for index in (3, 2):
+        try:
+            return Path(f"/sys/devices/system/cpu/cpu0/cache/index{index}/size").read_text().strip()
+        except OSError:
+            continue
+    return None
+
+
+def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    return step
+
+
+@contextmanager
+def _torch_threads(threads: int) -> Iterator[None]:
+    """torch, which most buffers copy with, works with so many threads meanwhile."""
+    torch = imported("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

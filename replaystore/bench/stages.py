@@ -26,7 +26,7 @@ from replaystore.codecs.frame_groups import Groups
 from replaystore.errors import SpecError
 from replaystore.kernels.block_decoders import zstd_create, zstd_free
 from replaystore.kernels.groups import FORM_BLOCK, FORM_RAW_BLOCK, decode_block
-from replaystore.kernels.rows import copy_rows
+from replaystore.kernels.rows import copy_windows
 from replaystore.sampler import Sampler
 from replaystore.store import ReplayStore
 
@@ -168,13 +168,13 @@ def _recorded() -> Iterator[list[_Call]]:
 
     def timed_copy(*arguments: Any) -> Any:
         start = time.perf_counter()
-        result = copy_rows(*arguments)
+        result = copy_windows(*arguments)
         calls.append(_Call(1000 * (time.perf_counter() - start), None, ()))
         return result
 
     with (
         mock.patch.object(frame_groups, "decode_groups", timed_decode),
-        mock.patch("replaystore.storage.reader.copy_rows", timed_copy),
+        mock.patch("replaystore.storage.reader.copy_windows", timed_copy),
     ):
         yield calls
 

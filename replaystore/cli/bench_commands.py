@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,21 @@ from replaystore.cli.options import (
 from replaystore.cli.output import bytes_text, note, number_text, print_json, print_rich, print_table, progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from replaystore.bench.spread import Spread
 
 _several_modes = list_of(click.Choice(MODES), "mode")
 _several_residencies = list_of(click.Choice(RESIDENCIES), "residency")
 _multiples = list_of(float, "float")
+# As in `replaystore.bench.peers.registry`, which takes long to import; a test compares them.
+PEERS = ("drqv2", "drqv2_compress", "torchrl", "stable-baselines3", "sb3-extra-buffers", "cpprb", "video")
+FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+def _several_peers(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(value, tuple):
+        return value
+    return () if value == "none" else list_of(click.Choice(PEERS), "peer")(value)
+
 
 _modes = click.option(
     "--modes", type=_several_modes, default=",".join(MODES), show_default=True, help="Modes to compare."
@@ -110,30 +119,53 @@ def paging(
 @_threads
 @_seed
 @click.option("--budget", "budget_bytes", type=size, help="RAM for each store. Default: what is available.")
+@click.option("--new-arrays", is_flag=True, help="Time stores also with new arrays for each batch.")
+@click.option(
+    "--peers", type=_several_peers, default=",".join(PEERS), metavar="NAMES", show_default=True,
+    help="Other buffers to compare with, or none; what is not installed is left blank.",
+)  # fmt: skip
+@click.option("--transitions", type=AT_LEAST_1, default=4000, show_default=True, help="That other buffers hold.")
+@click.option("--drqv2", "drqv2_path", type=EXISTING_DIRECTORY, help="Your checkout of facebookresearch/drqv2.")
+@click.option(
+    "--drqv2-compress", "drqv2_compress_path", type=EXISTING_DIRECTORY,
+    help="Your checkout of A2R-Lab/drqv2_compress.",
+)  # fmt: skip
+@click.option("--work-dir", type=EXISTING_DIRECTORY, help="For files of other buffers. Default: a temporary one.")
+@click.option("--json-file", type=FILE, help="Write the figures here, as JSON.")
+@click.option("--plot", "plot_file", type=FILE, help="Write a plot of bytes against time here, as PNG.")
 @as_json
-def sample(stores: tuple[Path, ...], as_json: bool, **options: Any) -> None:
-    """Time batches from each STORE, beside a plain parallel copy of the same bytes."""
+def sample(
+    stores: tuple[Path, ...], as_json: bool, peers: tuple[str, ...], drqv2_path: Path | None,
+    drqv2_compress_path: Path | None, json_file: Path | None, plot_file: Path | None, **options: Any,
+) -> None:  # fmt: skip
+    """Time batches from each STORE, beside other replay buffers and a plain parallel copy of the same bytes.
+
+    Other buffers get transitions of the first STORE. They come with `pip install 'replaystore[peers]'`, but for
+    DrQ-v2 and drqv2_compress, of which a checkout is needed. Everything is measured in turn, in one process.
+    """
+    from replaystore.bench.peers.registry import candidates
     from replaystore.bench.sample import run_sample
 
+    found = candidates(peers, drqv2_path=drqv2_path, drqv2_compress_path=drqv2_compress_path)
     with progress_bar("sampling") as progress:
-        result = run_sample(stores, progress=progress, **options)
+        result = run_sample(stores, peers=found, progress=progress, **options)
+    if json_file is not None:
+        json_file.write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
+    if plot_file is not None:
+        from replaystore.bench.sample_plot import plot_png
+
+        plot_file.write_bytes(plot_png(result))
     if as_json:
         print_json(result.to_json())
         return
-    rows = [
-        [
-            entry.store or "plain copy",
-            entry.mode or "-",
-            entry.residency or "-",
-            number_text(entry.bytes_per_transition, 1),
-            *_spread_texts(entry.milliseconds, 2),
-            number_text(entry.megabytes_per_second),
-        ]
-        for entry in result.times
-    ]
-    columns = ("store", "mode", "residency", "bytes a transition", "ms a batch", "p5 - p95", "MB/s")
+    from replaystore.bench.sample_text import conditions_text, notes, table_rows
+
+    rows = table_rows(result)
     print_table(
-        f"batches of {bytes_text(result.batch_bytes)}", columns, rows, caption=_conditions_text(result.conditions)
+        f"batches of {bytes_text(result.batch_bytes)}",
+        list(rows[0]),
+        [list(row.values()) for row in rows],
+        caption="\n".join([*notes(result), conditions_text(result.conditions)]),
     )
 
 
@@ -153,6 +185,7 @@ def write(
     keyframe_interval: int | None, reference: str | None, entropy: str | None, level: int | None, **options: Any,
 ) -> None:  # fmt: skip
     """Time appending the episodes of EPISODE_DIR in each mode, beside a plain parallel write of the same bytes."""
+    from replaystore.bench.sample_text import conditions_text
     from replaystore.bench.write import run_write
 
     frame_delta = chosen_frame_delta(
@@ -176,7 +209,7 @@ def write(
         f"{result.rows:,} rows, {bytes_text(result.num_bytes)} as raw stacks",
         ("mode", "rows/s", "p5 - p95", "ms an append", "MB/s"),
         rows,
-        caption=_conditions_text(result.conditions),
+        caption=conditions_text(result.conditions),
     )
 
 
@@ -184,7 +217,35 @@ def _spread_texts(spread: Spread, digits: int) -> tuple[str, str]:
     return number_text(spread.median, digits), f"{spread.p5:,.{digits}f} - {spread.p95:,.{digits}f}"
 
 
-def _conditions_text(conditions: Mapping[str, Any]) -> str:
-    return "; ".join(
-        f"{name.replace('_', ' ')} {'-' if value is None else value}" for name, value in conditions.items()
-    )
+@bench.command()
+@click.argument("stores", type=EXISTING_DIRECTORY, nargs=-1, required=True, metavar="STORE...")
+@_batch_size
+@_n_step
+@click.option("--num-batches", type=AT_LEAST_1, default=50, show_default=True, help="Batches to time.")
+@_seed
+@click.option("--plot", "plot_file", type=FILE, help="Write a plot here, as PNG.")
+@as_json
+def stages(stores: tuple[Path, ...], as_json: bool, plot_file: Path | None, **options: Any) -> None:
+    """Show where the time of a batch from each STORE goes: held in RAM, on one thread, stage by stage."""
+    from replaystore.bench.sample_text import conditions_text
+    from replaystore.bench.stages import run_stages
+
+    with progress_bar("stages") as progress:
+        result = run_stages(stores, progress=progress, **options)
+    if plot_file is not None:
+        from replaystore.bench.stages_plot import plot_png
+
+        plot_file.write_bytes(plot_png(result))
+    if as_json:
+        print_json(result.to_json())
+        return
+    titles = ["store", "mode", "ms a batch", "draw", "lookup", "blocks", "differences", "write", "groups", "MB decoded"]
+    rows = [
+        [
+            Path(entry.store).name, entry.mode, f"{entry.total:.2f}", f"{entry.draw:.2f}", f"{entry.lookup:.2f}",
+            f"{entry.blocks:.2f}", f"{entry.differences:.2f}", f"{entry.write:.2f}", f"{entry.groups:.0f}",
+            f"{entry.compressed_bytes / 1e6:.1f}",
+        ]
+        for entry in result.stores
+    ]  # fmt: skip
+    print_table("where the time of a batch goes", titles, rows, caption=conditions_text(result.conditions))

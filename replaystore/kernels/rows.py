@@ -92,6 +92,52 @@ def copy_rows(
 
 
 @njit(cache=True, nogil=True)
+def copy_windows(
+    addresses: I64, sizes: I64, first_chunk: int, chunk_rows: int, row_bytes: int, frames: I64, targets: I64, out: U8
+) -> Any:
+    """out[targets[b]] = the stored rows frames[b], one after another; -1: zeros.
+
+    Args:
+        addresses, sizes: int64 (chunks,), of chunk `first_chunk + c` in memory; 0 where it is not.
+        frames: int64 (n, depth). targets: int64 (n,).
+        out: uint8 (batch, depth * row_bytes), C-contiguous.
+
+    Returns:
+        -1, or the first b of which a row is in no chunk in memory, or an index outside a buffer.
+    """
+    depth = frames.shape[1]
+    if out.shape[1] != depth * row_bytes:
+        return 0
+    for b in range(frames.shape[0]):
+        if targets[b] < 0 or targets[b] >= out.shape[0]:
+            return b
+        k = 0
+        while k < depth:
+            row = frames[b, k]
+            run = 1
+            if row < 0:
+                target = out[targets[b], k * row_bytes : (k + 1) * row_bytes]
+                for i in range(row_bytes):
+                    target[i] = 0
+            else:
+                c = row // chunk_rows - first_chunk
+                if c < 0 or c >= addresses.size or addresses[c] == 0:
+                    return b
+                local = row - (c + first_chunk) * chunk_rows
+                while k + run < depth and frames[b, k + run] == row + run and local + run < chunk_rows:
+                    run += 1
+                if (local + run) * row_bytes > sizes[c]:
+                    return b
+                length = run * row_bytes
+                source = bytes_at(addresses[c] + local * row_bytes, length)
+                target = out[targets[b], k * row_bytes : k * row_bytes + length]
+                for i in range(length):
+                    target[i] = source[i]
+            k += run
+    return -1
+
+
+@njit(cache=True, nogil=True)
 def read_ranges(files: I64, offsets: I64, lengths: I64, buffer: U8, starts: I64) -> Any:
     """Reads range j, `lengths[j]` bytes from `offsets[j]` of the open file `files[j]`, to `buffer[starts[j]:]`.
 

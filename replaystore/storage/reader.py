@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from replaystore.codecs.frame_chunk import FrameChunk
 from replaystore.errors import ChunkError, Evicted
 from replaystore.kernels.emit import emit_frames
-from replaystore.kernels.rows import copy_rows
+from replaystore.kernels.rows import copy_rows, copy_windows
 from replaystore.storage import checks
 from replaystore.storage.chunk_map import ChunkMap, make_chunk_map
 from replaystore.storage.columns import Column
@@ -117,6 +117,29 @@ class ColumnReader:
         self._tail_checked.pop(chunk, None)
         self._files.forget(self._paths.tail(self.column.name, chunk))
 
+    def read_windows(self, frames: I64, targets: I64, out: U8) -> None:
+        """out[targets[b]] = the stored rows frames[b], -1: zeros, as one observation.
+
+        frames: int64 (n, depth). targets: int64 (n,). out: uint8 (batch, depth * row_bytes), C-contiguous.
+
+        Raises:
+            Evicted: a row is not live any more. ChunkError: its bytes are damaged.
+        """
+        depth = frames.shape[1]
+        if self.column.frames is None and not self._interleaves(depth):
+            known = self._chunk_map()
+            row_bytes = self.column.row_bytes
+            arguments = (known.first_chunk, self._chunk_rows, row_bytes, frames, targets, out)
+            if copy_windows(known.data, known.sizes, *arguments) < 0:
+                return
+        # Not all in memory: what was written is written again.
+        slots = np.tile(np.arange(depth), len(frames))
+        self.read(frames.reshape(-1), np.repeat(targets, depth), slots, depth, out)
+
+    def _interleaves(self, depth: int) -> bool:
+        """Whether the frames of an observation are mixed in memory."""
+        return depth > 1 and self.column.spec.channels == "last"
+
     def read(self, rows: I64, targets: I64, slots: I64, depth: int, out: U8) -> None:
         """Stored rows into observations.
 
@@ -126,8 +149,7 @@ class ColumnReader:
         Raises:
             Evicted: a row is not live any more. ChunkError: its bytes are damaged.
         """
-        interleaved = depth > 1 and self.column.spec.channels == "last"
-        if self.column.frames is None and not interleaved:
+        if self.column.frames is None and not self._interleaves(depth):
             flat = out.reshape(-1, self.column.row_bytes)
             self._copy(rows, targets * depth + slots, flat)
             return

@@ -1,0 +1,143 @@
+"""What results of `bench sample` say, as text: the cells of a table, notes, and Markdown of several results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from replaystore.bench.paging_plot import format_milliseconds
+from replaystore.bench.sample_result import SampleResult, SampleTimes, first_of_each_store, time_ratio
+
+_NONE = "-"
+_MOST_BY_OTHERS = 0.1  # of the processor time that was used at all
+TEXT_COLUMNS = ("buffer",)
+
+
+def format_factor(factor: float | None) -> str:
+    """`1.4x`, `12x`, `350x`; `-` for None."""
+    if factor is None:
+        return _NONE
+    return f"{factor:,.1f}x" if factor < 9.95 else f"{factor:,.0f}x"
+
+
+def table_rows(result: SampleResult) -> list[dict[str, str]]:
+    """The table as text by column name; one row a store in a residency, the copy, and one another buffer.
+
+    Columns named after a store say how many times its time (in its first residency) a row takes.
+    """
+    compared = first_of_each_store(result.stores)
+    marks = _marks(result)
+    rows = []
+    for entry in result.times:
+        spread = entry.milliseconds
+        row = {
+            "buffer": entry.name + marks.get(entry.name, ""),
+            "bytes a transition": _NONE if entry.bytes_per_transition is None else f"{entry.bytes_per_transition:,.0f}",
+            "raw / held": _NONE
+            if entry.bytes_per_transition is None
+            else format_factor(result.raw_bytes_per_transition / entry.bytes_per_transition),
+            "ms a batch": _NONE if spread is None else format_milliseconds(spread.median),
+            "p5 - p95": _NONE
+            if spread is None
+            else f"{format_milliseconds(spread.p5)} - {format_milliseconds(spread.p95)}",
+            "x copy": format_factor(time_ratio(entry, result.copy)),
+        }
+        for store in compared:
+            row[f"x {store.name}"] = format_factor(time_ratio(entry, store))
+        rows.append(row)
+    return rows
+
+
+def _marks(result: SampleResult) -> dict[str, str]:
+    """Number of the note of each entry that has one."""
+    noted = [entry for entry in result.times if entry.notes or entry.reason]
+    return {entry.name: f" [{number}]" for number, entry in enumerate(noted, 1)}
+
+
+def notes(result: SampleResult) -> list[str]:
+    """What a reader has to know to judge the table; the numbered ones belong to rows."""
+    marks = _marks(result)
+    numbered = [
+        f"{marks[entry.name].strip()} {entry.name}: {_sentences(entry)}"
+        for entry in result.times
+        if entry.name in marks
+    ]
+    held = {entry.transitions for entry in result.stores}
+    return [
+        f"Raw: {result.raw_bytes_per_transition:,} bytes an observation with all its frames. A batch of"
+        f" {result.conditions['batch_size']} has {result.batch_bytes:,} bytes. Stores hold"
+        f" {', '.join(f'{count:,}' for count in sorted(filter(None, held)))} transitions"
+        + (f", other buffers {result.conditions['transitions_of_other_buffers']:,} of them." if result.peers else "."),
+        *numbered,
+        *_warnings(result),
+    ]
+
+
+def _warnings(result: SampleResult) -> list[str]:
+    share = result.conditions.get("used_by_other_processes") or 0.0
+    if share <= _MOST_BY_OTHERS:
+        return []
+    return [
+        f"OTHER PROCESSES USED {share:.0%} OF THE PROCESSOR TIME: measure again on an idle machine. What works with"
+        " several threads waits for the slowest, and those of torch wait long."
+    ]
+
+
+def _sentences(entry: SampleTimes) -> str:
+    return "; ".join([*entry.notes, *([f"not measured: {entry.reason}"] if entry.reason else [])])
+
+
+def summary_rows(results: Mapping[str, SampleResult]) -> list[dict[str, str]]:
+    """One row a result, by heading: bytes a transition and time of the copy, of each store (in its first residency),
+    and of the fastest and the smallest of the other buffers that were timed. All results have the same stores."""
+    rows = []
+    for heading, result in results.items():
+        timed = [entry for entry in result.peers if entry.milliseconds is not None]
+        row = {"data": heading, "raw": f"{result.raw_bytes_per_transition:,} B", "plain copy": _summed_up(result.copy)}
+        for store in first_of_each_store(result.stores):
+            row[store.name] = _summed_up(store)
+        fastest = min(timed, key=lambda entry: entry.milliseconds.median if entry.milliseconds else 0, default=None)
+        smallest = min(timed, key=lambda entry: entry.bytes_per_transition or 0, default=None)
+        for title, entry in (("fastest other", fastest), ("smallest other", smallest)):
+            row[title] = _NONE if entry is None else f"{entry.name}: {_summed_up(entry)}"
+        rows.append(row)
+    return rows
+
+
+def _summed_up(entry: SampleTimes) -> str:
+    size = "" if entry.bytes_per_transition is None else f"{entry.bytes_per_transition:,.0f} B, "
+    return size + (_NONE if entry.milliseconds is None else f"{format_milliseconds(entry.milliseconds.median)} ms")
+
+
+def conditions_text(conditions: Mapping[str, Any]) -> str:
+    """Names and values in one line."""
+    return "; ".join(
+        f"{name.replace('_', ' ')} {_NONE if value is None else value}" for name, value in conditions.items()
+    )
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]], text_columns: Sequence[str] = TEXT_COLUMNS) -> Iterator[str]:
+    """Lines of a Markdown table; none for no rows. The first row has the columns."""
+    if not rows:
+        return
+    yield "| " + " | ".join(rows[0]) + " |"
+    yield "| " + " | ".join("---" if name in text_columns else "---:" for name in rows[0]) + " |"
+    for row in rows:
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row.values()) + " |"
+
+
+def to_markdown(results: Mapping[str, SampleResult], pictures: Mapping[str, str] | None = None) -> str:
+    """A section a result: heading, picture, table, notes and conditions.
+
+    Args:
+        results: by heading, in order.
+        pictures: path of a plot by heading, where there is one.
+    """
+    lines: list[str] = []
+    for heading, result in results.items():
+        lines += [f"### {heading}", ""]
+        if pictures and heading in pictures:
+            lines += [f"![{heading}: bytes a transition against batch time]({pictures[heading]})", ""]
+        lines += [*markdown_table(table_rows(result)), "", *(f"- {note}" for note in notes(result)), ""]
+        lines += [f"Conditions: {conditions_text(result.conditions)}", ""]
+    return "\n".join(lines)

@@ -1,0 +1,163 @@
+"""What `bench sample` times, one turn at a time: stores, the plain copy, and other buffers with the data in them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.bench.peers.check import Checker
+from replaystore.bench.peers.data import PeerData
+from replaystore.bench.peers.peer import Candidate, Peer, Unable
+from replaystore.bench.sample_result import SampleTimes
+from replaystore.bench.spread import Spread
+from replaystore.sampler import Sampler
+from replaystore.spec import Residency
+from replaystore.store import ReplayStore
+
+Array = npt.NDArray[Any]
+
+_COPY_SOURCE_BYTES = 256 << 20
+_READ_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """How batches are drawn. `seed`: of the first generator; everything timed has one of its own."""
+
+    batch_size: int
+    n_step: int
+    discount: float
+    threads: int
+    seed: int
+
+
+@dataclass(kw_only=True)
+class Timed:
+    """One thing to time.
+
+    Attributes:
+        label: all but its times.
+        turn: makes a batch.
+        background: the buffer, where it works while it is not asked.
+        milliseconds: a batch, one number a turn; over a block, where it works in the background.
+    """
+
+    label: SampleTimes
+    turn: Callable[[], object]
+    background: Peer | None = None
+    milliseconds: list[float] = field(default_factory=list)
+
+    def result(self, batch_bytes: int) -> SampleTimes:
+        """The label with its times."""
+        spread = Spread.of(self.milliseconds)
+        return replace(self.label, milliseconds=spread, megabytes_per_second=batch_bytes / (1000 * spread.median))
+
+
+def hold(candidate: Candidate, data: PeerData, stack: ExitStack, num_blocks: int) -> Timed | SampleTimes:
+    """Another buffer with the data in it, its first batch checked; or a label, where there is nothing to time."""
+    label = SampleTimes(kind="peer", name=candidate.name)
+    try:
+        peer = candidate.make(data)
+        stack.callback(peer.close)
+        batch = peer.turn() if peer.timed else {}
+    except Unable as err:
+        return replace(label, reason=str(err))
+    except Exception as err:  # other people's code, in a version of its own: it may fail in any way, and others go on
+        return replace(label, reason=f"it fails: {type(err).__name__}: {err}")
+    label = replace(
+        label,
+        transitions=peer.num_transitions,
+        bytes_per_transition=peer.held_bytes() / peer.num_transitions,
+        notes=peer.notes,
+    )
+    if not peer.timed:
+        return label
+    checked = Checker(data).check(peer, batch)
+    label = replace(
+        label,
+        n_step=peer.n_step,
+        blocks=num_blocks if peer.background else 0,
+        checked=asdict(checked),
+        notes=peer.notes + checked.notes(),
+    )
+    return Timed(label=label, turn=peer.turn, background=peer if peer.background else None)
+
+
+def open_stores(
+    paths: Sequence[str | os.PathLike[str]], residencies: Sequence[Residency], draws: Draws, stack: ExitStack, *,
+    new_arrays: bool, budget_bytes: int | None,
+) -> Iterator[Timed]:  # fmt: skip
+    """Each store in each residency; with `new_arrays` once more, making new arrays for each batch."""
+    seeds = itertools.count(draws.seed)
+    for path in paths:
+        _read_all(Path(path))
+        for residency in residencies:
+            store = stack.enter_context(
+                ReplayStore.open(
+                    path, read_only=True, residency=residency, budget_bytes=budget_bytes, num_threads=draws.threads
+                )
+            )
+            info = store.info()
+            label = SampleTimes(
+                kind="store",
+                name=f"{Path(path).name}, {residency}",
+                store=str(path),
+                mode=store.spec.mode,
+                residency=residency,
+                transitions=info["transitions"],
+                bytes_per_transition=info["bytes_per_transition_all_fields"],
+                observation_bytes_per_transition=info["bytes_per_transition"],
+                n_step=draws.n_step,
+            )
+            batch = store.allocate(draws.batch_size)
+            yield Timed(label=label, turn=_gathers(store, batch, draws, next(seeds)))
+            if new_arrays:
+                renamed = replace(label, name=f"{label.name}, new arrays", new_arrays=True)
+                yield Timed(label=renamed, turn=_gathers(store, None, draws, next(seeds)))
+
+
+def _gathers(store: ReplayStore, batch: dict[str, Array] | None, draws: Draws, seed: int) -> Callable[[], object]:
+    """Draws with a generator of its own: what another one has just read of the same store would be in the caches."""
+    sampler, rng = Sampler(n_step=draws.n_step), np.random.default_rng(seed)
+
+    def turn() -> object:
+        rows = store.draw(sampler, rng, draws.batch_size)
+        return store.gather(rows, n_step=draws.n_step, discount=draws.discount, out=batch)
+
+    return turn
+
+
+def plain_copy(row_bytes: int, draws: Draws, stack: ExitStack) -> Timed:
+    """Copies random rows of an array larger than the caches into another one, as many bytes as a batch has."""
+    pool = stack.enter_context(ThreadPoolExecutor(draws.threads))
+    rng = np.random.default_rng(draws.seed)
+    source = np.ones((max(draws.batch_size, _COPY_SOURCE_BYTES // row_bytes), row_bytes), np.uint8)
+    out = np.empty((draws.batch_size, row_bytes), np.uint8)
+    bounds = np.linspace(0, draws.batch_size, draws.threads + 1).astype(int)
+    parts = [slice(int(start), int(stop)) for start, stop in itertools.pairwise(bounds)]
+
+    def turn() -> None:
+        rows = rng.integers(0, len(source), draws.batch_size)
+        # mode="clip": with "raise" NumPy copies through a buffer of its own
+        list(pool.map(lambda part: np.take(source, rows[part], axis=0, out=out[part], mode="clip"), parts))
+
+    return Timed(label=SampleTimes(kind="copy", name="plain copy"), turn=turn)
+
+
+def _read_all(path: Path) -> None:
+    """Reads every file of a store once, so that what fits the page cache is in it."""
+    buffer = bytearray(_READ_BYTES)
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            with open(file, "rb", buffering=0) as raw:
+                while raw.readinto(buffer):
+                    pass
