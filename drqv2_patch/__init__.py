@@ -1,11 +1,32 @@
-"""Drop-in replacements for DrQ-v2's replay buffer: import from here instead of from its `replay_buffer`.
+"""DrQ-v2 on a replay store: its two replay buffer names, and a patch for a checkout of it.
 
-docs/drqv2.md has the arguments and every difference.
+`python -m drqv2_patch apply CHECKOUT` makes the edits; `training` is what an edited `train.py` calls. docs/drqv2.md has
+the commands, the arguments and every difference. Importing this package loads nothing of weight.
 """
 
 from __future__ import annotations
 
-from drqv2_patch.loading import TupleLoader, make_replay_loader
-from drqv2_patch.replay import ReplayBufferStorage
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from drqv2_patch.loading import TupleLoader, make_replay_loader
+    from drqv2_patch.replay import ReplayBufferStorage
 
 __all__ = ["ReplayBufferStorage", "TupleLoader", "make_replay_loader"]
+
+_HOMES = {
+    "ReplayBufferStorage": "drqv2_patch.replay",
+    "TupleLoader": "drqv2_patch.loading",
+    "make_replay_loader": "drqv2_patch.loading",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'drqv2_patch' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

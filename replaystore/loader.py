@@ -102,8 +102,8 @@ class ReplayLoader:
 
     Rows are drawn in the consumer's thread, in its order, `prefetch` batches ahead; threads only fill memory. So a
     seed gives the same batches for any number of threads and in every mode. A batch's memory is used again once no
-    tensor over it is alive; keeping batches is safe and takes new memory. An error in a thread is raised by the
-    `next` that asks for the batch. For one consumer thread.
+    tensor over it is alive, the loader's own included, which holds the last two batches; keeping batches is safe and
+    takes new memory. An error in a thread is raised by the `next` that asks for the batch. For one consumer thread.
 
     Args:
         store: open in this process, to write or to read.
@@ -142,6 +142,7 @@ class ReplayLoader:
         self._pending: deque[_Pending] = deque()
         self._free: deque[_Buffer] = deque(maxlen=prefetch + 3)  # all that are in use at once, one consumed
         self._lent: set[_Loan] = set()
+        self._handed: deque[tuple[torch.Tensor, ...]] = deque()  # the last two batches
         self._process = os.getpid()
         self._closed = False
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="replaystore-load")
@@ -157,6 +158,10 @@ class ReplayLoader:
             NotEnoughData: there is no valid transition yet; append and call again.
         """
         self._require_open()
+        # Destroying a tensor gives up the interpreter, and beside a thread that was just given work that may take
+        # milliseconds. So the batch before the current one is let go of here, while the threads have nothing to do.
+        while len(self._handed) > 1:
+            self._handed.popleft()
         while len(self._pending) < self._prefetch + 2:  # before one is taken: where this raises, none is lost
             self._draw()
         pending = self._pending.popleft()
@@ -171,7 +176,9 @@ class ReplayLoader:
                 self._draw()
                 pending = self._pending.pop()
         self._consumed = pending.state
-        return _Loan(buffer, self._lent, self._free).tensors()
+        batch = _Loan(buffer, self._lent, self._free).tensors()
+        self._handed.append(tuple(batch.values()))
+        return batch
 
     def state_dict(self) -> dict[str, Any]:
         """State of the draws after the last batch consumed: JSON-able."""
@@ -191,6 +198,7 @@ class ReplayLoader:
         """Stops the threads. The store stays open."""
         if not self._closed:
             self._closed = True
+            self._handed.clear()
             self._drop_pending()
             self._finalizer.detach()
             self._pool.shutdown()
