@@ -30,14 +30,13 @@ class FrameDelta(Codec):  # type: ignore[misc]
     Args:
         frame_shape: (height, width), (channels, height, width) or (height, width, channels).
         channels: where a three-dimensional frame has its channels, `"first"` or `"last"`.
-        keyframe_interval: most frames in a group; 1 codes each frame by itself.
+        keyframe_interval: most frames in a group; twice as many in the groups of spans that entropy `lz4` chooses.
         reference: what a frame is the difference to: `"inward"`, the neighbour nearer to the keyframe, which is in the
             middle of the group (a batch then decodes half of what it would with the next one); the `"previous"` frame,
             with the keyframe first; or the `"keyframe"` itself (fastest for single frames, larger).
-        entropy: `"spans"`: runs of changed bytes, keyframes in LZ4 blocks: the fastest to read, for images that change
-            in few places; `"lz4"`: an LZ4 block, or spans where they are not larger; `"zstd"`: smallest; blocks hold
-            a group (reference `previous`) or a frame (`keyframe`); `"points"`: the published scheme, (row, column,
-            int16 difference); `"none"`.
+        entropy: `"spans"`: runs of changed bytes: the fastest to read, for images that change in few places; `"lz4"`:
+            an LZ4 block, or spans where they are not larger; `"zstd"`: smallest; blocks hold a group or, with reference
+            `keyframe`, a frame; `"points"`: the published scheme, (row, column, int16 difference); `"none"`.
         level: of the compressor; LZ4 0 to 12 (from 3 on its high-compression encoder), zstd -7 to 22.
         keyframe_filter: `"none"`, or difference to the pixel to the `"left"` or `"up"`.
         color_transform: `"none"`, or `"subtract_green"` from the others, for three channels.
@@ -110,7 +109,7 @@ class FrameDelta(Codec):  # type: ignore[misc]
             color = frame_chunk.COLOR_LAST if channels_moved or channels == "last" else frame_chunk.COLOR_FIRST
         self._format = FrameFormat(
             frame_shape=shape,
-            keyframe_interval=self.keyframe_interval,
+            keyframe_interval=self.group_rows,
             reference=REFERENCES.index(reference),
             entropy=ENTROPIES.index(entropy),
             keyframe_filter=FILTERS.index(self.keyframe_filter),
@@ -137,6 +136,15 @@ class FrameDelta(Codec):  # type: ignore[misc]
         """What the header of a chunk of this codec says, apart from counts."""
         return self._format
 
+    @property
+    def group_rows(self) -> int:
+        """Most frames in a group: twice `keyframe_interval` where groups of spans compete with blocks, else that.
+
+        Groups start anew at every multiple of it, so a chunk can be encoded in parts that are cut there.
+        """
+        competing = self.entropy == "lz4" and self.reference != "keyframe"
+        return min(_MAX_INTERVAL, 2 * self.keyframe_interval) if competing else self.keyframe_interval
+
     def encode_frames(self, frames: NDArray[np.uint8], starts: Sequence[int] = ()) -> bytes:
         """A chunk of `frames`, uint8 (rows, *frame_shape), in which no difference crosses a row of `starts`."""
         bounds = sorted({0, len(frames), *(int(s) for s in starts)})
@@ -145,9 +153,9 @@ class FrameDelta(Codec):  # type: ignore[misc]
         payload = frame_groups.payload_frames(frames, self._format)
         groups = []
         for start, stop in pairwise(bounds):
-            for first in range(start, stop, self.keyframe_interval):
-                group = payload[first : min(first + self.keyframe_interval, stop)]
-                groups.append((len(group), *frame_groups.encode_group(group, self._format, self.level)))
+            for first in range(start, stop, self.group_rows):
+                run = payload[first : min(first + self.group_rows, stop)]
+                groups += frame_groups.encode_run(run, self._format, self.level, self.keyframe_interval)
         return frame_chunk.pack_chunk(self._format, len(frames), groups)
 
     def encode(self, buf: Any) -> bytes:

@@ -112,11 +112,36 @@ def decode_groups(
         raise ChunkError(f"{where(number)}: {_WHY[why].format(entropy=ENTROPIES[fmt.entropy])}; restore it from a copy")
 
 
-def encode_group(payload: U8, fmt: FrameFormat, level: int) -> tuple[int, bytes]:
-    """(form, bytes) of a group. payload: frames in payload form, uint8 (group rows, frame bytes)."""
+def encode_run(payload: U8, fmt: FrameFormat, level: int, block_rows: int) -> list[tuple[int, int, bytes]]:
+    """(rows, form, bytes) of the groups of a run of frames: groups of `block_rows`.
+
+    With entropy `lz4` and neighbours as reference, spans take the place of a block, and one group of spans that of the
+    whole run, where they are not larger: they are faster to decode.
+
+    payload: frames in payload form, uint8 (run rows, frame bytes).
+    """
+    pieces = [payload[first : first + block_rows] for first in range(0, len(payload), block_rows)]
+    groups = [(len(piece), *_encode_group(piece, fmt, level)) for piece in pieces]
+    if fmt.entropy != _LZ4 or fmt.reference == delta.REFERENCE_KEYFRAME:
+        return groups
+    ordered, ahead = _decode_order(payload, fmt)
+    most = sum(len(group) for _, _, group in groups)
+    for fast in (True, False):
+        listed = _encode_list(ordered, ahead, fmt, level, most, fast=fast)
+        if listed is not None:
+            return [(len(payload), FORM_LIST, listed)]
+    for number, piece in enumerate(pieces if len(pieces) > 1 else ()):
+        listed = _encode_list(*_decode_order(piece, fmt), fmt, level, len(groups[number][2]))
+        if listed is not None:
+            groups[number] = len(piece), FORM_LIST, listed
+    return groups
+
+
+def _encode_group(payload: U8, fmt: FrameFormat, level: int) -> tuple[int, bytes]:
+    """(form, bytes) of one group."""
     payload, ahead = _decode_order(payload, fmt)
     if fmt.entropy in (_SPANS, _POINTS) or (fmt.reference == delta.REFERENCE_KEYFRAME and fmt.entropy != 0):
-        listed = _encode_list(payload, ahead, fmt, level, payload.size - 1)
+        listed = _encode_list(payload, ahead, fmt, level, payload.size - 1, fast=fmt.entropy == _SPANS)
         return (FORM_RAW, payload.tobytes()) if listed is None else (FORM_LIST, listed)
     differences = payload.copy()
     differences[1:] -= payload[:1] if fmt.reference == delta.REFERENCE_KEYFRAME else payload[:-1]
@@ -130,10 +155,6 @@ def encode_group(payload: U8, fmt: FrameFormat, level: int) -> tuple[int, bytes]
         other = _compress_chains(payload, ahead, fmt.entropy, level)
         if len(other) < len(block):
             form, block = FORM_RAW_BLOCK, other
-    if fmt.entropy == _LZ4:
-        listed = _encode_list(payload, ahead, fmt, level, len(block))
-        if listed is not None:  # not larger, and faster to decode
-            form, block = FORM_LIST, listed
     return (form, block) if len(block) < payload.size else (FORM_RAW, payload.tobytes())
 
 
@@ -174,8 +195,13 @@ def _compress(data: Any, entropy: int, level: int) -> bytes:
     return bytes(lz4.block.compress(data, mode="high_compression", compression=level, store_size=False))
 
 
-def _encode_list(payload: U8, ahead: int, fmt: FrameFormat, level: int, most: int) -> bytes | None:
-    """A group in decode order frame by frame; None if that takes more than `most` bytes."""
+def _encode_list(
+    payload: U8, ahead: int, fmt: FrameFormat, level: int, most: int, *, fast: bool = False
+) -> bytes | None:
+    """A group in decode order frame by frame; None if that takes more than `most` bytes.
+
+    A compressed keyframe takes as long to read as the spans of twenty frames: with `fast` it must be worth it.
+    """
     frame_bytes = fmt.frame_bytes
     by_frame = fmt.reference == delta.REFERENCE_KEYFRAME and fmt.entropy in (_LZ4, _ZSTD)
     zeros = np.zeros(frame_bytes, np.uint8)
@@ -205,7 +231,7 @@ def _encode_list(payload: U8, ahead: int, fmt: FrameFormat, level: int, most: in
             if k == 0:
                 _filter_keyframe(difference, fmt)
             block = _compress(difference, fmt.entropy, level)
-            if len(block) < len(body):
+            if len(block) < (len(body) // 2 if fast and k == 0 else len(body)):
                 kind, body = delta.FRAME_BLOCK, memoryview(block)
         bodies.append(bytes((kind,)) + bytes(body))
         size += len(bodies[-1])

@@ -70,7 +70,7 @@ def encode_chunk(codec: FrameDelta, frames: U8, starts: Sequence[int], helper: E
     starts: ascending; rows behind the last one are padding.
     """
     bounds = sorted({0, len(frames), *starts})
-    groups = [row for start, stop in pairwise(bounds) for row in range(start, stop, codec.keyframe_interval)]
+    groups = [row for start, stop in pairwise(bounds) for row in range(start, stop, codec.group_rows)]
     cut = min(groups, key=lambda row: abs(2 * row - starts[-1]))
     if helper is None or cut == 0:
         return codec.encode_frames(frames, starts)
