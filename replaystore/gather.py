@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,12 +16,13 @@ from replaystore.spec import FieldSpec, StoreSpec
 from replaystore.storage.columns import Column
 from replaystore.storage.reader import ColumnReader
 from replaystore.storage.resident import ResidentRows
+from replaystore.storage.workers import Workers
 
 Batch = dict[str, NDArray[Any]]
 Empty = Callable[[tuple[int, ...], Any], NDArray[Any]]
 I64 = NDArray[np.int64]
 
-_MIN_SLICE_BYTES = 1 << 20  # of a batch; smaller slices cost more than they gain
+_MIN_SHARE_BYTES = 1 << 20  # of a batch; smaller shares cost more than they gain
 
 
 def batch_layout(spec: StoreSpec, batch_size: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
@@ -100,39 +100,18 @@ class Gatherer:
 
     def gather(
         self, snapshot: IndexSnapshot, rows: I64, n_step: int, discount: float, out: Batch,
-        pool: ThreadPoolExecutor | None = None, num_slices: int = 1,
+        pool: ThreadPoolExecutor | None = None, num_threads: int = 1,
     ) -> None:  # fmt: skip
-        """Transitions `rows` into the arrays of `out`, in slices over the threads of `pool`.
+        """Transitions `rows` into the arrays of `out`, on `num_threads`: the caller's and others of `pool`.
 
         Raises:
             Evicted: a row is not live, or its transition leaves its episode. ChunkError: damaged bytes.
         """
         if not len(rows):
             return
-        count = min(num_slices, len(rows), max(1, sum(array.nbytes for array in out.values()) // _MIN_SLICE_BYTES))
-        if pool is None or count == 1:
-            self._gather(snapshot, rows, n_step, discount, out)
-            return
-        edges = np.linspace(0, len(rows), count + 1).astype(int).tolist()
-        # Neighbouring rows in one slice share their groups, so slices are cut from the sorted rows.
-        order = np.argsort(rows, kind="stable")
-        # The caller works on the first slice itself: a thread less to wake, and two that wake at once often share a core.
-        slices = [order[start:stop] for start, stop in pairwise(edges)]
-        work = [pool.submit(self._gather, snapshot, rows, n_step, discount, out, part) for part in slices[1:]]
-        errors: list[BaseException] = []
-        try:
-            self._gather(snapshot, rows, n_step, discount, out, slices[0])
-        except BaseException as err:
-            errors.append(err)
-        errors += [error for future in work if (error := future.exception()) is not None]
-        if errors:
-            raise errors[0]
-
-    def _gather(
-        self, snapshot: IndexSnapshot, rows: I64, n_step: int, discount: float, out: Batch, picked: I64 | None = None
-    ) -> None:
-        targets = np.arange(len(rows)) if picked is None else picked
-        rows = rows[targets]
+        count = min(num_threads, max(1, sum(array.nbytes for array in out.values()) // _MIN_SHARE_BYTES))
+        workers = Workers(pool, count)
+        targets = np.arange(len(rows))
         steps = np.empty((len(rows), n_step), np.int64)
         failed = step_rows(
             rows, n_step, snapshot.part_first_row, snapshot.part_num_rows, snapshot.part_t_start,
@@ -142,14 +121,14 @@ class Gatherer:
         for field in self._spec.fields:
             column = self._columns[field.name]
             if field.role == "observation":
-                self._observe_both(snapshot, column, rows, steps, targets, out)
+                self._observe_both(snapshot, column, rows, steps, targets, out, workers)
             elif field.role in ("action", "extra"):
                 frames = steps[:, :1] if _depth(column) == 1 else self._windows(snapshot, column, rows, 0)
-                self.read_stacks(column, frames, targets, out[field.name])
+                self.read_stacks(column, frames, targets, out[field.name], workers)
         self._returns(steps, discount, targets, out)
 
     def _observe_both(
-        self, snapshot: IndexSnapshot, column: Column, rows: I64, steps: I64, targets: I64, out: Batch
+        self, snapshot: IndexSnapshot, column: Column, rows: I64, steps: I64, targets: I64, out: Batch, workers: Workers
     ) -> None:
         """The observation and the next one; in one pass where they are halves of one array: they share groups."""
         now, following = out[column.name], out[f"next_{column.name}"]
@@ -157,12 +136,11 @@ class Gatherer:
         after = steps[:, -1:] if _depth(column) == 1 else self._windows(snapshot, column, rows, steps.shape[1] - 1)
         both = _halves_of_one(now, following)
         if both is not None:
-            self.read_stacks(
-                column, np.concatenate((before, after)), np.concatenate((targets, targets + len(now))), both
-            )
+            frames, places = np.concatenate((before, after)), np.concatenate((targets, targets + len(now)))
+            self.read_stacks(column, frames, places, both, workers)
         else:
-            self.read_stacks(column, before, targets, now)
-            self.read_stacks(column, after, targets, following)
+            self.read_stacks(column, before, targets, now, workers)
+            self.read_stacks(column, after, targets, following, workers)
 
     def _windows(self, snapshot: IndexSnapshot, column: Column, rows: I64, shift: int) -> I64:
         """Stored rows of the observations `shift` time steps from `rows`, int64 (n, depth)."""
@@ -175,7 +153,9 @@ class Gatherer:
         self._raise_unless_live(failed, rows, shift)
         return frames
 
-    def read_stacks(self, column: Column, frames: I64, targets: I64, out: NDArray[Any]) -> None:
+    def read_stacks(
+        self, column: Column, frames: I64, targets: I64, out: NDArray[Any], workers: Workers | None = None
+    ) -> None:
         """out[targets[b]] = the stored rows frames[b], int64 (n, depth), as one observation."""
         resident = self._resident[column.name]
         if resident is not None:
@@ -183,7 +163,7 @@ class Gatherer:
             return
         reader = self._readers[column.name]
         if column.spec.is_image:
-            reader.read_windows(frames, targets, out.reshape(len(out), -1).view(np.uint8))
+            reader.read_windows(frames, targets, out.reshape(len(out), -1).view(np.uint8), workers or Workers())
         elif not reader.unpack_held(frames[:, 0], targets, out):
             raw = np.empty((len(frames), column.row_bytes), np.uint8)
             reader.read(frames[:, 0], np.arange(len(frames)), np.zeros(len(frames), np.int64), 1, raw)

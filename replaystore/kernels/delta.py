@@ -107,7 +107,7 @@ def encode_spans(frame: U8, reference: U8, out: U8) -> int:
         return -1
     out[0] = count & 0xFF
     out[1] = count >> 8
-    pixel = 0
+    pixel = np.int64(0)
     head = 2
     heads_end = at
     while head < heads_end:
@@ -119,7 +119,7 @@ def encode_spans(frame: U8, reference: U8, out: U8) -> int:
             head += _HEAD
         for k in range(length):
             out[at + k] = frame[pixel + k]
-        at += length
+        at += int(length)
         pixel += length
     return at
 

@@ -69,10 +69,11 @@ def _copy_few(typing_context: Any, target: Any, source: Any, mask: Any) -> Any:
         zeros = ir.Constant(vector, [0] * 32)
         pointer = vector.as_pointer()
         suffix = "v32i8.p0"
-        load = cgutils.get_or_insert_function(
+        insert: Any = cgutils.get_or_insert_function
+        load = insert(
             module, ir.FunctionType(vector, [pointer, ir.IntType(32), lanes, vector]), f"llvm.masked.load.{suffix}"
         )
-        store = cgutils.get_or_insert_function(
+        store = insert(
             module, ir.FunctionType(ir.VoidType(), [vector, pointer, ir.IntType(32), lanes]),
             f"llvm.masked.store.{suffix}",
         )  # fmt: skip

@@ -17,6 +17,7 @@ from replaystore.storage import checks
 from replaystore.storage.chunk_map import ChunkMap
 from replaystore.storage.columns import Column
 from replaystore.storage.sources import Source
+from replaystore.storage.workers import Workers
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
@@ -71,7 +72,7 @@ class FrameReader:
         """Forgets a chunk that is gone."""
         self._group_checked.pop(chunk, None)
 
-    def read(self, known: ChunkMap, rows: I64, targets: I64, slots: I64, depth: int, out: U8) -> None:
+    def read(self, known: ChunkMap, rows: I64, targets: I64, slots: I64, depth: int, out: U8, workers: Workers) -> None:
         """Stored rows into observations, uint8 (batch, depth * frame bytes).
 
         rows: int64 (n,), ascending; `known` has the tables of their chunks.
@@ -97,7 +98,7 @@ class FrameReader:
         for number, fmt in enumerate(known.all_formats):
             of_format = known.formats[wanted.chunks] == number
             held = known.payloads[wanted.chunks] != 0
-            self._decode_held(known, fmt, wanted.pick(of_format & held), depth, out)
+            self._decode_held(known, fmt, wanted.pick(of_format & held), depth, out, workers)
             in_files = wanted.pick(of_format & ~held)
             places = np.unique(in_files.chunks)
             for at in range(0, len(places), self._files_at_once):
@@ -105,12 +106,20 @@ class FrameReader:
                 some = in_files.pick((in_files.chunks >= step[0]) & (in_files.chunks <= step[-1]))
                 self._decode_files(known, fmt, step, some, depth, out)
 
-    def _decode_held(self, known: ChunkMap, fmt: FrameFormat, wanted: _Wanted, depth: int, out: U8) -> None:
+    def _decode_held(
+        self, known: ChunkMap, fmt: FrameFormat, wanted: _Wanted, depth: int, out: U8, workers: Workers
+    ) -> None:
         addresses = known.payloads[wanted.chunks] + wanted.offsets
-        self._decode(
-            addresses, fmt, wanted, depth, out,
-            lambda g: f"chunk {known.first_chunk + wanted.chunks[g]} in memory, group {wanted.numbers[g]}",
-        )  # fmt: skip
+
+        def decode(start: int, stop: int) -> None:
+            def where(g: int) -> str:
+                return (
+                    f"chunk {known.first_chunk + wanted.chunks[start + g]} in memory, group {wanted.numbers[start + g]}"
+                )
+
+            self._decode(addresses, fmt, wanted, depth, out, where, start, stop)
+
+        workers.share(decode, workers.edges_by_weight(np.cumsum(wanted.lengths)))
 
     def _decode_files(
         self, known: ChunkMap, fmt: FrameFormat, places: I64, wanted: _Wanted, depth: int, out: U8
@@ -162,14 +171,20 @@ class FrameReader:
                 flags[number] = True
 
     def _decode(
-        self, addresses: I64, fmt: FrameFormat, wanted: _Wanted, depth: int, out: U8, where: Callable[[int], str]
-    ) -> None:
-        if not len(addresses):
-            return
+        self, addresses: I64, fmt: FrameFormat, wanted: _Wanted, depth: int, out: U8, where: Callable[[int], str],
+        start: int = 0, stop: int | None = None,
+    ) -> None:  # fmt: skip
+        """Groups from `start` to `stop`."""
+        stop = len(addresses) if stop is None else stop
+        some = slice(start, stop)
         groups = frame_groups.Groups(
-            addresses, wanted.lengths, wanted.forms, wanted.num_rows, wanted.bounds, wanted.local
-        )
-        frame_groups.decode_groups(groups, fmt, self._channels_last, wanted.targets, wanted.slots, depth, out, where)
+            addresses[some], wanted.lengths[some], wanted.forms[some], wanted.num_rows[some],
+            wanted.bounds[start : stop + 1], wanted.local,
+        )  # fmt: skip
+        if len(groups.addresses):
+            frame_groups.decode_groups(
+                groups, fmt, self._channels_last, wanted.targets, wanted.slots, depth, out, where
+            )
 
 
 def read_head(source: Source) -> FrameChunk:

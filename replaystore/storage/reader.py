@@ -23,6 +23,7 @@ from replaystore.storage.frame_reader import FrameReader, read_head
 from replaystore.storage.layout import Paths
 from replaystore.storage.ledger import Ledger, SealedColumn, Segment
 from replaystore.storage.sources import Held, Source
+from replaystore.storage.workers import Workers
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
@@ -117,7 +118,7 @@ class ColumnReader:
         self._tail_checked.pop(chunk, None)
         self._files.forget(self._paths.tail(self.column.name, chunk))
 
-    def read_windows(self, frames: I64, targets: I64, out: U8) -> None:
+    def read_windows(self, frames: I64, targets: I64, out: U8, workers: Workers) -> None:
         """out[targets[b]] = the stored rows frames[b], -1: zeros, as one observation.
 
         frames: int64 (n, depth). targets: int64 (n,). out: uint8 (batch, depth * row_bytes), C-contiguous.
@@ -126,22 +127,47 @@ class ColumnReader:
             Evicted: a row is not live any more. ChunkError: its bytes are damaged.
         """
         depth = frames.shape[1]
-        if self.column.frames is None and not self._interleaves(depth):
-            known = self._chunk_map()
-            row_bytes = self.column.row_bytes
-            arguments = (known.first_chunk, self._chunk_rows, row_bytes, frames, targets, out)
-            if copy_windows(known.data, known.sizes, *arguments) < 0:
-                return
-        # Not all in memory: what was written is written again.
+        known = self._chunk_map()
         slots = np.tile(np.arange(depth), len(frames))
-        self.read(frames.reshape(-1), np.repeat(targets, depth), slots, depth, out)
+        if self._holds_all(known, frames):
+            if self.column.frames is None and not self._interleaves(depth):
+                self._copy_windows(known, frames, targets, out, workers)
+            else:
+                self.read(frames.reshape(-1), np.repeat(targets, depth), slots, depth, out, workers)
+            return
+        # Neighbours in one range share their groups, and files are read in order.
+        order = np.argsort(frames[:, -1], kind="stable")
+        frames, targets = frames[order], targets[order]
+
+        def read(start: int, stop: int) -> None:
+            rows, places = frames[start:stop].reshape(-1), np.repeat(targets[start:stop], depth)
+            self.read(rows, places, slots[: len(rows)], depth, out)
+
+        workers.share(read, workers.edges(len(frames)))
+
+    def _holds_all(self, known: ChunkMap, frames: I64) -> bool:
+        chunks = frames[frames >= 0] // self._chunk_rows
+        return bool(known.holds(chunks).all())
+
+    def _copy_windows(self, known: ChunkMap, frames: I64, targets: I64, out: U8, workers: Workers) -> None:
+        row_bytes = self.column.row_bytes
+
+        def copy(start: int, stop: int) -> None:
+            failed = copy_windows(
+                known.data, known.sizes, known.first_chunk, self._chunk_rows, row_bytes, frames[start:stop],
+                targets[start:stop], out,
+            )  # fmt: skip
+            if failed >= 0:
+                raise ChunkError(f"rows {frames[start + failed].tolist()} are not in their chunks in memory")
+
+        workers.share(copy, workers.edges(len(frames)))
 
     def _interleaves(self, depth: int) -> bool:
         """Whether the frames of an observation are mixed in memory."""
         return depth > 1 and self.column.spec.channels == "last"
 
-    def read(self, rows: I64, targets: I64, slots: I64, depth: int, out: U8) -> None:
-        """Stored rows into observations.
+    def read(self, rows: I64, targets: I64, slots: I64, depth: int, out: U8, workers: Workers | None = None) -> None:
+        """Stored rows into observations; `workers` share the decoding of groups.
 
         Row `rows[j]` (-1: zeros) becomes the `slots[j]`-th of `depth` frames of out[targets[j]].
         rows, targets, slots: int64 (n,). out: uint8 (batch, depth * row_bytes).
@@ -159,7 +185,7 @@ class ColumnReader:
             self._emit(black, np.zeros(len(zeros), np.int64), targets[zeros], slots[zeros], depth, out)
         live = np.flatnonzero(rows >= 0)
         order = live[np.argsort(rows[live], kind="stable")]
-        self._read_stored(rows[order], targets[order], slots[order], depth, out)
+        self._read_stored(rows[order], targets[order], slots[order], depth, out, workers or Workers())
 
     def unpack_held(self, rows: I64, targets: I64, out: NDArray[Any]) -> bool:
         """out[targets[j]] = the value of packed row `rows[j]`, read where it lies; whether all lie in memory."""
@@ -174,14 +200,14 @@ class ColumnReader:
         values = out.reshape(len(out), -1)
         return packing.decode_buffers(known.data, known.sizes, chunks - known.first_chunk, local, values, targets)
 
-    def _read_stored(self, rows: I64, targets: I64, slots: I64, depth: int, out: U8) -> None:
+    def _read_stored(self, rows: I64, targets: I64, slots: I64, depth: int, out: U8, workers: Workers) -> None:
         """The same for rows in ascending order, none of them -1."""
         while rows.size:
             known = self._chunk_map()
             chunks = rows // self._chunk_rows
             in_groups = known.has_table(chunks) if self._frames is not None else np.zeros(len(rows), bool)
             if self._frames is not None:
-                self._frames.read(known, rows[in_groups], targets[in_groups], slots[in_groups], depth, out)
+                self._frames.read(known, rows[in_groups], targets[in_groups], slots[in_groups], depth, out, workers)
             rows, targets, slots, chunks = (array[~in_groups] for array in (rows, targets, slots, chunks))
             done = np.zeros(len(rows), bool)
             bounds = np.flatnonzero(np.diff(chunks, prepend=-1, append=-1)).tolist()
