@@ -23,25 +23,27 @@ import click
 import numpy as np
 from rich.console import Console
 
-from replaystore.bench.peers.registry import candidates
+from replaystore.bench.peers.registry import PEERS, candidates
 from replaystore.bench.sample import run_sample
 from replaystore.bench.sample_plot import plot_png
 from replaystore.bench.sample_result import SampleResult, first_of_each_store
 from replaystore.bench.sample_text import markdown_table, summary_rows, to_markdown
-from replaystore.convert import convert, fields_from_episode
+from replaystore.convert import fields_from_episode, with_schemes
 from replaystore.npz import list_episode_files, read_episode
+from replaystore.store import ReplayStore
 
 DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- results: written by experiments/benchmarks.py -->", "<!-- end of results -->"
 
-# By the name of the store's directory, as options of `convert`.
+# By the name of the store's directory: mode, options of `FrameDelta`, schemes of fields.
 OF_IMAGES: dict[str, dict[str, Any]] = {
     "half": {"mode": "half"},
     "full": {"mode": "full"},
     "full-fastest": {
         "mode": "full",
-        "frame_delta": {"entropy": "spans", "reference": "keyframe", "keyframe_interval": 8},
+        "frame_delta": {"entropy": "spans", "keyframe_interval": 16},
     },
+    "full-small": {"mode": "full", "frame_delta": {"entropy": "zstd", "level": 9, "keyframe_interval": 20}},
     "full-smallest": {"mode": "full", "frame_delta": {"entropy": "zstd", "level": 9, "keyframe_interval": 32}},
 }
 
@@ -54,6 +56,7 @@ class Workload:
     heading: str
     episodes: Path
     n_step: int
+    peers: tuple[str, ...] = PEERS
 
 
 def workloads(directories: Mapping[str, Path | None]) -> Iterator[Workload]:
@@ -70,13 +73,14 @@ def workloads(directories: Mapping[str, Path | None]) -> Iterator[Workload]:
     atari, humanoid = directories["atari"], directories["humanoid"]
     if atari is not None:
         for game in sorted(path for path in atari.iterdir() if path.is_dir()):
-            yield Workload(f"atari_{game.name.lower()}", f"Atari {game.name}, gray, stack 4, n-step 1", game, 1)
+            heading = f"Atari {game.name}, gray, stack 4, n-step 1"
+            yield Workload(f"atari_{game.name.lower()}", heading, game, 1, ("stable-baselines3", "cpprb"))
     if humanoid is not None:
         yield Workload("humanoid", "Humanoid, proprioception, n-step 1", humanoid, 1)
 
 
 def configurations(episodes: Path) -> dict[str, dict[str, Any]]:
-    """Options of `convert` by name of the store, for images or, where there are none, for vectors.
+    """How to fill each store, by its name, for images or, where there are none, for vectors.
 
     Vectors are rounded to one and to two decimals, which is lossy; bounds are those of the data, for each dimension.
     """
@@ -99,7 +103,26 @@ def configurations(episodes: Path) -> dict[str, dict[str, Any]]:
     return {"raw": {"mode": "full"}, **rounded}
 
 
-def measure(workload: Workload, work_dir: Path, console: Console, options: Mapping[str, Any]) -> SampleResult:
+def fill(path: Path, workload: Workload, how: Mapping[str, Any], least: int) -> int:
+    """Makes a store of the episodes, appended again and again until there are `least` transitions; how many there are.
+
+    A store that is small beside a batch would share the decoding of groups, as one of a real run never does.
+    """
+    files = [entry.path for entry in list_episode_files(workload.episodes) if entry.refusal is None]
+    episodes = [read_episode(file) for file in files]
+    fields = with_schemes(fields_from_episode(episodes[0]), how.get("schemes"), how.get("frame_delta"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ReplayStore.create(path, fields, mode=how["mode"], residency="mapped") as store:
+        while store.num_transitions < least:
+            for episode in episodes:
+                store.append(episode)
+        return store.num_transitions
+
+
+def measure(
+    workload: Workload, work_dir: Path, console: Console, least: int, checkouts: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> SampleResult:  # fmt: skip
     """The result of a workload: read from WORK_DIR, or measured and left there with its plot."""
     target = work_dir / f"{workload.name}.json"
     if target.exists():
@@ -108,11 +131,12 @@ def measure(workload: Workload, work_dir: Path, console: Console, options: Mappi
     stores = []
     for name, how in configurations(workload.episodes).items():
         stores.append(work_dir / "stores" / workload.name / name)
-        stores[-1].parent.mkdir(parents=True, exist_ok=True)
-        report = convert(workload.episodes, stores[-1], **how)
-        console.print(f"{workload.name}: {name}, {report.converted} episodes converted in {report.seconds:.1f} s")
+        shutil.rmtree(stores[-1], ignore_errors=True)  # of a run that was interrupted
+        console.print(f"{workload.name}: {name}, {fill(stores[-1], workload, how, least)} transitions")
+    peers = candidates(workload.peers, **checkouts)
     with console.status(f"{workload.name}: sampling"):
-        result = run_sample(stores, n_step=workload.n_step, work_dir=work_dir, **options)
+        result = run_sample(stores, n_step=workload.n_step, work_dir=work_dir, peers=peers, **options)
+    shutil.rmtree(work_dir / "stores" / workload.name)
     temporary = target.with_suffix(".tmp")
     temporary.write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
     temporary.rename(target)
@@ -158,26 +182,29 @@ DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--drqv2-compress", "drqv2_compress_path", type=DIRECTORY)
 @click.option("--num-batches", default=50, show_default=True, help="Batches to time.")
 @click.option("--transitions", default=4000, show_default=True, help="That other buffers hold.")
+@click.option("--store-transitions", default=16000, show_default=True, help="That stores hold, at least.")
 @click.option("--threads", default=2, show_default=True, help="That work on a batch.")
 @click.option(
     "--docs", default=DOCS, type=click.Path(dir_okay=False, path_type=Path), help="File to write results into."
 )
 def main(
     work_dir: Path, drqv2_path: Path | None, drqv2_compress_path: Path | None, num_batches: int, transitions: int,
-    threads: int, docs: Path, **directories: Path | None,
+    store_transitions: int, threads: int, docs: Path, **directories: Path | None,
 ) -> None:  # fmt: skip
     """Measures what is missing, and writes the document."""
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
     work_dir.mkdir(parents=True, exist_ok=True)
     options = {
-        "peers": candidates(drqv2_path=drqv2_path, drqv2_compress_path=drqv2_compress_path),
         "num_batches": num_batches,
         "transitions": transitions,
         "threads": threads,
     }
+    checkouts = {"drqv2_path": drqv2_path, "drqv2_compress_path": drqv2_compress_path}
     results, pictures = {}, {}
     for workload in workloads(directories):
-        result = results[workload.heading] = measure(workload, work_dir, console, options)
+        result = results[workload.heading] = measure(
+            workload, work_dir, console, store_transitions, checkouts, options
+        )  # fmt: skip
         plot = work_dir / f"{workload.name}.png"
         plot.write_bytes(plot_png(result, workload.heading))
         picture = docs.parent / "images" / f"sampling_{workload.name}.png"

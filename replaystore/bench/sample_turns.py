@@ -21,6 +21,7 @@ from replaystore.bench.sample_result import SampleTimes
 from replaystore.bench.spread import Spread
 from replaystore.sampler import Sampler
 from replaystore.spec import Residency
+from replaystore.storage.workers import Workers
 from replaystore.store import ReplayStore
 
 Array = npt.NDArray[Any]
@@ -138,17 +139,19 @@ def _gathers(store: ReplayStore, batch: dict[str, Array] | None, draws: Draws, s
 
 def plain_copy(row_bytes: int, draws: Draws, stack: ExitStack) -> Timed:
     """Copies random rows of an array larger than the caches into another one, as many bytes as a batch has."""
-    pool = stack.enter_context(ThreadPoolExecutor(draws.threads))
+    workers = Workers(stack.enter_context(ThreadPoolExecutor(draws.threads)), draws.threads)
     rng = np.random.default_rng(draws.seed)
     source = np.ones((max(draws.batch_size, _COPY_SOURCE_BYTES // row_bytes), row_bytes), np.uint8)
     out = np.empty((draws.batch_size, row_bytes), np.uint8)
-    bounds = np.linspace(0, draws.batch_size, draws.threads + 1).astype(int)
-    parts = [slice(int(start), int(stop)) for start, stop in itertools.pairwise(bounds)]
 
     def turn() -> None:
         rows = rng.integers(0, len(source), draws.batch_size)
-        # mode="clip": with "raise" NumPy copies through a buffer of its own
-        list(pool.map(lambda part: np.take(source, rows[part], axis=0, out=out[part], mode="clip"), parts))
+
+        def copy(start: int, stop: int) -> None:
+            # mode="clip": with "raise" NumPy copies through a buffer of its own
+            np.take(source, rows[start:stop], axis=0, out=out[start:stop], mode="clip")
+
+        workers.share(copy, workers.edges(draws.batch_size))
 
     return Timed(label=SampleTimes(kind="copy", name="plain copy"), turn=turn)
 
