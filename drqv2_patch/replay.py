@@ -70,6 +70,11 @@ class ReplayBufferStorage:
         """The store; None while it waits for the first action, whose dtype a float64 action spec leaves open."""
         return self._store
 
+    @property
+    def between_episodes(self) -> bool:
+        """Whether no episode is open: the last time step ended one, or there was none."""
+        return self._open_rows == 0 and self._reset_row is None
+
     def __len__(self) -> int:
         """Live transitions: those of committed episodes that are not evicted."""
         return 0 if self._store is None else self._store.num_transitions

@@ -43,7 +43,7 @@ OF_IMAGES: dict[str, dict[str, Any]] = {
         "mode": "full",
         "frame_delta": {"entropy": "spans", "keyframe_interval": 16},
     },
-    "full-small": {"mode": "full", "frame_delta": {"entropy": "zstd", "level": 9, "keyframe_interval": 20}},
+    "full-small": {"mode": "full", "frame_delta": {"entropy": "zstd", "level": 12, "keyframe_interval": 16}},
     "full-smallest": {"mode": "full", "frame_delta": {"entropy": "zstd", "level": 9, "keyframe_interval": 32}},
 }
 

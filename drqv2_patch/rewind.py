@@ -1,0 +1,139 @@
+"""Takes the newest episodes out of a store, for runs that resume exactly.
+
+A store deletes its oldest episodes only. So the others are copied into a new store, which then takes its place. Its
+episodes have new ids; `episode_numbers.json` beside it says which numbers they had before, as snapshots know them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from drqv2_patch.errors import RunError
+from replaystore import ReplayStore
+from replaystore.errors import StoreNotFound
+
+_NUMBERS = "episode_numbers.json"  # {store id: number of its episode 0}
+_COPY = ".rewinding"
+_REPLACED = ".rewound"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a store held at some time.
+
+    Attributes:
+        next_episode: number of the next new episode.
+        num_episodes: that were live.
+    """
+
+    next_episode: int
+    num_episodes: int
+
+    def to_json(self) -> dict[str, int]:
+        """Plain data."""
+        return asdict(self)
+
+
+def mark_of(store: ReplayStore | None) -> Mark:
+    """What a store holds now; None stands for one that is not made yet."""
+    if store is None:
+        return Mark(0, 0)
+    return Mark(_first_number(store) + store.next_episode_id, store.num_episodes)
+
+
+def rewind(path: Path, mark: Mark) -> int:
+    """Drops the episodes of the store at `path` that are newer than `mark`; returns how many.
+
+    Nobody has the store open. Where there are some, the others are copied, which takes the time and space of a copy.
+
+    Raises:
+        RunError: the store does not hold all that it held at `mark`; nothing was changed. StoreLocked.
+    """
+    try:
+        store = ReplayStore.open(path, residency="mapped")
+    except StoreNotFound:
+        if mark.num_episodes:
+            raise _lost(path, mark, 0) from None
+        return 0
+    with store:
+        limit = mark.next_episode - _first_number(store)
+        episodes = store.episodes()
+        kept = [info.episode for info in episodes if info.episode < limit]
+        if len(kept) != mark.num_episodes or store.next_episode_id < limit:
+            raise _lost(path, mark, len(kept))
+        if len(kept) == len(episodes):
+            return 0
+        _copy(store, kept, limit)
+    path.rename(_beside(path, _REPLACED))
+    finish_rewind(path)
+    return len(episodes) - len(kept)
+
+
+def finish_rewind(path: Path) -> None:
+    """Finishes, or takes back, a rewinding of the store at `path` that was interrupted."""
+    copy, replaced = _beside(path, _COPY), _beside(path, _REPLACED)
+    if replaced.exists() and not path.exists():
+        copy.rename(path)
+    for leftover in (copy, replaced):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+
+
+def _copy(store: ReplayStore, kept: list[int], limit: int) -> None:
+    path = _beside(store.path, _COPY)
+    if path.exists():
+        shutil.rmtree(path)
+    spec = store.spec
+    with ReplayStore.create(
+        path,
+        spec.fields,
+        mode=spec.mode,
+        capacity=store.capacity,
+        chunk_rows=spec.chunk_rows,
+        durability=spec.durability,
+        residency="mapped",
+    ) as copy:
+        for episode in kept:
+            copy.append(store.read_episode(episode))
+        first = limit + _first_number(store) - copy.next_episode_id
+        _write_numbers(store.path.parent, {store.spec.store_id: _first_number(store), copy.spec.store_id: first})
+
+
+def _first_number(store: ReplayStore) -> int:
+    return int(_read_numbers(store.path.parent).get(store.spec.store_id, 0))
+
+
+def _read_numbers(directory: Path) -> dict[str, Any]:
+    path = directory / _NUMBERS
+    try:
+        numbers = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except ValueError as err:
+        raise RunError(f"{path}: expected JSON, found something else ({err}); remove it, and use resume=true") from err
+    return dict(numbers)
+
+
+def _write_numbers(directory: Path, numbers: dict[str, int]) -> None:
+    temporary = directory / f"{_NUMBERS}.partial"
+    with temporary.open("w") as file:
+        json.dump(numbers, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(directory / _NUMBERS)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _lost(path: Path, mark: Mark, found: int) -> RunError:
+    return RunError(
+        f"{path}: expected the {mark.num_episodes} episodes that the snapshot knows, found {found} of them; the others"
+        " were deleted since to make room, or lost: use resume=true"
+    )

@@ -1,0 +1,143 @@
+"""What a snapshot of a run holds, as plain tensors and JSON: no code runs when one is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from drqv2_patch.errors import RunError
+
+_FORMAT = "drqv2_patch 1"
+
+
+def write_snapshot(path: Path, payload: Mapping[str, Any]) -> None:
+    """Writes a snapshot; whoever is killed meanwhile leaves the one before."""
+    temporary = path.with_name(path.name + ".partial")
+    with temporary.open("wb") as file:
+        torch.save({"format": _FORMAT, **payload}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_snapshot(path: Path) -> dict[str, Any]:
+    """A snapshot, its tensors on the CPU.
+
+    Raises:
+        RunError: the file is damaged, or was not written by this package.
+    """
+    remedy = "start a new run, or restore the checkout that wrote it"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle of a file that is none of ours
+            payload = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as err:
+        reason = str(err).splitlines()[0][:120] if str(err) else type(err).__name__
+        raise RunError(
+            f"{path}: expected a snapshot of a patched checkout, found what does not load ({reason}); {remedy}"
+        ) from err
+    found = payload.get("format") if isinstance(payload, dict) else None
+    if found != _FORMAT:
+        raise RunError(f"{path}: expected a snapshot of format {_FORMAT!r}, found {found!r}; {remedy}")
+    return dict(payload)
+
+
+def agent_state(agent: Any) -> dict[str, Any]:
+    """The states of an agent's modules and optimizers, and its tensors, by attribute. Other attributes are settings."""
+    state: dict[str, Any] = {}
+    for name, value in vars(agent).items():
+        if isinstance(value, torch.Tensor):
+            state[name] = value.detach()
+        elif callable(getattr(value, "state_dict", None)):
+            state[name] = value.state_dict()
+    return state
+
+
+def load_agent_state(agent: Any, state: Mapping[str, Any]) -> None:
+    """Puts those back.
+
+    Raises:
+        RunError: the agent has other parts, or of other sizes.
+    """
+    present = set(agent_state(agent))
+    if present != set(state):
+        raise RunError(
+            f"snapshot of the agent: expected the parts {sorted(present)}, found {sorted(state)}; resume with the agent"
+            " that wrote it"
+        )
+    for name, value in state.items():
+        part = getattr(agent, name)
+        try:
+            if isinstance(part, torch.Tensor):
+                with torch.no_grad():
+                    part.copy_(value)
+            else:
+                part.load_state_dict(value)
+        except (RuntimeError, ValueError, KeyError) as err:
+            reason = " ".join(str(err).split())[:200]
+            raise RunError(
+                f"snapshot of agent.{name}: expected it to fit the agent of this configuration, found {reason}; resume"
+                " with the task and settings that wrote it"
+            ) from err
+
+
+def random_state(environments: Mapping[str, Any]) -> dict[str, Any]:
+    """State of the generators: of PyTorch, NumPy and Python, and of the environments that have one."""
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": _to_json(np.random.get_state(legacy=False)),  # noqa: NPY002 - the agent draws from this one
+        "python": json.dumps(random.getstate()),
+        "environments": {
+            name: _to_json(generator.get_state(legacy=False))
+            for name, environment in environments.items()
+            if (generator := _generator(environment)) is not None
+        },
+    }
+
+
+def load_random_state(state: Mapping[str, Any], environments: Mapping[str, Any]) -> None:
+    """Puts it back, where the generator is still there."""
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    np.random.set_state(_from_json(state["numpy"]))  # noqa: NPY002
+    version, numbers, gauss = json.loads(state["python"])
+    random.setstate((version, tuple(numbers), gauss))
+    for name, kept in state["environments"].items():
+        generator = _generator(environments.get(name))
+        if generator is not None:
+            generator.set_state(_from_json(kept))
+
+
+def _generator(environment: Any) -> np.random.RandomState | None:
+    """The generator of a dm_control environment: a task's in the suite, the environment's own in manipulation."""
+    for owner, name in ((getattr(environment, "task", None), "random"), (environment, "random_state")):
+        generator = getattr(owner, name, None)
+        if isinstance(generator, np.random.RandomState):
+            return generator
+    return None
+
+
+def _to_json(state: Any) -> str:
+    return json.dumps(state, default=lambda array: array.tolist())
+
+
+def _from_json(text: str) -> Any:
+    state = json.loads(text)
+    state["state"]["key"] = np.array(state["state"]["key"], np.uint32)
+    return state

@@ -1,0 +1,148 @@
+"""What the `train.py` of a patched checkout calls; a workspace is its `Workspace`, `cfg` its Hydra configuration."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from drqv2_patch.errors import RunError
+from drqv2_patch.replay import STORE_NAME
+from drqv2_patch.rewind import Mark, mark_of, rewind
+from drqv2_patch.runs import BUFFER, SNAPSHOT, budget_bytes, check_config, check_directory, register_resolver
+from drqv2_patch.snapshot import (
+    agent_state,
+    load_agent_state,
+    load_random_state,
+    random_state,
+    read_snapshot,
+    write_snapshot,
+)
+from replaystore.errors import NotEnoughData, ReplayStoreError
+
+_FAILED = 2
+
+
+def run(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Decorator of `main`: checks the configuration and the run's directory before it.
+
+    What this package and `replaystore` raise becomes one line on stderr and exit status 2.
+    """
+    register_resolver()
+
+    @functools.wraps(main)
+    def checked(cfg: Any) -> Any:
+        try:
+            check_config(cfg)
+            check_directory(cfg, Path.cwd())
+            if cfg.resume == "exact":
+                _rewind(Path.cwd())
+            return main(cfg)
+        except NotEnoughData as err:
+            line = (
+                f"num_seed_frames: expected so many that an episode of {cfg.nstep} steps has ended before the first"
+                f" update, found {cfg.num_seed_frames}, and none that has; raise it"
+            )
+            cause: ReplayStoreError = err
+        except ReplayStoreError as err:
+            line, cause = " ".join(str(err).split()), err
+        print(f"train.py: error: {line}", file=sys.stderr)
+        raise SystemExit(_FAILED) from cause
+
+    return checked
+
+
+def storage_options(cfg: Any) -> dict[str, Any]:
+    """Arguments of `ReplayBufferStorage` that the configuration chooses."""
+    return {**loader_options(cfg), "frame_stack": cfg.frame_stack}
+
+
+def loader_options(cfg: Any) -> dict[str, Any]:
+    """Arguments of `make_replay_loader` that the configuration chooses."""
+    return {"mode": cfg.replay_mode, "residency": cfg.replay_residency, "budget_bytes": budget_bytes(cfg)}
+
+
+def snapshot_is_due(workspace: Any) -> bool:
+    """Whether to save a snapshot now, at the end of an episode.
+
+    With `save_snapshot` always; else where a multiple of `snapshot_every_frames` was passed since the last one.
+    """
+    every = workspace.cfg.snapshot_every_frames
+    if workspace.cfg.save_snapshot:
+        return True
+    return every is not None and workspace.global_frame // every > _last_frame(workspace) // every
+
+
+def save_snapshot(workspace: Any) -> None:
+    """Saves the agent, the counters, the draws, the random generators, and which episodes there are.
+
+    What the snapshot speaks of is on disk before it is.
+    """
+    store = workspace.replay_storage.store
+    if store is not None:
+        store.flush(sync=True)
+    payload = {
+        "agent": agent_state(workspace.agent),
+        "step": int(workspace._global_step),
+        "episode": int(workspace._global_episode),
+        "seconds": float(workspace.timer.total_time()),
+        "loader": workspace.replay_loader.state_dict(),
+        "replay": mark_of(store).to_json(),
+        "random": random_state(_environments(workspace)),
+    }
+    write_snapshot(workspace.work_dir / SNAPSHOT, payload)
+    workspace._snapshot_frame = workspace.global_frame
+
+
+def load_snapshot(workspace: Any) -> None:
+    """Puts back what `save_snapshot` saved; the replay data are those of the store.
+
+    Raises:
+        RunError: the snapshot is damaged, or of another agent.
+    """
+    payload = read_snapshot(workspace.work_dir / SNAPSHOT)
+    load_agent_state(workspace.agent, payload["agent"])
+    workspace._global_step = payload["step"]
+    workspace._global_episode = payload["episode"]
+    workspace.timer._start_time = time.time() - payload["seconds"]
+    workspace.replay_loader.load_state_dict(payload["loader"])
+    load_random_state(payload["random"], _environments(workspace))
+    workspace._snapshot_frame = workspace.global_frame
+    known, now = Mark(**payload["replay"]), mark_of(workspace.replay_storage.store)
+    print(
+        f"resumed at frame {workspace.global_frame}, episode {workspace._global_episode}: {now.num_episodes} episodes,"
+        f" {now.next_episode - known.next_episode} of them newer than the snapshot"
+    )
+
+
+def finish(workspace: Any) -> None:
+    """Ends a run: saves a last snapshot, where snapshots are saved at all, and closes the store."""
+    if workspace.replay_storage.between_episodes:  # the loop counts an episode when it goes on after it
+        workspace._global_episode += 1
+    if workspace.cfg.save_snapshot or workspace.cfg.snapshot_every_frames is not None:
+        save_snapshot(workspace)
+    workspace.replay_loader.close()
+    workspace.replay_storage.close()
+
+
+def _last_frame(workspace: Any) -> int:
+    return int(getattr(workspace, "_snapshot_frame", 0))
+
+
+def _environments(workspace: Any) -> dict[str, Any]:
+    return {"train": workspace.train_env, "eval": workspace.eval_env}
+
+
+def _rewind(directory: Path) -> None:
+    path = directory / SNAPSHOT
+    if not path.is_file():
+        return
+    try:
+        mark = Mark(**read_snapshot(path)["replay"])
+    except (KeyError, TypeError) as err:
+        raise RunError(f"{path}: expected what the snapshot knows of the store, found none; use resume=true") from err
+    dropped = rewind(directory / BUFFER / STORE_NAME, mark)
+    print(f"resume=exact: {dropped} of the episodes, newer than the snapshot, are dropped")

@@ -1,0 +1,201 @@
+"""The replay buffers that are compared, behind one interface: our modes, and DrQ-v2's own from a user's checkout."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+
+from drqv2_patch import ReplayBufferStorage, make_replay_loader
+from experiments.drqv2.environment import ArraySpec, TimeStep, data_specs
+from replaystore import FrameDelta
+from replaystore.bench.peers.peer import Unable, module_from
+from replaystore.errors import SpecError
+from replaystore.spec import MODES
+
+ORIGINAL, PUBLISHED = "original", "published"
+_BEGINNING = datetime(2000, 1, 1, tzinfo=UTC)
+BUFFERS = (ORIGINAL, "disk", "half", PUBLISHED, "full")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BufferConfig:
+    """A buffer to open: plain data, for another process.
+
+    Attributes:
+        kind: one of `BUFFERS`; `published` is mode `full` with the published scheme for a codec.
+        directory: its replay directory. checkout: of DrQ-v2, for `original`.
+        image_shape: (channel, height, width). frame_stack, num_actions: of the environment.
+        capacity: transitions. batch_size, n_step, discount, seed: of batches.
+        workers: threads, or processes of the original; 0: none of its own.
+        residency, budget_bytes: of a store.
+    """
+
+    kind: str
+    directory: str
+    checkout: str | None
+    image_shape: tuple[int, int, int]
+    frame_stack: int
+    num_actions: int
+    capacity: int
+    batch_size: int
+    n_step: int
+    discount: float
+    seed: int
+    workers: int
+    residency: str
+    budget_bytes: int | None
+
+    @property
+    def specs(self) -> tuple[ArraySpec, ...]:
+        """Of a time step."""
+        return data_specs(self.image_shape, self.num_actions)
+
+
+class Buffer(Protocol):
+    """What a training loop needs."""
+
+    def add(self, step: TimeStep) -> None:
+        """Adds a row."""
+
+    def batch(self) -> Sequence[torch.Tensor]:
+        """Observation, action, reward, discount, next observation."""
+
+    def held_bytes(self) -> int | None:
+        """Bytes of encoded chunks in memory; None where the buffer does not say."""
+
+    def close(self) -> None:
+        """Ends its use."""
+
+
+def published_scheme(image_shape: Sequence[int], frame_stack: int) -> dict[str, Any]:
+    """The codec of the published scheme for observations of this shape."""
+    channels, height, width = image_shape
+    shape = channels // frame_stack, height, width
+    config: dict[str, Any] = FrameDelta.published(frame_shape=shape, frame_stack=frame_stack).get_config()
+    return config
+
+
+def open_buffer(config: BufferConfig) -> Buffer:
+    """Opens what `config` says, in its directory.
+
+    Raises:
+        SpecError: no such kind, or no usable checkout.
+    """
+    if config.kind == ORIGINAL:
+        return _Original(config)
+    if config.kind != PUBLISHED and config.kind not in MODES:
+        raise SpecError(f"buffer: expected one of {', '.join(BUFFERS)}, got {config.kind!r}")
+    return _Store(config)
+
+
+def check_checkout(checkout: str | None) -> None:
+    """Raises `SpecError` where `checkout` is none of DrQ-v2's."""
+    if checkout is not None and not (Path(checkout) / "replay_buffer.py").is_file():
+        raise SpecError(f"drqv2: expected a checkout of DrQ-v2, found no replay_buffer.py in {checkout}")
+
+
+class _Store:
+    """A store, as the trainer uses it."""
+
+    def __init__(self, config: BufferConfig) -> None:
+        mode = cast(Any, "full" if config.kind == PUBLISHED else config.kind)
+        reading: dict[str, Any] = {"residency": config.residency, "budget_bytes": config.budget_bytes}
+        self._storage = ReplayBufferStorage(
+            config.specs, config.directory, mode=mode, frame_stack=config.frame_stack, **reading
+        )
+        self._loader = make_replay_loader(
+            config.directory, config.capacity, config.batch_size, config.workers, True, config.n_step,
+            config.discount, mode, config.seed,
+        )  # fmt: skip
+
+    def add(self, step: TimeStep) -> None:
+        self._storage.add(step)
+
+    def batch(self) -> Sequence[torch.Tensor]:
+        return next(self._loader)
+
+    def held_bytes(self) -> int | None:
+        store = self._storage.store
+        return None if store is None else int(store.info()["held_bytes"])
+
+    def close(self) -> None:
+        self._loader.close()
+        self._storage.close()
+
+
+def _seed_worker(worker: int) -> None:
+    """In the place of DrQ-v2's own, which gives `random.seed` a NumPy integer: Python 3.11 refuses that."""
+    seed = (torch.initial_seed() + worker) % (1 << 32)
+    np.random.seed(seed)  # noqa: NPY002 - the loader draws from this generator
+    random.seed(seed)
+
+
+class _Original:
+    """DrQ-v2's storage and loader. Its workers start with the first batch."""
+
+    def __init__(self, config: BufferConfig) -> None:
+        try:
+            module: Any = module_from(
+                None if config.checkout is None else Path(config.checkout), "replay_buffer.py", "drqv2=PATH"
+            )
+        except Unable as err:
+            raise SpecError(f"{ORIGINAL}: {err}") from err
+        module._worker_init_fn = _seed_worker
+        directory = Path(config.directory)
+        self._storage = module.ReplayBufferStorage(config.specs, directory)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pinned memory where there is no GPU
+            self._loader = module.make_replay_loader(
+                directory, config.capacity, config.batch_size, config.workers, True, config.n_step, config.discount
+            )
+        self._batches: Iterator[Any] | None = None
+
+    def add(self, step: TimeStep) -> None:
+        self._storage.add(step)
+
+    def batch(self) -> Sequence[torch.Tensor]:
+        if self._batches is None:
+            self._batches = iter(self._loader)
+        found: Sequence[torch.Tensor] = next(self._batches)
+        return found
+
+    def held_bytes(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        self._batches = None
+
+
+def episode_length(path: Path) -> int:
+    """Transitions of an episode file, from its name."""
+    return int(path.stem.split("_")[2])
+
+
+def link_episodes(files: Sequence[Path], directory: Path, first: int = 0) -> None:
+    """Puts episode files into a directory, numbered from `first`, as if a second apart from the year 2000 on.
+
+    DrQ-v2's workers share them out by number, and look for new ones among the latest names alone.
+    Hard links, or copies where those do not work; symbolic links are refused by `replaystore.npz`.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    for number, path in enumerate(files, first):
+        timestamp = (_BEGINNING + timedelta(seconds=number)).strftime("%Y%m%dT%H%M%S")
+        target = directory / f"{timestamp}_{number}_{episode_length(path)}.npz"
+        if target.exists():
+            continue
+        try:
+            os.link(path.resolve(), target)
+        except OSError:
+            temporary = target.with_suffix(".tmp")
+            shutil.copyfile(path, temporary)
+            temporary.rename(target)

@@ -1,0 +1,72 @@
+"""Commands configured by Hydra whose errors are one line and exit code 2."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from replaystore.errors import MissingDependency, ReplayStoreError
+
+WRONG_USE, INTERRUPTED = 2, 130
+_CONFIG = Path(__file__).parent / "config"
+
+Config = TypeVar("Config")
+
+
+def typed(config: Any, schema: type[Config]) -> Config:
+    """A configuration as an instance of a dataclass, checked against its types.
+
+    Raises:
+        OmegaConfBaseException: a value is missing, unknown or of another type.
+    """
+    from omegaconf import DictConfig, OmegaConf
+
+    frame = OmegaConf.structured(schema)
+    open_frames = [frame]
+    while open_frames:  # frozen dataclasses are read-only, also inside others
+        each = open_frames.pop()
+        OmegaConf.set_readonly(each, False)
+        children = (each._get_node(key) for key in each)
+        open_frames += [child for child in children if isinstance(child, DictConfig) and not child._is_none()]
+    plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    return cast(Config, OmegaConf.to_object(OmegaConf.merge(frame, plain)))
+
+
+def run(config_name: str, schema: type[Config], work: Callable[[Config], None]) -> None:
+    """Runs a command: `work` gets the configuration of config/`config_name`.yaml with the overrides of `sys.argv`."""
+    try:
+        import hydra
+        from hydra.errors import HydraException
+        from omegaconf.errors import OmegaConfBaseException
+    except ImportError as err:
+        fail(MissingDependency(f"expected hydra-core, found {err}; pip install 'replaystore[drqv2]'"))
+
+    @hydra.main(version_base="1.3", config_path=str(_CONFIG), config_name=config_name)
+    def main(config: Any) -> None:
+        logging.getLogger("absl").setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", message=".*lazy loading.*")
+        try:
+            work(typed(config, schema))
+        except (ReplayStoreError, OSError, OmegaConfBaseException) as err:
+            fail(err)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(INTERRUPTED)
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra's own report would take several lines
+    try:
+        main()
+    except (HydraException, OmegaConfBaseException) as err:
+        fail(err)
+
+
+def fail(err: Exception) -> Any:
+    """Ends the process with one line on stderr."""
+    text = " ".join(str(err).split()) or type(err).__name__
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(WRONG_USE)

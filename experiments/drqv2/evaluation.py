@@ -1,0 +1,72 @@
+"""Evaluates an agent without exploration, and films it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from experiments.drqv2.agent import Agent
+from experiments.drqv2.environment import Environment
+from replaystore.collect import CollectConfig
+from replaystore.errors import MissingDependency
+
+_SEED_OFFSET = 1_000_003  # other episodes than those of training
+_FRAMES_PER_SECOND = 30
+_SCALE = 4  # of a video's pixels; even, as the encoder wants it
+
+
+def evaluate(
+    agent: Agent, config: CollectConfig, *, episodes: int, seed: int, frame: int, video: Path | None = None
+) -> float:
+    """Mean reward of an episode.
+
+    Args:
+        video: where to put a film of the first episode; None: nowhere.
+    """
+    total = 0.0
+    with closing(Environment(config, seed + _SEED_OFFSET)) as environment:
+        for number in range(episodes):
+            step = environment.reset()
+            pictures = [step.observation]
+            while not step.last():
+                step = environment.step(agent.act(step.observation, frame, explore=False))
+                total += step.reward
+                if video is not None and number == 0:
+                    pictures.append(step.observation)
+            if video is not None and number == 0:
+                write_video(video, newest_frames(pictures, config.frame_stack))
+    return total / episodes
+
+
+def newest_frames(observations: list[npt.NDArray[np.uint8]], frame_stack: int) -> npt.NDArray[np.uint8]:
+    """The newest frame of each stack (channel, height, width): uint8 (row, height, width, 3)."""
+    channels = observations[0].shape[0] // frame_stack
+    frames = np.stack([stack[-channels:] for stack in observations]).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(np.broadcast_to(frames, (*frames.shape[:3], 3)))
+
+
+def check_video() -> None:
+    """Raises `MissingDependency` where no video can be written."""
+    try:
+        import av  # noqa: F401
+        import imageio.v3  # noqa: F401
+    except ImportError as err:
+        raise MissingDependency(
+            f"save_video=true: expected imageio and av, found {err}; pip install 'replaystore[drqv2]',"
+            " or pass save_video=false"
+        ) from err
+
+
+def write_video(path: Path, frames: npt.NDArray[np.uint8]) -> None:
+    """An MP4 file of uint8 frames (row, height, width, 3), four times as large."""
+    check_video()
+    import imageio.v3
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    large = frames.repeat(_SCALE, axis=1).repeat(_SCALE, axis=2)
+    temporary = path.with_name(f".{path.stem}.tmp.mp4")
+    imageio.v3.imwrite(temporary, large, plugin="pyav", codec="libx264", fps=_FRAMES_PER_SECOND)
+    temporary.rename(path)

@@ -1,0 +1,163 @@
+"""Experiment: the published learning curves, as a command that can be interrupted and started again.
+
+    python -m experiments.drqv2.learning_curves
+
+Trains every task with every seed in every mode, one run after the other; a run that is there goes on from its snapshot,
+one that has ended is not touched. The plot shows mean and standard deviation over the seeds at each frame that all of
+them have reached.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from experiments.drqv2 import results
+from experiments.drqv2.commands import run, typed
+from experiments.drqv2.logs import read_evaluations
+from experiments.drqv2.train_config import TrainConfig
+from experiments.drqv2.trainer import train
+from replaystore.errors import SpecError
+
+_TEXT = ("task", "mode", "state")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningCurvesConfig:
+    """What is trained.
+
+    Attributes:
+        training: settings of every run. tasks: by name, what differs from them.
+        seeds, modes: of the runs. run: train; else only what is there is shown.
+        allow_cpu: train also where there is no CUDA device, which takes weeks.
+        output_dir: for runs and results. docs: page to render into; None: none.
+    """
+
+    training: Any
+    tasks: dict[str, Any]
+    seeds: tuple[int, ...]
+    modes: tuple[str, ...]
+    run: bool
+    allow_cpu: bool
+    output_dir: str
+    docs: str | None
+
+
+def run_config(config: LearningCurvesConfig, task: str, mode: str, seed: int) -> TrainConfig:
+    """The configuration of one run.
+
+    Raises:
+        OmegaConfBaseException: a name that training does not have. SpecError: a value that cannot work.
+    """
+    from omegaconf import OmegaConf
+
+    directory = Path(config.output_dir) / task / mode / f"seed{seed}"
+    own = {"task": task, "replay_mode": mode, "seed": seed, "output_dir": str(directory), "resume": True}
+    merged = typed(OmegaConf.merge(config.training, config.tasks[task] or {}, own), TrainConfig)
+    merged.check()
+    if not merged.eval_every_frames:
+        raise SpecError("training.eval_every_frames: expected at least 1, as curves are made of evaluations, got 0")
+    return merged
+
+
+def learning_curves(config: LearningCurvesConfig, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Trains what has not ended, where asked to, and returns the evaluations of all runs.
+
+    Raises:
+        SpecError: a value that cannot work, or no CUDA device and `allow_cpu` not given.
+    """
+    if not config.tasks or not config.seeds or not config.modes:
+        raise SpecError("tasks, seeds, modes: expected at least one of each")
+    runs = [run_config(config, task, mode, seed) for task in config.tasks for mode in config.modes
+            for seed in config.seeds]  # fmt: skip
+    if config.run and not (config.allow_cpu or torch.cuda.is_available()):
+        raise SpecError(
+            f"learning curves: expected a CUDA device for {len(runs)} runs, found none; pass allow_cpu=true to train on"
+            " the CPU, or run=false to show what is there"
+        )
+    curves = []
+    for each in runs:
+        directory = Path(each.output_dir)
+        evaluations = read_evaluations(directory)
+        if config.run and (not evaluations or evaluations[-1]["frame"] < each.train_frames):
+            tell(f"{each.task}, {each.replay_mode}, seed {each.seed}")
+            train(each)
+            evaluations = read_evaluations(directory)
+        curves.append(
+            {
+                "task": each.task, "mode": each.replay_mode, "seed": each.seed, "train_frames": each.train_frames,
+                "evaluations": evaluations,
+            }
+        )  # fmt: skip
+    (root := Path(config.output_dir)).mkdir(parents=True, exist_ok=True)
+    stated = {key: value for key, value in asdict(config).items() if key not in ("training", "tasks")}
+    return {"config": stated, "conditions": results.stated_conditions(root), "curves": curves}
+
+
+def mean_curve(curves: list[Mapping[str, Any]]) -> tuple[list[int], list[float], list[float]]:
+    """Frames that all of these runs have evaluated, and mean and standard deviation of the reward there."""
+    by_frame = [{entry["frame"]: entry["reward"] for entry in curve["evaluations"]} for curve in curves]
+    frames = sorted(set.intersection(*(set(each) for each in by_frame))) if by_frame else []
+    rewards = np.array([[each[frame] for each in by_frame] for frame in frames]).reshape(len(frames), len(by_frame))
+    return frames, rewards.mean(axis=1).tolist(), rewards.std(axis=1).tolist()
+
+
+def _groups(result: Mapping[str, Any]) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for curve in result["curves"]:
+        groups.setdefault((curve["task"], curve["mode"]), []).append(curve)
+    return groups
+
+
+def to_lines(result: Mapping[str, Any]) -> list[str]:
+    """The result as Markdown."""
+    rows = []
+    for (task, mode), curves in _groups(result).items():
+        frames, mean, spread = mean_curve(curves)
+        wanted = curves[0]["train_frames"]
+        state = "not run" if not frames else "ended" if frames[-1] >= wanted else f"up to {frames[-1]:,} frames"
+        rows.append(
+            {
+                "task": task,
+                "mode": mode,
+                "seeds": str(len(curves)),
+                "frames": f"{wanted:,}",
+                "state": state,
+                "reward": f"{mean[-1]:.1f} +- {spread[-1]:.1f}" if frames else "-",
+            }
+        )
+    return [*results.table(rows, _TEXT), "", results.condition_line(result["conditions"])]
+
+
+def plot(result: Mapping[str, Any]) -> Figure:
+    """Reward over frames: mean over the seeds, shaded by one standard deviation."""
+    figure, axes = results.new_axes()
+    for number, ((task, mode), curves) in enumerate(_groups(result).items()):
+        frames, mean, spread = mean_curve(curves)
+        colour = results.COLOURS[number % len(results.COLOURS)]
+        low, high = np.subtract(mean, spread), np.add(mean, spread)
+        axes.plot(frames, mean, color=colour, label=f"{task}, {mode}: {len(curves)} seeds")
+        axes.fill_between(frames, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.set_xlabel("frames of the environment")
+    axes.set_ylabel("reward of an episode")
+    axes.legend()
+    return figure
+
+
+def main(config: LearningCurvesConfig) -> None:
+    """Trains, prints and writes."""
+    result = learning_curves(config, lambda line: print(line, file=sys.stderr, flush=True))
+    lines = to_lines(result)
+    results.save_result("learning_curves", Path(config.output_dir), result, lines, plot(result), config.docs)
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    run("learning_curves", LearningCurvesConfig, main)

@@ -1,0 +1,103 @@
+"""What a run leaves behind beside its snapshot: event files for TensorBoard, evaluations, lines and a progress bar."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from replaystore.errors import MissingDependency
+
+EVALUATIONS = "evaluations.jsonl"
+
+
+def read_evaluations(directory: Path) -> list[dict[str, Any]]:
+    """The evaluations of a run so far, oldest first; a torn last line is left out."""
+    path = directory / EVALUATIONS
+    entries = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            break
+    return entries
+
+
+class RunLog:
+    """Logs of the run in `directory`. Use it in a `with` statement.
+
+    Args:
+        tensorboard: whether to write event files.
+        total_frames: where the progress bar ends.
+        frame: where the run starts; evaluations from there on, of a run that was killed, are dropped.
+
+    Raises:
+        MissingDependency: `tensorboard` is not installed.
+    """
+
+    def __init__(self, directory: Path, *, tensorboard: bool, total_frames: int, frame: int) -> None:
+        self._directory = directory
+        self._writer: Any = None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as err:
+                raise MissingDependency(
+                    f"tensorboard=true: expected the package tensorboard, found {err};"
+                    " pip install 'replaystore[drqv2]', or pass tensorboard=false"
+                ) from err
+            self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=frame)
+        kept = [entry for entry in read_evaluations(directory) if entry["frame"] < frame]
+        temporary = directory / f".{EVALUATIONS}.tmp"
+        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+        temporary.rename(directory / EVALUATIONS)
+        self._console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 160)
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )  # fmt: skip
+        self._progress = Progress(*columns, console=self._console, disable=not sys.stderr.isatty())
+        self._bar = self._progress.add_task("frames", total=total_frames, completed=frame, note="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._progress.stop()
+        if self._writer is not None:
+            self._writer.close()
+
+    def advance(self, frame: int) -> None:
+        """Moves the bar."""
+        self._progress.update(self._bar, completed=frame)
+
+    def tell(self, line: str) -> None:
+        """A line of text."""
+        self._console.print(line, highlight=False, markup=False)
+
+    def scalars(self, group: str, frame: int, values: Mapping[str, float]) -> None:
+        """Numbers at a frame."""
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{group}/{name}", value, frame)
+
+    def episode(self, frame: int, values: Mapping[str, float]) -> None:
+        """The end of an episode of training."""
+        self.scalars("train", frame, values)
+        text = "  ".join(f"{name} {value:,.4g}" for name, value in values.items())
+        self._progress.update(self._bar, note=text)
+        if self._progress.disable:
+            self.tell(f"frame {frame:,}  {text}")
+
+    def evaluation(self, entry: Mapping[str, float]) -> None:
+        """Appends an evaluation, `frame` and `reward` among its values."""
+        with open(self._directory / EVALUATIONS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(entry)) + "\n")
+        self.scalars("eval", int(entry["frame"]), entry)
+        self.tell(f"evaluation at frame {entry['frame']:,}: reward {entry['reward']:.1f}")

@@ -1,0 +1,115 @@
+"""Writes results: JSON, Markdown tables, pictures, and the generated part of a page."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from replaystore.bench.conditions import conditions
+from replaystore.errors import SpecError
+
+BEGIN, END = "<!-- results: generated, see the command above -->", "<!-- end of results -->"
+# Okabe and Ito's palette: told apart with any kind of colour vision.
+COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def stated_conditions(directory: Path) -> dict[str, Any]:
+    """Machine, versions and device."""
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
+    usable = len(os.sched_getaffinity(0))
+    return {
+        **conditions(directory), "usable_cores": usable, "torch": metadata.version("torch"), "cuda_device": device,
+    }  # fmt: skip
+
+
+def condition_line(stated: Mapping[str, Any]) -> str:
+    """The conditions as a sentence of a page."""
+    entries = (f"{name.replace('_', ' ')} {value}" for name, value in stated.items() if value is not None)
+    return "Conditions: " + "; ".join(entries)
+
+
+def table(rows: Sequence[Mapping[str, str]], text_columns: Sequence[str] = ()) -> list[str]:
+    """Lines of a Markdown table; all rows have the keys of the first."""
+    if not rows:
+        return []
+    names = list(rows[0])
+    lines = [
+        "| " + " | ".join(names) + " |",
+        "| " + " | ".join("---" if name in text_columns else "---:" for name in names) + " |",
+    ]
+    return lines + ["| " + " | ".join(row[name].replace("|", "\\|") for name in names) + " |" for row in rows]
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replaces a file, or leaves it as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Replaces a JSON file."""
+    write_whole(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def new_axes(width: float = 8.0, height: float = 4.6) -> tuple[Figure, Axes]:
+    """An empty plot."""
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(visible=True, color="#d9dde3", linewidth=0.7)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def save_result(
+    name: str, directory: Path, data: Any, lines: Sequence[str], figure: Figure | None, docs: str | None
+) -> None:
+    """Writes `name`.json, `name`.md and `name`.png into `directory`, and the page `docs` where one is given.
+
+    The page keeps what stands outside its two markers; its picture goes into `images` beside it.
+
+    Raises:
+        SpecError: the page has no markers.
+    """
+    write_json(directory / f"{name}.json", data)
+    picture = [f"![{name.replace('_', ' ')}]({name}.png)", ""] if figure is not None else []
+    write_whole(directory / f"{name}.md", "\n".join([*picture, *lines]) + "\n")
+    if figure is not None:
+        temporary = directory / f".{name}.tmp.png"
+        figure.savefig(temporary, metadata={"Software": None})
+        temporary.rename(directory / f"{name}.png")
+    if docs is None:
+        return
+    page = Path(docs)
+    if figure is not None:
+        write_whole(page.parent / "images" / f"{name}.png", (directory / f"{name}.png").read_bytes())
+        picture = [f"![{name.replace('_', ' ')}](images/{name}.png)", ""]
+    write_between_markers(page, "\n".join([*picture, *lines]))
+    print(f"written: {os.fspath(page)}")
+
+
+def write_between_markers(page: Path, text: str) -> None:
+    """Replaces what stands between the two markers of a page.
+
+    Raises:
+        SpecError: it has none.
+    """
+    content = page.read_text(encoding="utf-8") if page.exists() else ""
+    before, begin, rest = content.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SpecError(f"docs: {page}: expected the lines {BEGIN!r} and {END!r}; put them where results go")
+    write_whole(page, f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}")

@@ -1,0 +1,176 @@
+"""The training loop: an environment, an agent, and a store behind the interface of DrQ-v2's replay buffer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from drqv2_patch import ReplayBufferStorage, TupleLoader, make_replay_loader
+from experiments.drqv2.agent import Agent
+from experiments.drqv2.environment import Environment, TimeStep, data_specs
+from experiments.drqv2.evaluation import check_video, evaluate
+from experiments.drqv2.logs import RunLog
+from experiments.drqv2.snapshots import load_snapshot, restore_generators, save_snapshot
+from experiments.drqv2.train_config import TrainConfig
+from replaystore.errors import NotEnoughData, SpecError
+
+SNAPSHOT, REPLAY = "snapshot.pt", "buffer"
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` is CUDA where it is there.
+
+    Raises:
+        SpecError: CUDA is asked for and not there.
+    """
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise SpecError("device: expected a CUDA device that torch can use, found none; pass device=cpu")
+    return torch.device("cuda" if name != "cpu" and found else "cpu")
+
+
+def train(config: TrainConfig) -> dict[str, float]:
+    """Runs to `train_frames`, or on to there with `resume`, and returns where it ended.
+
+    A kill loses what came after the last snapshot, but no episode that was committed: with `resume` the agent, the
+    sampler and the counters are those of the snapshot, and all episodes in the replay directory are drawn from.
+
+    Raises:
+        SpecError: a value that cannot work, an `output_dir` that has a run already, or a replay directory of another
+        mode or frame size. MissingDependency, RenderingUnavailable: something is not installed.
+    """
+    config.check()
+    directory = Path(config.output_dir)
+    if not config.resume and any((directory / name).exists() for name in (SNAPSHOT, REPLAY)):
+        raise SpecError(f"output_dir: {directory} has a run already; pass resume=true to go on, or another output_dir")
+    device = choose_device(config.device)
+    if config.save_video:
+        check_video()
+    directory.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    torch.use_deterministic_algorithms(config.deterministic)
+    with ExitStack() as stack:
+        return _Run(config, directory, device, stack).to_the_end()
+
+
+class _Run:
+    """One run, from its start or its snapshot on."""
+
+    def __init__(self, config: TrainConfig, directory: Path, device: torch.device, stack: ExitStack) -> None:
+        self.config = config
+        self.directory = directory
+        self.pixels = config.environment()
+        self.step = self.frame = self.episode = self.updates = 0
+        self.seconds = 0.0
+        state: Mapping[str, Any] | None = None
+        if config.resume and (directory / SNAPSHOT).exists():
+            state = load_snapshot(directory / SNAPSHOT, device)
+            for name in ("step", "frame", "episode", "updates", "seconds"):
+                setattr(self, name, state[name])
+        self.environment = Environment(self.pixels, config.seed, self.episode)
+        stack.callback(self.environment.close)
+        specs = data_specs(self.pixels.observation_shape, self.environment.num_actions)
+        reading: dict[str, Any] = {"residency": config.replay_residency, "budget_bytes": config.replay_budget}
+        mode = cast(Any, config.replay_mode)
+        replay = directory / REPLAY
+        self.storage = stack.enter_context(
+            ReplayBufferStorage(specs, replay, mode=mode, frame_stack=config.frame_stack, **reading)
+        )
+        self.loader: TupleLoader = stack.enter_context(
+            make_replay_loader(
+                replay, config.replay_capacity, config.batch_size, config.replay_threads, True, config.n_step,
+                config.discount, mode, config.seed, **reading,
+            )
+        )  # fmt: skip
+        self.agent = Agent(config.agent, self.pixels.observation_shape, self.environment.num_actions, device)
+        if state is not None:
+            self._restore(state)
+        self.saved_frame = self.frame
+        self.log = stack.enter_context(
+            RunLog(directory, tensorboard=config.tensorboard, total_frames=config.train_frames, frame=self.frame)
+        )
+        if config.resume:
+            self.log.tell(
+                f"going on at frame {self.frame:,}, episode {self.episode:,}, with {len(self.storage):,} transitions"
+            )
+
+    def to_the_end(self) -> dict[str, float]:
+        config, started, earlier = self.config, time.perf_counter(), self.seconds
+        metrics: dict[str, torch.Tensor] = {}
+        time_step = self._reset()
+        first_frame, reward, length = self.frame, 0.0, 0
+        while self.frame < config.train_frames:
+            if config.eval_every_frames and self.frame % config.eval_every_frames < config.action_repeat:
+                self._evaluate()
+            action = self.agent.act(time_step.observation, self.frame, explore=True)
+            if self.frame >= config.seed_frames and self.step % config.update_every_steps == 0:
+                metrics = self._update() or metrics
+            time_step = self.environment.step(action)
+            self.storage.add(time_step)
+            self.step += 1
+            self.frame += config.action_repeat
+            reward, length = reward + time_step.reward, length + 1
+            self.log.advance(self.frame)
+            if time_step.last():
+                self.episode += 1
+                self.seconds = earlier + time.perf_counter() - started
+                rate = (self.frame - first_frame) / (self.seconds - earlier)
+                numbers = {name: float(value) for name, value in metrics.items()}
+                state = {"reward": reward, "length": length, "frames_per_second": rate, "replay": len(self.storage)}
+                self.log.episode(self.frame, {**state, **numbers})
+                if self.frame - self.saved_frame >= config.snapshot_every_frames:
+                    self._save()
+                if self.frame < config.train_frames:
+                    time_step, reward, length = self._reset(), 0.0, 0
+        if config.eval_every_frames:
+            self._evaluate()
+        self.seconds = earlier + time.perf_counter() - started
+        self._save()
+        ended = {"frame": self.frame, "episode": self.episode, "updates": self.updates, "seconds": self.seconds}
+        self.log.tell("ended: " + "  ".join(f"{name} {value:,.6g}" for name, value in ended.items()))
+        return ended
+
+    def _reset(self) -> TimeStep:
+        time_step = self.environment.reset()
+        self.storage.add(time_step)
+        return time_step
+
+    def _update(self) -> dict[str, torch.Tensor] | None:
+        try:
+            batch = next(self.loader)
+        except NotEnoughData:  # the first episode has not ended
+            return None
+        self.updates += 1
+        return self.agent.update(batch, self.frame)
+
+    def _evaluate(self) -> None:
+        config = self.config
+        video = self.directory / "videos" / f"{self.frame}.mp4" if config.save_video else None
+        reward = evaluate(
+            self.agent, self.pixels, episodes=config.eval_episodes, seed=config.seed, frame=self.frame, video=video
+        )
+        self.log.evaluation({"frame": self.frame, "episode": self.episode, "reward": reward})
+
+    def _save(self) -> None:
+        names = ("step", "frame", "episode", "updates", "seconds")
+        state = {name: getattr(self, name) for name in names}
+        state |= {"agent": self.agent.state_dict(), "loader": self.loader.state_dict()}
+        save_snapshot(self.directory / SNAPSHOT, state)
+        self.saved_frame = self.frame
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        try:
+            self.agent.load_state_dict(state["agent"])
+        except (RuntimeError, KeyError, ValueError) as err:
+            reason = " ".join(str(err).split())[:200]
+            raise SpecError(
+                f"{self.directory / SNAPSHOT}: expected the networks of this configuration, found others ({reason});"
+                " resume with the agent and image_size of the run"
+            ) from err
+        self.loader.load_state_dict(state["loader"])
+        restore_generators(state)  # last: making the networks has drawn from them

@@ -1,0 +1,237 @@
+"""The training loop over an environment that is made up, and once over a real one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.drqv2 import trainer
+from experiments.drqv2.environment import Environment, TimeStep
+from experiments.drqv2.evaluation import newest_frames
+from experiments.drqv2.logs import read_evaluations
+from experiments.drqv2.same_learning import digest_of
+from experiments.drqv2.snapshots import load_snapshot, save_snapshot
+from experiments.drqv2.trainer import REPLAY, SNAPSHOT, train
+from replaystore import ReplayStore
+from replaystore.collect import CollectConfig, RenderingUnavailable, ensure_rendering
+from replaystore.errors import DamageError, MissingDependency, SpecError
+
+from .conftest import frame
+
+LENGTH = 10  # rows of an episode: 20 frames
+
+
+class MadeUp:
+    """Episodes of self-identifying frames; the reward says how near the action is to one half."""
+
+    stop_at: tuple[int, int] | None = None  # (episode, row) at which the process is killed, so to speak
+
+    def __init__(self, config: CollectConfig, seed: int, episode: int = 0) -> None:
+        self.num_actions = 2
+        self._config = config
+        self._episode = episode - 1
+        self._row = 0
+
+    def _step(self, action: np.ndarray, reward: float) -> TimeStep:
+        channels = 1 if self._config.grayscale else 3
+        frames = [frame(self._episode, max(0, self._row - k), channels, self._config.image_size) for k in (2, 1, 0)]
+        return TimeStep(self._row, np.concatenate(frames), action, reward, 1.0, self._row == LENGTH)
+
+    def reset(self) -> TimeStep:
+        self._episode += 1
+        self._row = 0
+        return self._step(np.zeros(2, np.float32), 0.0)
+
+    def step(self, action: np.ndarray) -> TimeStep:
+        self._row += 1
+        if (self._episode, self._row) == MadeUp.stop_at:
+            raise KeyboardInterrupt
+        return self._step(action, 1.0 - float(np.abs(action - 0.5).mean()))
+
+    def close(self) -> None:
+        return
+
+
+@pytest.fixture(autouse=True)
+def made_up(monkeypatch, request):
+    if "dm_control" not in request.keywords:
+        monkeypatch.setattr(trainer, "Environment", MadeUp)
+        monkeypatch.setattr("experiments.drqv2.evaluation.Environment", MadeUp)
+    monkeypatch.setattr(MadeUp, "stop_at", None)
+
+
+def agent_digest(directory: str) -> str:
+    state = load_snapshot(Path(directory) / SNAPSHOT, torch.device("cpu"))
+    return digest_of(state["agent"])
+
+
+def rows_of(directory: str) -> list[int]:
+    with ReplayStore.open(Path(directory) / REPLAY / "store", read_only=True) as store:
+        return [info.num_rows - 1 for info in store.episodes()]
+
+
+def test_a_run_stores_what_it_saw_and_ends_by_itself(train_config):
+    ended = train(replace(train_config, eval_every_frames=50, train_frames=110))
+    assert (ended["frame"], ended["episode"], ended["updates"]) == (110, 5, 23)  # every other row from the 10th on
+    with ReplayStore.open(Path(train_config.output_dir) / REPLAY / "store", read_only=True) as store:
+        for number in range(5):
+            rows = store.read_episode(number)
+            assert np.array_equal(rows["observation"][:, -1:], [frame(number, row) for row in range(LENGTH + 1)])
+            assert rows["action"][0].tolist() == [0, 0]
+            closeness = 1 - np.abs(rows["action"][1:] - 0.5).mean(axis=1)
+            np.testing.assert_allclose(rows["reward"][1:, 0], closeness, rtol=1e-6)
+        assert store.num_episodes == 5  # the open one is dropped
+    assert [entry["frame"] for entry in read_evaluations(Path(train_config.output_dir))] == [0, 50, 100, 110]
+
+
+def test_the_mode_changes_nothing_that_is_learned(train_config, tmp_path):
+    digests = set()
+    for mode in ("disk", "half", "full"):
+        directory = str(tmp_path / mode)
+        train(replace(train_config, replay_mode=mode, output_dir=directory, deterministic=True))
+        digests.add(agent_digest(directory))
+    other = str(tmp_path / "other")
+    train(replace(train_config, output_dir=other, seed=4, deterministic=True))
+    torch.use_deterministic_algorithms(False)
+    assert len(digests) == 1
+    assert agent_digest(other) not in digests
+
+
+def test_a_killed_run_goes_on_from_its_snapshot_with_every_committed_episode(train_config, monkeypatch):
+    monkeypatch.setattr(MadeUp, "stop_at", (3, 5))
+    with pytest.raises(KeyboardInterrupt):
+        train(train_config)
+    assert rows_of(train_config.output_dir) == [LENGTH] * 3
+    state = load_snapshot(Path(train_config.output_dir) / SNAPSHOT, torch.device("cpu"))
+    assert (state["frame"], state["episode"], state["step"]) == (40, 2, 20)  # an episode older than the store
+    monkeypatch.setattr(MadeUp, "stop_at", None)
+    ended = train(replace(train_config, resume=True))
+    assert (ended["frame"], ended["episode"]) == (100, 5)
+    assert train(replace(train_config, resume=True)) == ended | {"seconds": pytest.approx(ended["seconds"], abs=5)}
+    assert rows_of(train_config.output_dir) == [LENGTH] * 6
+    assert ended["updates"] == state["updates"] + 15
+
+
+def test_resuming_restores_agent_sampler_and_generators(train_config, monkeypatch):
+    """Cut at a snapshot, the run goes on with the same weights, noise and sampler."""
+    train(replace(train_config, train_frames=40))
+    path = Path(train_config.output_dir) / SNAPSHOT
+    saved = load_snapshot(path, torch.device("cpu"))
+    seen = {}
+
+    class Watched(trainer._Run):
+        def to_the_end(self):
+            seen["agent"] = digest_of(self.agent.state_dict())
+            seen["loader"] = self.loader.state_dict()
+            seen["torch"] = torch.get_rng_state()
+            return super().to_the_end()
+
+    monkeypatch.setattr(trainer, "_Run", Watched)
+    train(replace(train_config, resume=True))
+    assert seen["agent"] == digest_of(saved["agent"])
+    assert seen["loader"] == saved["loader"]
+    assert torch.equal(seen["torch"], saved["torch_generator"])
+
+
+def test_resume_without_a_snapshot_starts_with_what_was_committed(train_config, monkeypatch):
+    monkeypatch.setattr(MadeUp, "stop_at", (1, 5))
+    with pytest.raises(KeyboardInterrupt):
+        train(train_config)
+    assert not (Path(train_config.output_dir) / SNAPSHOT).exists()
+    monkeypatch.setattr(MadeUp, "stop_at", None)
+    assert train(replace(train_config, resume=True))["frame"] == 100
+    assert len(rows_of(train_config.output_dir)) == 6
+
+
+def test_what_cannot_work_is_one_error_with_the_remedy(train_config, tmp_path):
+    train(replace(train_config, train_frames=40))
+    cases = [
+        (replace(train_config), "has a run already; pass resume=true"),
+        (replace(train_config, resume=True, replay_mode="half"), "expected a store of mode 'half'"),
+        (replace(train_config, resume=True, image_size=24), r"expected uint8 \(1, 24, 24\).*found uint8 \(1, 20, 20\)"),
+        (replace(train_config, replay_mode="most"), "expected one of disk, half, full, got 'most'"),
+        (replace(train_config, device="tpu"), "device: expected one of"),
+        (replace(train_config, task="walkerwalk"), "expected domain_task"),
+        (replace(train_config, batch_size=0), "batch_size: expected at least 1"),
+        (replace(train_config, output_dir=str(tmp_path / "x"), image_size=10), "at least 15"),
+    ]
+    if not torch.cuda.is_available():
+        cases.append((replace(train_config, output_dir=str(tmp_path / "y"), device="cuda"), "pass device=cpu"))
+    for config, words in cases:
+        with pytest.raises(SpecError, match=words):
+            train(config)
+    smaller = replace(train_config.agent, hidden_dim=4)
+    with pytest.raises(SpecError, match="found others"):
+        train(replace(train_config, resume=True, agent=smaller))
+
+
+def test_a_snapshot_is_whole_or_refused(tmp_path):
+    path = tmp_path / "snapshot.pt"
+    save_snapshot(path, {"value": torch.arange(1000)})
+    content = path.read_bytes()
+    assert torch.equal(load_snapshot(path, torch.device("cpu"))["value"], torch.arange(1000))
+    assert [each.name for each in tmp_path.iterdir()] == ["snapshot.pt"]
+    for cut in (0, 10, len(content) // 2, len(content) - 5):
+        path.write_bytes(content[:cut])
+        with pytest.raises(DamageError, match="delete it"):
+            load_snapshot(path, torch.device("cpu"))
+    torch.save({"version": 99, "torch_generator": torch.get_rng_state()}, path)
+    with pytest.raises(SpecError, match="version 99"):
+        load_snapshot(path, torch.device("cpu"))
+
+
+def test_pictures_of_a_video_are_the_newest_frames():
+    stacks = [np.concatenate([frame(0, max(0, row - k)) for k in (2, 1, 0)]) for row in range(4)]
+    pictures = newest_frames(stacks, 3)
+    assert pictures.shape == (4, 20, 20, 3)
+    for row, picture in enumerate(pictures):
+        for channel in range(3):
+            assert np.array_equal(picture[:, :, channel], frame(0, row)[0])
+
+
+def test_what_is_not_installed_is_named(train_config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "imageio.v3", None)
+    with pytest.raises(MissingDependency, match="tensorboard=false"):
+        train(replace(train_config, tensorboard=True))
+    with pytest.raises(MissingDependency, match="save_video=false"):
+        train(replace(train_config, save_video=True, resume=True))
+
+
+@pytest.mark.parametrize(
+    ("override", "words"), [("replay_mode=fall", "expected one of disk, half, full"), ("fnord=1", "fnord")]
+)
+def test_the_command_ends_with_one_line_and_status_2(tmp_path, override, words):
+    pytest.importorskip("hydra")
+    command = [sys.executable, "-m", "experiments.drqv2.train", f"output_dir={tmp_path / 'run'}", override]
+    root = Path(trainer.__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root, timeout=120)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert words in done.stderr
+
+
+@pytest.mark.dm_control
+def test_trains_on_a_real_task(train_config):
+    try:
+        ensure_rendering()
+    except (MissingDependency, RenderingUnavailable) as err:
+        pytest.skip(str(err))
+    config = replace(train_config, max_episode_steps=6, train_frames=30, seed_frames=14, fast_render=True)
+    assert train(config)["updates"] == 4
+    assert rows_of(config.output_dir) == [6, 6]
+    with pytest.raises(SpecError, match="walker_walk"):
+        train(replace(config, task="walker_wlak", output_dir=f"{config.output_dir}-2"))
+    first, second = (Environment(config.environment(), 1, episode=2) for _ in range(2))
+    for environment in (first, second):
+        environment.reset()
+    action = np.full(first.num_actions, 0.3, np.float32)
+    assert np.array_equal(first.step(action).observation, second.step(action).observation)
+    first.close()
+    second.close()
