@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 _WARM_UP_BATCHES = 3
 _BLOCKS = 5
 _DISCOUNT = 0.99
-_PAUSE_SECONDS = 0.003  # between turns: threads of OpenMP go on spinning for milliseconds after their work
+_PAUSE_SECONDS = 0.012  # between turns: threads of OpenMP go on spinning for up to 6 ms after their work
 
 
 def run_sample(
@@ -101,7 +101,7 @@ def run_sample(
         "distribution": "uniform; other buffers draw as they do, from generators of their own",
         "memory_of_batches": "stores fill arrays that the caller owns, other buffers return new ones",
         "cache_state": "warm: every file was read once before",
-        "order": "interleaved: a batch of each in turn, in a new random order each time, 3 ms apart",
+        "order": "interleaved: a batch of each in turn, in a new random order each time, 12 ms apart",
         "last_level_cache": _last_level_cache(),
         "used_by_other_processes": round(max(0.0, everything - own) / max(everything, 1e-9), 3),
     }

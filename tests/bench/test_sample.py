@@ -259,10 +259,10 @@ def test_benchmarks_measures_once_and_writes_between_its_markers(tmp_path, monke
     docs = tmp_path / "docs" / "benchmarks.md"
     docs.parent.mkdir()
     docs.write_text(f"before\n{benchmarks.BEGIN}\nFORMER\n{benchmarks.END}\nafter\n")
-    monkeypatch.setattr(benchmarks, "candidates", lambda **paths: [Candidate("cannot", None, unable)])
+    monkeypatch.setattr(benchmarks, "candidates", lambda names, **paths: [Candidate("cannot", None, unable)])
     arguments = [
-        str(tmp_path / "work"), "--walker-rgb", str(rgb), "--atari", str(games), "--num-batches", "2", "--docs",
-        str(docs),
+        str(tmp_path / "work"), "--walker-rgb", str(rgb), "--atari", str(games), "--num-batches", "2",
+        "--store-transitions", "80", "--docs", str(docs),
     ]  # fmt: skip
     outcome = CliRunner().invoke(benchmarks.main, arguments)
     assert outcome.exit_code == 0, outcome.output
@@ -277,7 +277,8 @@ def test_benchmarks_measures_once_and_writes_between_its_markers(tmp_path, monke
         assert (docs.parent / "images" / f"sampling_{name}.png").exists()
     stored = json.loads((tmp_path / "work" / "walker_rgb.json").read_text())
     assert [entry["name"] for entry in stored["times"][:2]] == ["half, ram", "half, mapped"]
-    assert (stored["conditions"]["n_step"], len(stored["times"])) == (3, 4 * 2 + 2)
+    assert (stored["conditions"]["n_step"], len(stored["times"])) == (3, 5 * 2 + 2)
+    assert min(entry["transitions"] for entry in stored["times"] if entry["kind"] == "store") >= 80
 
     monkeypatch.setattr(benchmarks, "run_sample", lambda *a, **k: pytest.fail("measured again"))
     assert CliRunner().invoke(benchmarks.main, arguments).exit_code == 0
