@@ -128,12 +128,13 @@ class ColumnReader:
         """
         depth = frames.shape[1]
         known = self._chunk_map()
+        in_memory = self._holds_all(known, frames)
+        if in_memory and self.column.frames is None and not self._interleaves(depth):
+            self._copy_windows(known, frames, targets, out, workers)
+            return
         slots = np.tile(np.arange(depth), len(frames))
-        if self._holds_all(known, frames):
-            if self.column.frames is None and not self._interleaves(depth):
-                self._copy_windows(known, frames, targets, out, workers)
-            else:
-                self.read(frames.reshape(-1), np.repeat(targets, depth), slots, depth, out, workers)
+        if in_memory:
+            self.read(frames.reshape(-1), np.repeat(targets, depth), slots, depth, out, workers)
             return
         # Neighbours in one range share their groups, and files are read in order.
         order = np.argsort(frames[:, -1], kind="stable")
@@ -235,7 +236,8 @@ class ColumnReader:
             return  # taken into memory since the map was made
         head = read_head(source)
         with self._lock:
-            if source.chunk not in self._held:
+            is_known = source.chunk in self._ledger.seals or source.chunk in self._ledger.dead_seals
+            if is_known and source.chunk not in self._held:  # else nobody would drop it
                 self._heads[source.chunk] = head
                 self._map = None
 
@@ -291,7 +293,7 @@ class ColumnReader:
         descriptors = np.full(len(sources), -1, np.int64)
         for s, source in enumerate(sources):
             if source.held is not None:
-                addresses[s], sizes[s] = source.held.data.ctypes.data, source.held.data.size
+                addresses[s], sizes[s] = source.held.address, source.held.data.size
             else:
                 assert source.file is not None
                 descriptors[s] = source.file.fd
