@@ -142,16 +142,17 @@ def measure_opening(path: Path, residency: str) -> dict[str, float]:
 
 def measure_index(snapshot: Any, sampler: Any, rng: np.random.Generator) -> dict[str, float]:
     """Milliseconds of what a batch asks of the index: the draw, the rows of its steps and of its frames."""
-    from replaystore.kernels.transitions import step_rows, window_rows
+    from replaystore.kernels.transitions import transition_rows
 
     rows = sampler.draw(snapshot, rng, BATCH)
-    steps, frames = np.empty((BATCH, N_STEP), np.int64), np.empty((BATCH, FRAME_STACK), np.int64)
-    parts = (snapshot.part_first_row, snapshot.part_num_rows, snapshot.part_t_start)
-    chain = (*parts, snapshot.part_prev, snapshot.part_next, snapshot.part_zero_padding)
+    steps, frames = np.empty((BATCH, N_STEP), np.int64), np.empty((2 * BATCH, FRAME_STACK), np.int64)
+    index = (
+        snapshot.part_first_row, snapshot.part_num_rows, snapshot.part_t_start, snapshot.part_prev, snapshot.part_next,
+        snapshot.part_zero_padding,
+    )  # fmt: skip
     return {
         "draw_ms": median_ms(lambda: sampler.draw(snapshot, rng, BATCH), BATCHES),
-        "step_rows_ms": median_ms(lambda: step_rows(rows, N_STEP, *parts, snapshot.part_next, steps), BATCHES),
-        "window_rows_ms": median_ms(lambda: window_rows(rows, -1, FRAME_STACK, *chain, frames), BATCHES),
+        "transition_rows_ms": median_ms(lambda: transition_rows(rows, *index, steps, frames), BATCHES),
     }
 
 

@@ -11,34 +11,32 @@ from numpy.typing import NDArray
 
 from replaystore.errors import Evicted, SpecError
 from replaystore.index_snapshot import IndexSnapshot
-from replaystore.kernels.transitions import n_step_returns, step_rows, window_rows
-from replaystore.spec import FieldSpec, StoreSpec
+from replaystore.kernels.transitions import n_step_returns, transition_rows, window_rows
+from replaystore.spec import StoreSpec
 from replaystore.storage.columns import Column
 from replaystore.storage.reader import ColumnReader
 from replaystore.storage.resident import ResidentRows
 from replaystore.storage.workers import Workers
 
 Batch = dict[str, NDArray[Any]]
+Layout = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 Empty = Callable[[tuple[int, ...], Any], NDArray[Any]]
 I64 = NDArray[np.int64]
 
 _MIN_SHARE_BYTES = 1 << 20  # of a batch; smaller shares cost more than they gain
 
 
-def batch_layout(spec: StoreSpec, batch_size: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Name, shape and dtype of every array of a batch, in order."""
-    result: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+def batch_layout(spec: StoreSpec) -> Layout:
+    """Name, shape without the batch and dtype of every array of a batch, in order."""
+    result: Layout = {}
     for field in spec.fields:
-        shape = (batch_size, *field.stacked_shape)
-        if field.role in ("reward", "discount"):
-            result[field.name] = (shape, np.dtype(np.float32))
-        else:
-            result[field.name] = (shape, np.dtype(field.dtype))
+        is_scalar = field.role in ("reward", "discount")
+        result[field.name] = field.stacked_shape, np.dtype(np.float32 if is_scalar else field.dtype)
         if field.role == "observation":
-            result[f"next_{field.name}"] = (shape, np.dtype(field.dtype))
+            result[f"next_{field.name}"] = result[field.name]
     reward = next((field for field in spec.fields if field.role == "reward"), None)
     if reward is not None and not any(field.role == "discount" for field in spec.fields):
-        result["discount"] = ((batch_size, *reward.shape), np.dtype(np.float32))
+        result["discount"] = reward.shape, np.dtype(np.float32)
     return result
 
 
@@ -47,34 +45,35 @@ def allocate_batch(spec: StoreSpec, batch_size: int, empty: Empty = np.empty) ->
 
     `empty(shape, dtype)` makes the memory.
     """
+    observations = {field.name for field in spec.fields if field.role == "observation"}
     batch: Batch = {}
-    for name, (shape, dtype) in batch_layout(spec, batch_size).items():
-        if name in batch:
-            continue
-        following = f"next_{name}"
-        if any(field.name == name and field.role == "observation" for field in spec.fields):
-            batch[name], batch[following] = empty((2, *shape), dtype)
-        else:
-            batch[name] = empty(shape, dtype)
+    for name, (shape, dtype) in batch_layout(spec).items():
+        if name in observations:
+            batch[name], batch[f"next_{name}"] = empty((2, batch_size, *shape), dtype)
+        elif name not in batch:
+            batch[name] = empty((batch_size, *shape), dtype)
     return batch
 
 
 def _halves_of_one(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any] | None:
     """The array of which two arrays of one shape are the halves, joined along the first axis; None if they are not."""
-    if first.base is None or first.base is not second.base or second.ctypes.data != first.ctypes.data + first.nbytes:
+    whole = first.base
+    if not isinstance(whole, np.ndarray) or whole is not second.base or whole.shape != (2, *first.shape):
         return None
-    strides = first.strides
-    return np.lib.stride_tricks.as_strided(first, (2 * len(first), *first.shape[1:]), strides)
+    start = whole.ctypes.data
+    if first.ctypes.data != start or second.ctypes.data != start + first.nbytes or not whole.flags.c_contiguous:
+        return None
+    return whole.reshape(2 * len(first), *first.shape[1:])
 
 
-def check_batch(spec: StoreSpec, batch_size: int, out: Mapping[str, NDArray[Any]]) -> None:
+def check_batch(layout: Layout, batch_size: int, out: Mapping[str, NDArray[Any]]) -> None:
     """Raises `SpecError` unless `out` has exactly the arrays of a batch, C-contiguous."""
-    expected = batch_layout(spec, batch_size)
-    for name, (shape, dtype) in expected.items():
+    for name, (shape, dtype) in layout.items():
         array = out.get(name)
-        if array is None or array.shape != shape or array.dtype != dtype or not array.flags.c_contiguous:
+        wanted = batch_size, *shape
+        if array is None or array.shape != wanted or array.dtype != dtype or not array.flags.c_contiguous:
             found = "nothing" if array is None else f"{array.dtype} {array.shape}"
-            raise SpecError(f"out[{name!r}]: expected C-contiguous {dtype} {shape}, got {found}; see allocate_batch")
+            raise SpecError(f"out[{name!r}]: expected C-contiguous {dtype} {wanted}, got {found}; see allocate_batch")
 
 
 def _depth(column: Column) -> int:
@@ -93,10 +92,14 @@ class Gatherer:
         self, spec: StoreSpec, columns: Sequence[Column], readers: Sequence[ColumnReader],
         resident: Sequence[ResidentRows | None],
     ) -> None:  # fmt: skip
-        self._spec = spec
-        self._columns = {column.name: column for column in columns}
+        self._columns = tuple(columns)
         self._readers = {column.name: reader for column, reader in zip(columns, readers, strict=True)}
         self._resident = {column.name: rows for column, rows in zip(columns, resident, strict=True)}
+        by_role = {field.role: column for field, column in zip(spec.fields, columns, strict=True)}
+        self._reward, self._discount = by_role.get("reward"), by_role.get("discount")
+        self._observations = [column for column in columns if column.spec.role == "observation"]
+        self._others = [column for column in columns if column.spec.role in ("action", "extra")]
+        self._depth = max(map(_depth, self._observations), default=1)
 
     def gather(
         self, snapshot: IndexSnapshot, rows: I64, n_step: int, discount: float, out: Batch,
@@ -107,94 +110,81 @@ class Gatherer:
         Raises:
             Evicted: a row is not live, or its transition leaves its episode. ChunkError: damaged bytes.
         """
-        if not len(rows):
+        n = len(rows)
+        if not n:
             return
         count = min(num_threads, max(1, sum(array.nbytes for array in out.values()) // _MIN_SHARE_BYTES))
         workers = Workers(pool, count)
-        targets = np.arange(len(rows))
-        steps = np.empty((len(rows), n_step), np.int64)
-        failed = step_rows(
-            rows, n_step, snapshot.part_first_row, snapshot.part_num_rows, snapshot.part_t_start,
-            snapshot.part_next, steps,
+        steps, windows = np.empty((n, n_step), np.int64), np.empty((2 * n, self._depth), np.int64)
+        failed = transition_rows(
+            rows, snapshot.part_first_row, snapshot.part_num_rows, snapshot.part_t_start, snapshot.part_prev,
+            snapshot.part_next, snapshot.part_zero_padding, steps, windows,
         )  # fmt: skip
         self._raise_unless_live(failed, rows, n_step)
-        for field in self._spec.fields:
-            column = self._columns[field.name]
-            if field.role == "observation":
-                self._observe_both(snapshot, column, rows, steps, targets, out, workers)
-            elif field.role in ("action", "extra"):
-                frames = steps[:, :1] if _depth(column) == 1 else self._windows(snapshot, column, rows, 0)
-                self.read_stacks(column, frames, targets, out[field.name], workers)
-        self._returns(steps, discount, targets, out)
+        for column in self._observations:
+            # The window of a shorter stack is the end of that of a longer one.
+            depth = _depth(column)
+            frames = windows if depth == self._depth else np.ascontiguousarray(windows[:, self._depth - depth :])
+            now, following = out[column.name], out[f"next_{column.name}"]
+            both = _halves_of_one(now, following)
+            if both is not None:  # in one pass: they share groups
+                self._read(column, frames, both, workers)
+            else:
+                self._read(column, frames[:n], now, workers)
+                self._read(column, frames[n:], following, workers)
+        for column in self._others:
+            frames = self._windows(snapshot, column, rows) if _depth(column) > 1 else rows.reshape(-1, 1)
+            self._read(column, frames, out[column.name], workers)
+        self._returns(steps, discount, out)
 
-    def _observe_both(
-        self, snapshot: IndexSnapshot, column: Column, rows: I64, steps: I64, targets: I64, out: Batch, workers: Workers
-    ) -> None:
-        """The observation and the next one; in one pass where they are halves of one array: they share groups."""
-        now, following = out[column.name], out[f"next_{column.name}"]
-        before = self._windows(snapshot, column, rows, -1)
-        after = steps[:, -1:] if _depth(column) == 1 else self._windows(snapshot, column, rows, steps.shape[1] - 1)
-        both = _halves_of_one(now, following)
-        if both is not None:
-            frames, places = np.concatenate((before, after)), np.concatenate((targets, targets + len(now)))
-            self.read_stacks(column, frames, places, both, workers)
-        else:
-            self.read_stacks(column, before, targets, now, workers)
-            self.read_stacks(column, after, targets, following, workers)
-
-    def _windows(self, snapshot: IndexSnapshot, column: Column, rows: I64, shift: int) -> I64:
-        """Stored rows of the observations `shift` time steps from `rows`, int64 (n, depth)."""
-        depth = _depth(column)
-        frames = np.empty((len(rows), depth), np.int64)
+    def _windows(self, snapshot: IndexSnapshot, column: Column, rows: I64) -> I64:
+        """Stored rows of the values at `rows`, int64 (n, depth)."""
+        frames = np.empty((len(rows), _depth(column)), np.int64)
         failed = window_rows(
-            rows, shift, depth, snapshot.part_first_row, snapshot.part_num_rows, snapshot.part_t_start,
-            snapshot.part_prev, snapshot.part_next, snapshot.part_zero_padding, frames,
+            rows, snapshot.part_first_row, snapshot.part_num_rows, snapshot.part_t_start, snapshot.part_prev,
+            snapshot.part_zero_padding, frames,
         )  # fmt: skip
-        self._raise_unless_live(failed, rows, shift)
+        self._raise_unless_live(failed, rows, 0)
         return frames
 
-    def read_stacks(
-        self, column: Column, frames: I64, targets: I64, out: NDArray[Any], workers: Workers | None = None
-    ) -> None:
-        """out[targets[b]] = the stored rows frames[b], int64 (n, depth), as one observation."""
-        resident = self._resident[column.name]
-        if resident is not None:
-            column.from_rows(resident.take(frames[:, 0]), out, targets)
+    def _read(self, column: Column, frames: I64, out: NDArray[Any], workers: Workers) -> None:
+        """out[b] = the stored rows frames[b], int64 (n, depth), as one value. out: (n, ...), C-contiguous."""
+        if not len(frames):
             return
-        reader = self._readers[column.name]
-        if column.spec.is_image:
-            reader.read_windows(frames, targets, out.reshape(len(out), -1).view(np.uint8), workers or Workers())
-        elif not reader.unpack_held(frames[:, 0], targets, out):
+        resident, reader = self._resident[column.name], self._readers[column.name]
+        if column.spec.is_image and resident is None:
+            reader.read_windows(frames, out.reshape(len(out), -1).view(np.uint8), workers)
+        elif resident is not None and column.packing is None:
+            resident.take(frames.reshape(-1), out.reshape(len(out), -1).view(np.uint8))
+        elif resident is not None or not reader.unpack_held(frames.reshape(-1), out):
             raw = np.empty((len(frames), column.row_bytes), np.uint8)
-            reader.read(frames[:, 0], np.arange(len(frames)), np.zeros(len(frames), np.int64), 1, raw)
-            column.from_rows(raw, out, targets)
+            if resident is not None:
+                resident.take(frames.reshape(-1), raw)
+            else:
+                reader.read(frames, np.arange(len(frames)), raw)
+            column.from_rows(raw, out)
 
     def read_rows(self, snapshot: IndexSnapshot, rows: I64) -> Batch:
         """All fields of single rows, as they would be appended: images as (rows, *stacked shape)."""
         out: Batch = {}
-        for field in self._spec.fields:
-            out[field.name] = np.empty((len(rows), *field.stacked_shape), field.dtype)
-            column = self._columns[field.name]
-            frames = self._windows(snapshot, column, rows, 0)
-            self.read_stacks(column, frames, np.arange(len(rows)), out[field.name])
+        for column in self._columns:
+            out[column.name] = np.empty((len(rows), *column.spec.stacked_shape), column.dtype)
+            self._read(column, self._windows(snapshot, column, rows), out[column.name], Workers())
         return out
 
-    def _returns(self, steps: I64, gamma: float, targets: I64, out: Batch) -> None:
-        reward = next((field for field in self._spec.fields if field.role == "reward"), None)
-        factor = next((field for field in self._spec.fields if field.role == "discount"), None)
-        if reward is None and factor is None:
+    def _returns(self, steps: I64, gamma: float, out: Batch) -> None:
+        """Rewards and discounts of n steps."""
+        if self._reward is None and self._discount is None:
             return
-        rewards = np.zeros(steps.shape, np.float32) if reward is None else self._scalars(reward, steps)
-        factors = np.ones(steps.shape, np.float32) if factor is None else self._scalars(factor, steps)
-        sums, products = np.empty(len(steps), np.float32), np.empty(len(steps), np.float32)
-        n_step_returns(rewards, factors, np.float32(gamma), sums, products)
-        if reward is not None:
-            out[reward.name].reshape(-1)[targets] = sums
-        out["discount" if factor is None else factor.name].reshape(-1)[targets] = products
+        rewards = np.zeros(steps.shape, np.float32) if self._reward is None else self._scalars(self._reward, steps)
+        factors = np.ones(steps.shape, np.float32) if self._discount is None else self._scalars(self._discount, steps)
+        products = out["discount" if self._discount is None else self._discount.name]
+        sums = np.empty(len(steps), np.float32) if self._reward is None else out[self._reward.name]
+        n_step_returns(rewards, factors, np.float32(gamma), sums.reshape(-1), products.reshape(-1))
 
-    def _scalars(self, field: FieldSpec, steps: I64) -> NDArray[np.float32]:
-        values = np.empty((steps.size, *field.shape), field.dtype)
-        self.read_stacks(self._columns[field.name], steps.reshape(-1, 1), np.arange(steps.size), values)
+    def _scalars(self, column: Column, steps: I64) -> NDArray[np.float32]:
+        values = np.empty((steps.size, *column.shape), column.dtype)
+        self._read(column, steps.reshape(-1, 1), values, Workers())
         return values.reshape(steps.shape).astype(np.float32, copy=False)
 
     @staticmethod

@@ -8,7 +8,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.kernels.transitions import episode_rows
+from replaystore.kernels.transitions import drawn_rows, episode_rows
 
 Ints = npt.NDArray[np.int64]
 
@@ -203,4 +203,32 @@ class IndexSnapshot:
                 f"entry {bad}: no time step {times[bad]} in the episode at position {episodes[bad]} (of"
                 f" {self.num_episodes})"
             )
+        return out
+
+    def transitions(self, shares: npt.NDArray[np.float64], start: int, cumulative: Ints) -> Ints:
+        """Transition ids by their place among all: those of the episode at position `start` come first, by time.
+
+        Args:
+            shares: (batch,) float64 in [0, 1); number floor(share * n) of n transitions. For shares as
+                `numpy.random.Generator.random` draws them, multiples of 2^-53, each has the same probability to
+                within n / 2^53 of it.
+            start, cumulative: see `counts`; at least one transition.
+
+        Returns:
+            (batch,) int64, the row of i.
+        """
+        out = np.empty(len(shares), np.int64)
+        bad = drawn_rows(
+            shares,
+            cumulative,
+            start,
+            self.episode_part_start,
+            self.episode_parts,
+            self.part_first_row,
+            self.part_num_rows,
+            self.part_t_start,
+            out,
+        )
+        if bad >= 0:
+            raise IndexError(f"entry {bad}: {shares[bad]} of {int(cumulative[-1])} transitions is none of them")
         return out

@@ -78,11 +78,7 @@ class Sampler:
             total = int(cumulative[-1]) if len(cumulative) else 0
             if total == 0:
                 raise self._nothing(snapshot)
-            drawn = rng.integers(0, total, batch_size)
-            inside = cumulative.searchsorted(drawn, side="right")
-            # The valid transitions of the episodes before it are those up to the entry before, 0 for the first.
-            before = np.where(inside > 0, cumulative[inside - 1], 0)
-            return snapshot.rows_of(inside + start, drawn - before + 1)
+            return snapshot.transitions(rng.random(batch_size), start, cumulative)
         positions, valid = snapshot.drawable(self.n_step, self.window)
         if len(positions) == 0:
             raise self._nothing(snapshot)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.errors import SpecError, StoreClosed, StoreError
-from replaystore.gather import Batch, Gatherer, allocate_batch, check_batch
+from replaystore.gather import Batch, Gatherer, allocate_batch, batch_layout, check_batch
 from replaystore.index import EpisodeInfo
 from replaystore.index_snapshot import IndexSnapshot
 from replaystore.recorder import Recorder
@@ -78,6 +78,7 @@ class ReplayStore:
             for column in ledger.columns
         ]
         self._memory = Memory(self.path, ledger, self._readers, residency, budget_bytes, self._views)
+        self._layout = batch_layout(self.spec)
         self._gatherer = Gatherer(self.spec, ledger.columns, self._readers, self._memory.resident)
         self._memory.load_small(0)
         self._memory.fill()
@@ -309,13 +310,13 @@ class ReplayStore:
             Evicted: a row is not live (any more). ChunkError: damaged data.
         """
         self._require_open()
-        rows = np.asarray(rows, np.int64)
+        rows = np.ascontiguousarray(rows, np.int64)
         if n_step < 1:
             raise SpecError(f"n_step is at least 1, got {n_step}")
         if out is None:
             out = allocate_batch(self.spec, len(rows))
         else:
-            check_batch(self.spec, len(rows), out)
+            check_batch(self._layout, len(rows), out)
         view = self.snapshot() if snapshot is None else snapshot
         threads = self._num_threads if num_threads is None else num_threads
         self._gatherer.gather(view, rows, n_step, discount, out, self._threads(threads), threads)

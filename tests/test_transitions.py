@@ -6,7 +6,7 @@ from oracle import Episode, World, actions, make_episode, transition, valid_step
 
 from replaystore.index import EpisodeIndex, Part
 from replaystore.index_snapshot import IndexSnapshot
-from replaystore.kernels.transitions import n_step_returns, part_of, step_rows, window_rows
+from replaystore.kernels.transitions import drawn_rows, n_step_returns, part_of, transition_rows, window_rows
 
 
 def build(happened, chunk_rows=8):
@@ -22,35 +22,36 @@ def build(happened, chunk_rows=8):
     return world, index
 
 
-def windows(snapshot: IndexSnapshot, rows, shift, frame_stack):
+def windows(snapshot: IndexSnapshot, rows, frame_stack):
     out = np.full((len(rows), frame_stack), -7, np.int64)
     bad = window_rows(
         np.asarray(rows, np.int64),
-        shift,
-        frame_stack,
         snapshot.part_first_row,
         snapshot.part_num_rows,
         snapshot.part_t_start,
         snapshot.part_prev,
-        snapshot.part_next,
         snapshot.part_zero_padding,
         out,
     )
     return bad, out
 
 
-def steps(snapshot: IndexSnapshot, rows, n_step):
-    out = np.full((len(rows), n_step), -7, np.int64)
-    bad = step_rows(
+def transitions(snapshot: IndexSnapshot, rows, n_step, frame_stack):
+    """The first bad one, the steps, and the stacks before and after."""
+    steps = np.full((len(rows), n_step), -7, np.int64)
+    both = np.full((2 * len(rows), frame_stack), -7, np.int64)
+    bad = transition_rows(
         np.asarray(rows, np.int64),
-        n_step,
         snapshot.part_first_row,
         snapshot.part_num_rows,
         snapshot.part_t_start,
+        snapshot.part_prev,
         snapshot.part_next,
-        out,
+        snapshot.part_zero_padding,
+        steps,
+        both,
     )
-    return bad, out
+    return bad, steps, both[: len(rows)], both[len(rows) :]
 
 
 @settings(max_examples=60)
@@ -64,31 +65,53 @@ def test_rows_equal_the_model(happened, n_step, frame_stack):
         part = part_of(row, snapshot.part_first_row, snapshot.part_num_rows)
         assert (part >= 0) == (row in owners)
         if row not in owners:
-            assert windows(snapshot, [row], 0, frame_stack)[0] == 0
-            assert steps(snapshot, [row], 1)[0] == 0
+            assert windows(snapshot, [row], frame_stack)[0] == 0
+            assert transitions(snapshot, [row], 1, frame_stack)[0] == 0
             continue
         episode, t = owners[row]
         of_t = world.rows[episode]
         assert snapshot.episode_ids[snapshot.part_episode[part]] == episode
-        for shift in (-1, 0, n_step - 1):
-            bad, out = windows(snapshot, [row], shift, frame_stack)
-            newest = t + shift
-            if not 0 <= newest < len(of_t):
-                assert bad == 0
-                continue
-            padding = -1 if episode % 3 == 1 else of_t[0]
-            expected = [of_t[s] if s >= 0 else padding for s in range(newest - frame_stack + 1, newest + 1)]
-            assert bad == -1
-            assert out[0].tolist() == expected
-        bad, out = steps(snapshot, [row], n_step)
-        fits = t + n_step <= len(of_t)
+        padding = -1 if episode % 3 == 1 else of_t[0]
+
+        def stack(newest, of_t=of_t, padding=padding):
+            return [of_t[s] if s >= 0 else padding for s in range(newest - frame_stack + 1, newest + 1)]
+
+        bad, out = windows(snapshot, [row], frame_stack)
+        assert bad == -1
+        assert out[0].tolist() == stack(t)
+        bad, during, before, after = transitions(snapshot, [row], n_step, frame_stack)
+        fits = t > 0 and t + n_step <= len(of_t)
         assert bad == (-1 if fits else 0)
         if fits:
-            assert out[0].tolist() == of_t[t : t + n_step]
-            good.append(row)
-    bad, out = steps(snapshot, good, n_step)
+            assert during[0].tolist() == of_t[t : t + n_step]
+            assert before[0].tolist() == stack(t - 1)
+            assert after[0].tolist() == stack(t + n_step - 1)
+            good.append((row, before[0].tolist(), after[0].tolist()))
+    bad, during, before, after = transitions(snapshot, [row for row, _, _ in good], n_step, frame_stack)
     assert bad == -1
-    assert all(out[b, 0] == row for b, row in enumerate(good))
+    found = zip(during[:, 0].tolist(), before.tolist(), after.tolist(), strict=True)
+    assert list(found) == good
+
+
+@settings(max_examples=60)
+@given(actions(), st.integers(1, 5), st.data())
+def test_transitions_by_their_place_among_all(happened, n_step, data):
+    world, index = build(happened)
+    snapshot = index.snapshot()
+    start, cumulative = snapshot.counts(n_step, data.draw(st.none() | st.integers(1, 20)))
+    total = int(cumulative[-1]) if len(cumulative) else 0
+    if not total:
+        return
+    kept = [int(episode) for episode in snapshot.episode_ids[start:]]
+    every = [world.rows[number][i] for number in kept for i in valid_steps(len(world.rows[number]), n_step)]
+    assert len(every) == total
+    middles = (np.arange(total) + 0.5) / total
+    assert snapshot.transitions(middles, start, cumulative).tolist() == every
+    ends = np.array([0.0, np.nextafter(1.0, 0.0)])
+    assert snapshot.transitions(ends, start, cumulative).tolist() == [every[0], every[-1]]
+    for outside in (1.0, -1e-9, np.nan):
+        with pytest.raises(IndexError, match="none of them"):
+            snapshot.transitions(np.array([0.5, outside]), start, cumulative)
 
 
 @settings(max_examples=40)
@@ -110,11 +133,7 @@ def test_every_transition_equals_the_oracle(happened, n_step, frame_stack, seed)
     rows = [world.rows[number][i] for number, i in wanted]
     snapshot = index.snapshot()
     padded = np.concatenate([frames, np.zeros((1, *shape), np.uint8)])  # row -1 is a frame of zeros
-    bad, before = windows(snapshot, rows, -1, frame_stack)
-    assert bad == -1
-    bad, after = windows(snapshot, rows, n_step - 1, frame_stack)
-    assert bad == -1
-    bad, during = steps(snapshot, rows, n_step)
+    bad, during, before, after = transitions(snapshot, rows, n_step, frame_stack)
     assert bad == -1
     total, product = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
     n_step_returns(reward[during], discount[during], np.float32(0.97), total, product)
@@ -132,10 +151,11 @@ def test_first_bad_row_is_named():
     index.add_part(Part(episode=0, t_start=0, first_row=0, num_rows=5, last=True, zero_padding=False))
     index.add_part(Part(episode=1, t_start=0, first_row=5, num_rows=5, last=True, zero_padding=False))
     snapshot = index.snapshot()
-    assert windows(snapshot, [1, 4, 5, 0], -1, 3)[0] == 2  # row 5 is a reset: nothing came before it
-    assert windows(snapshot, [1, 4, 6], 1, 3)[0] == 1  # row 4 is the last of its episode
-    assert steps(snapshot, [1, 2, 8, 9], 2)[0] == 3
-    assert steps(snapshot, [10], 1)[0] == 0
+    assert transitions(snapshot, [1, 4, 5, 0], 1, 3)[0] == 2  # row 5 is a reset: nothing came before it
+    assert transitions(snapshot, [1, 4, 6], 2, 3)[0] == 1  # row 4 is the last of its episode
+    assert transitions(snapshot, [1, 2, 8, 9], 2, 3)[0] == 3
+    assert transitions(snapshot, [10], 1, 3)[0] == 0
+    assert windows(snapshot, [1, 4, 10, 0], 3)[0] == 2
 
 
 def test_rows_above_two_to_the_31():
@@ -148,21 +168,28 @@ def test_rows_above_two_to_the_31():
     )
     snapshot = index.snapshot()
     row = start + 2**33 - 1
-    bad, out = windows(snapshot, [row], 1, 3)
+    bad, during, before, after = transitions(snapshot, [row], 3, 3)
     assert bad == -1
-    assert out.tolist() == [[row - 1, row, row + 5]]
-    bad, out = steps(snapshot, [row], 3)
-    assert out.tolist() == [[row, row + 5, row + 6]]
+    assert during.tolist() == [[row, row + 5, row + 6]]
+    assert before.tolist() == [[row - 3, row - 2, row - 1]]
+    assert after.tolist() == [[row, row + 5, row + 6]]
+    assert windows(snapshot, [row + 5], 3)[1].tolist() == [[row - 1, row, row + 5]]
     assert snapshot.rows_of(np.array([0, 0]), np.array([2**33 - 1, 2**33])).tolist() == [row, row + 5]
 
 
 def test_small_outputs_are_refused():
     none = np.zeros(0, np.int64)
     some = np.zeros(2, np.int64)
-    with pytest.raises(ValueError, match="out is smaller"):
-        window_rows(some, 0, 2, none, none, none, none, none, none.astype(bool), np.zeros((2, 1), np.int64))
-    with pytest.raises(ValueError, match="out is smaller"):
-        step_rows(some, 2, none, none, none, none, np.zeros((1, 2), np.int64))
+    index = none, none, none, none
+    with pytest.raises(ValueError, match="fewer rows"):
+        window_rows(some, *index, none.astype(bool), np.zeros((1, 2), np.int64))
+    for steps, both in ((1, 4), (2, 3)):
+        with pytest.raises(ValueError, match="smaller than the batch"):
+            transition_rows(
+                some, *index, none, none.astype(bool), np.zeros((steps, 2), np.int64), np.zeros((both, 2), np.int64)
+            )
+    with pytest.raises(ValueError, match="smaller than shares"):
+        drawn_rows(some.astype(float), some, 0, *index, none, some[:1])
     values = np.zeros((3, 2), np.float32)
     with pytest.raises(ValueError, match="do not fit"):
         n_step_returns(values, values, np.float32(1), values[:2, 0].copy(), values[:, 0].copy())

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
-from replaystore.kernels.memory import bytes_at
+from replaystore.kernels.memory import Int, bytes_at
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
@@ -93,48 +93,94 @@ def copy_rows(
 
 @njit(cache=True, nogil=True)
 def copy_windows(
-    addresses: I64, sizes: I64, first_chunk: int, chunk_rows: int, row_bytes: int, frames: I64, targets: I64, out: U8
+    addresses: I64, sizes: I64, first_chunk: Int, chunk_rows: Int, row_bytes: Int, frames: I64, out: U8, missing: I64
 ) -> Any:
-    """out[targets[b]] = the stored rows frames[b], one after another; -1: zeros.
+    """out[b] = the stored rows frames[b], one after another; -1: zeros.
 
     Args:
         addresses, sizes: int64 (chunks,), of chunk `first_chunk + c` in memory; 0 where it is not.
-        frames: int64 (n, depth). targets: int64 (n,).
-        out: uint8 (batch, depth * row_bytes), C-contiguous.
+        frames: int64 (n, depth).
+        out: uint8 (n, depth * row_bytes), C-contiguous.
+        missing: int64 (n,), its start is filled: those b of which a row is in no chunk in memory, or beyond its end.
 
     Returns:
-        -1, or the first b of which a row is in no chunk in memory, or an index outside a buffer.
+        How many are missing.
+
+    Raises:
+        ValueError: the arrays do not fit each other.
     """
-    depth = frames.shape[1]
-    if out.shape[1] != depth * row_bytes:
-        return 0
-    for b in range(frames.shape[0]):
-        if targets[b] < 0 or targets[b] >= out.shape[0]:
-            return b
+    n, depth = frames.shape
+    if out.shape[0] < n or out.shape[1] != depth * row_bytes or missing.size < n:
+        raise ValueError("copy_windows: out or missing does not fit the frames")
+    count = 0
+    for b in range(n):
         k = 0
         while k < depth:
             row = frames[b, k]
             run = 1
             if row < 0:
-                target = out[targets[b], k * row_bytes : (k + 1) * row_bytes]
+                target = out[b, k * row_bytes : (k + 1) * row_bytes]
                 for i in range(row_bytes):
                     target[i] = 0
             else:
                 c = row // chunk_rows - first_chunk
                 if c < 0 or c >= addresses.size or addresses[c] == 0:
-                    return b
+                    break
                 local = row - (c + first_chunk) * chunk_rows
                 while k + run < depth and frames[b, k + run] == row + run and local + run < chunk_rows:
                     run += 1
                 if (local + run) * row_bytes > sizes[c]:
-                    return b
+                    break
                 length = run * row_bytes
                 source = bytes_at(addresses[c] + local * row_bytes, length)
-                target = out[targets[b], k * row_bytes : k * row_bytes + length]
+                target = out[b, k * row_bytes : k * row_bytes + length]
                 for i in range(length):
                     target[i] = source[i]
             k += run
+        if k < depth:
+            missing[count] = b
+            count += 1
+    return count
+
+
+@njit(cache=True, nogil=True)
+def take_rows(held: U8, base: Int, rows: I64, out: U8) -> Any:
+    """out[j] = held[rows[j] - base]. held: uint8 (n, row_bytes). out: uint8 (rows, row_bytes), C-contiguous.
+
+    Returns:
+        -1, or the first j that is not in `held`.
+
+    Raises:
+        ValueError: `out` does not fit.
+    """
+    row_bytes = held.shape[1]
+    if out.shape[0] < rows.size or out.shape[1] != row_bytes:
+        raise ValueError("take_rows: out does not fit the rows")
+    for j in range(rows.size):
+        at = rows[j] - base
+        if at < 0 or at >= held.shape[0]:
+            return j
+        for i in range(row_bytes):
+            out[j, i] = held[at, i]
     return -1
+
+
+@njit(cache=True, nogil=True)
+def find_rows(rows: I64, chunk_rows: Int, first_chunk: Int, addresses: I64, which: I64, local: I64) -> Any:
+    """Chunk and place of rows: which[j] = its chunk, counted from `first_chunk`, local[j] = its row in that.
+
+    addresses: int64 (chunks,), 0 where a chunk is not in memory.
+
+    Returns:
+        How many of them are in chunks in memory; a row before the first or behind the last chunk is not.
+    """
+    found = 0
+    for j in range(rows.size):
+        chunk = rows[j] // chunk_rows
+        c = chunk - first_chunk
+        which[j], local[j] = c, rows[j] - chunk * chunk_rows
+        found += c >= 0 and c < addresses.size and addresses[c] != 0
+    return found
 
 
 @njit(cache=True, nogil=True)

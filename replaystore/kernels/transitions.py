@@ -40,107 +40,97 @@ def part_of(row: int, part_first_row: Ints, part_num_rows: Ints) -> int:
 
 
 @numba.njit(cache=True, nogil=True)
-def _part_at(time: int, part: int, part_num_rows: Ints, part_t_start: Ints, part_prev: Ints, part_next: Ints) -> int:
-    """The part of the same episode that holds time step `time`, or -1; `part` is any part of the episode."""
-    while part >= 0 and time < part_t_start[part]:
-        part = part_prev[part]
-    while part >= 0 and time >= part_t_start[part] + part_num_rows[part]:
-        part = part_next[part]
-    return part
+def _fill_window(
+    time: int, part: int, part_first_row: Ints, part_t_start: Ints, part_prev: Ints,
+    part_zero_padding: npt.NDArray[np.bool_], out: Ints,
+) -> bool:  # fmt: skip
+    """out[k] = the row of frame `time - len(out) + 1 + k` of an episode; `part` holds `time`. Whether all are there."""
+    row = np.int64(0)
+    for k in range(out.size - 1, -1, -1):
+        if time >= 0:
+            if time < part_t_start[part]:
+                part = part_prev[part]
+                if part < 0:
+                    return False
+            row = part_first_row[part] + (time - part_t_start[part])
+            out[k] = row
+            time -= 1
+        elif part_zero_padding[part]:
+            out[k] = -1
+        else:
+            out[k] = row  # by now that of time step 0
+    return True
 
 
 @numba.njit(cache=True, nogil=True)
 def window_rows(
-    rows: Ints,
-    shift: int,
-    frame_stack: int,
-    part_first_row: Ints,
-    part_num_rows: Ints,
-    part_t_start: Ints,
-    part_prev: Ints,
-    part_next: Ints,
-    part_zero_padding: npt.NDArray[np.bool_],
-    out: Ints,
-) -> int:
-    """Rows of the frames of one stack a transition, oldest first.
+    rows: Ints, part_first_row: Ints, part_num_rows: Ints, part_t_start: Ints, part_prev: Ints,
+    part_zero_padding: npt.NDArray[np.bool_], out: Ints,
+) -> int:  # fmt: skip
+    """Rows of the frames of the stack at each of `rows`, oldest first.
 
-    With t the time step of `rows[b]`, `out[b, k]` becomes the row of frame t + shift - frame_stack + 1 + k. Frames
-    before the episode's first are that first row, or -1 (a frame of zeros) where the part says so.
+    With t the time step of `rows[b]`, `out[b, k]` becomes the row of frame t - depth + 1 + k. Frames before the
+    episode's first are that first row, or -1 (a frame of zeros) where the part says so.
 
     Args:
         rows: (batch,) int64.
-        shift: -1 for the observation, n_step - 1 for the next one.
-        frame_stack: frames a stack, at least 1.
         part_first_row: (parts,) int64, and so on: the index, see the module.
         part_zero_padding: (parts,) bool.
-        out: (batch, frame_stack) int64, filled.
+        out: (batch, depth) int64, filled.
 
     Returns:
-        -1, or the position in `rows` of the first one that is not live or whose window leaves its episode: then
-        `out` is filled up to there.
+        -1, or the position in `rows` of the first one that is not live: then `out` is filled up to there.
 
     Raises:
         ValueError: `out` is too small.
     """
-    if out.shape[0] < rows.shape[0] or out.shape[1] < frame_stack:
-        raise ValueError("window_rows: out is smaller than (rows, frame_stack)")
+    if out.shape[0] < rows.shape[0]:
+        raise ValueError("window_rows: out has fewer rows than asked for")
     for b in range(rows.shape[0]):
-        row = rows[b]
-        part = part_of(row, part_first_row, part_num_rows)
+        part = part_of(rows[b], part_first_row, part_num_rows)
         if part < 0:
             return b
-        time = part_t_start[part] + (row - part_first_row[part]) + shift
-        part = _part_at(time, part, part_num_rows, part_t_start, part_prev, part_next)
-        if part < 0:
+        time = part_t_start[part] + (rows[b] - part_first_row[part])
+        if not _fill_window(time, part, part_first_row, part_t_start, part_prev, part_zero_padding, out[b]):
             return b
-        padding = np.int64(0)
-        for back in range(frame_stack):
-            k = frame_stack - 1 - back
-            if time >= 0:
-                if time < part_t_start[part]:
-                    part = part_prev[part]
-                    if part < 0:
-                        return b
-                padding = part_first_row[part] + (time - part_t_start[part])
-                out[b, k] = padding
-                time -= 1
-            elif part_zero_padding[part]:
-                out[b, k] = -1
-            else:
-                out[b, k] = padding  # by now the row of time step 0
     return -1
 
 
 @numba.njit(cache=True, nogil=True)
-def step_rows(
-    rows: Ints,
-    n_step: int,
-    part_first_row: Ints,
-    part_num_rows: Ints,
-    part_t_start: Ints,
-    part_next: Ints,
-    out: Ints,
-) -> int:
-    """Rows of the time steps i .. i + n_step - 1 of each transition.
+def transition_rows(
+    rows: Ints, part_first_row: Ints, part_num_rows: Ints, part_t_start: Ints, part_prev: Ints, part_next: Ints,
+    part_zero_padding: npt.NDArray[np.bool_], steps: Ints, windows: Ints,
+) -> int:  # fmt: skip
+    """Everything that transitions are made of: their n steps, and the stacks before the first and after the last.
 
     Args:
         rows: (batch,) int64, the row of i.
-        n_step: at least 1.
         part_first_row: (parts,) int64, and so on: the index, see the module.
-        out: (batch, n_step) int64, filled.
+        part_zero_padding: (parts,) bool.
+        steps: (batch, n_step) int64, filled: the rows of time steps i .. i + n_step - 1.
+        windows: (2 * batch, depth) int64, filled: as of `window_rows`, that of i - 1 for each transition, then that of
+            i + n_step - 1 for each.
 
     Returns:
-        -1, or the position in `rows` of the first one that is not live or whose steps leave its episode.
+        -1, or the position in `rows` of the first one that is not live or whose transition leaves its episode.
 
     Raises:
-        ValueError: `out` is too small.
+        ValueError: `steps` or `windows` is too small.
     """
-    if out.shape[0] < rows.shape[0] or out.shape[1] < n_step:
-        raise ValueError("step_rows: out is smaller than (rows, n_step)")
-    for b in range(rows.shape[0]):
+    n = rows.shape[0]
+    n_step = steps.shape[1]
+    if steps.shape[0] < n or windows.shape[0] < 2 * n or n_step < 1:
+        raise ValueError("transition_rows: steps or windows is smaller than the batch")
+    for b in range(n):
         row = rows[b]
         part = part_of(row, part_first_row, part_num_rows)
         if part < 0:
+            return b
+        time = part_t_start[part] + (row - part_first_row[part]) - 1
+        before = part if time >= part_t_start[part] else part_prev[part]
+        if before < 0 or not _fill_window(
+            time, before, part_first_row, part_t_start, part_prev, part_zero_padding, windows[b]
+        ):
             return b
         end = part_first_row[part] + part_num_rows[part]
         for k in range(n_step):
@@ -151,9 +141,80 @@ def step_rows(
                 part = following
                 row = part_first_row[part]
                 end = row + part_num_rows[part]
-            out[b, k] = row
+            steps[b, k] = row
             row += 1
+        time += n_step
+        if not _fill_window(time, part, part_first_row, part_t_start, part_prev, part_zero_padding, windows[n + b]):
+            return b
     return -1
+
+
+@numba.njit(cache=True, nogil=True)
+def drawn_rows(
+    shares: npt.NDArray[np.float64], cumulative: Ints, start: int, episode_part_start: Ints, episode_parts: Ints,
+    part_first_row: Ints, part_num_rows: Ints, part_t_start: Ints, out: Ints,
+) -> int:  # fmt: skip
+    """Rows of transitions by number, in the order of their episodes.
+
+    Args:
+        drawn: (batch,) int64, from 0 on and below the last of `cumulative`.
+        cumulative: (k,) int64, transitions up to and with the episode at position `start`, the next one, and so on.
+        episode_part_start: (episodes + 1,) int64, and so on: see `episode_rows`.
+        out: (batch,) int64, filled: transition 0 of an episode is its row at time step 1.
+
+    Returns:
+        -1, or the first position in `shares` that is no transition.
+
+    Raises:
+        ValueError: `out` is too small.
+    """
+    if out.shape[0] < shares.shape[0]:
+        raise ValueError("drawn_rows: out is smaller than shares")
+    total = cumulative[-1]
+    for b in range(shares.shape[0]):
+        if not 0.0 <= shares[b] < 1.0:
+            return b
+        number = min(np.int64(shares[b] * total), total - 1)  # the product may have been rounded up to the total
+        inside = np.int64(0)
+        count = np.int64(cumulative.size)
+        while count > 0:  # the first episode that ends behind it
+            half = count >> 1
+            is_behind = cumulative[inside + half] <= number
+            inside += (half + 1) * is_behind
+            count = count - half - 1 if is_behind else half
+        time = number + 1
+        if inside > 0:
+            time -= cumulative[inside - 1]
+        row = _row_at(
+            inside + start, time, episode_part_start, episode_parts, part_first_row, part_num_rows, part_t_start
+        )
+        if row < 0:
+            return b
+        out[b] = row
+    return -1
+
+
+@numba.njit(cache=True, nogil=True)
+def _row_at(
+    episode: Any, time: Any, episode_part_start: Ints, episode_parts: Ints, part_first_row: Ints, part_num_rows: Ints,
+    part_t_start: Ints,
+) -> Any:  # fmt: skip
+    """The row of a time step of the episode at a position; -1 where there is none."""
+    if episode < 0 or episode >= episode_part_start.shape[0] - 1 or time < 0:
+        return -1
+    low = episode_part_start[episode]
+    high = episode_part_start[episode + 1]
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if part_t_start[episode_parts[middle]] <= time:
+            low = middle
+        else:
+            high = middle
+    part = episode_parts[low]
+    offset = time - part_t_start[part]
+    if offset < 0 or offset >= part_num_rows[part]:
+        return -1
+    return part_first_row[part] + offset
 
 
 @numba.njit(cache=True, nogil=True)
@@ -187,23 +248,12 @@ def episode_rows(
     if times.shape[0] < episodes.shape[0] or out.shape[0] < episodes.shape[0]:
         raise ValueError("episode_rows: times or out is smaller than episodes")
     for b in range(episodes.shape[0]):
-        episode = episodes[b]
-        time = times[b]
-        if episode < 0 or episode >= episode_part_start.shape[0] - 1 or time < 0:
+        row = _row_at(
+            episodes[b], times[b], episode_part_start, episode_parts, part_first_row, part_num_rows, part_t_start
+        )
+        if row < 0:
             return b
-        low = episode_part_start[episode]
-        high = episode_part_start[episode + 1]
-        while high - low > 1:
-            middle = (low + high) >> 1
-            if part_t_start[episode_parts[middle]] <= time:
-                low = middle
-            else:
-                high = middle
-        part = episode_parts[low]
-        offset = time - part_t_start[part]
-        if offset < 0 or offset >= part_num_rows[part]:
-            return b
-        out[b] = part_first_row[part] + offset
+        out[b] = row
     return -1
 
 

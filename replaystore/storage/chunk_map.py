@@ -41,6 +41,11 @@ class ChunkMap:
     held: Mapping[int, Held]
     heads: Mapping[int, FrameChunk]
 
+    @property
+    def has_one_format(self) -> bool:
+        """Whether all frame chunks are of one format, as is usual."""
+        return len(self.all_formats) == 1
+
     def holds(self, chunks: I64) -> NDArray[np.bool_]:
         """Which chunks are in memory, bool like `chunks`."""
         return self._known(self.data, chunks)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from replaystore.codecs import frame_groups
 from replaystore.codecs.frame_chunk import FrameChunk, FrameFormat, parse_chunk, table_bytes
 from replaystore.errors import ChunkError
-from replaystore.kernels.groups import locate_groups
+from replaystore.kernels.groups import TABLE_UNKNOWN, locate_groups, locate_windows
 from replaystore.kernels.rows import read_ranges
 from replaystore.storage import checks
 from replaystore.storage.chunk_map import ChunkMap
@@ -28,11 +28,14 @@ _HEAD_GUESS = 8192  # bytes read at first of a chunk; most tables fit
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Groups that a batch needs, as `locate_groups` finds them, and where their frames go; int64 arrays."""
+    """Groups that a batch needs, as `locate_groups` finds them, and where their frames go; int64 arrays.
+
+    `places`: offsets in their chunks, or addresses in memory.
+    """
 
     chunks: I64
     numbers: I64
-    offsets: I64
+    places: I64
     lengths: I64
     forms: I64
     num_rows: I64
@@ -49,7 +52,7 @@ class _Wanted:
         entries = np.repeat(groups, counts)
         bounds = np.concatenate(([0], np.cumsum(counts[groups])))
         return _Wanted(
-            self.chunks[groups], self.numbers[groups], self.offsets[groups], self.lengths[groups], self.forms[groups],
+            self.chunks[groups], self.numbers[groups], self.places[groups], self.lengths[groups], self.forms[groups],
             self.num_rows[groups], bounds, self.local[entries], self.targets[entries], self.slots[entries],
         )  # fmt: skip
 
@@ -72,45 +75,81 @@ class FrameReader:
         """Forgets a chunk that is gone."""
         self._group_checked.pop(chunk, None)
 
-    def read(self, known: ChunkMap, rows: I64, targets: I64, slots: I64, depth: int, out: U8, workers: Workers) -> None:
+    def read(self, known: ChunkMap, rows: I64, targets: I64, slots: I64, depth: int, out: U8) -> bool:
         """Stored rows into observations, uint8 (batch, depth * frame bytes).
 
-        rows: int64 (n,), ascending; `known` has the tables of their chunks.
+        rows: int64 (n,), ascending, at least one.
+
+        Returns whether `known` has the tables of all their chunks; else nothing was done.
 
         Raises:
             ChunkError: a group is damaged. Evicted: a chunk is gone.
         """
         n = len(rows)
-        if not n:
-            return
-        chunks, numbers, offsets, lengths, forms, num_rows, local = np.empty((7, n), np.int64)
+        chunks, numbers, places, lengths, forms, num_rows, local = np.empty((7, n), np.int64)
         bounds = np.empty(n + 1, np.int64)
         count = locate_groups(
-            rows, self._chunk_rows, known.tables, known.num_groups, known.first_chunk, chunks, numbers, offsets,
-            lengths, forms, num_rows, bounds, local,
+            rows, self._chunk_rows, known.tables, known.num_groups, known.payload_offsets, known.first_chunk,
+            chunks, numbers, places, lengths, forms, num_rows, bounds, local,
         )  # fmt: skip
+        if count == TABLE_UNKNOWN:
+            return False
         if count < 0:
             raise ChunkError(f"rows {rows[0]} to {rows[-1]}: one is in no group of its chunk; the chunk is damaged")
         wanted = _Wanted(
-            chunks[:count], numbers[:count], offsets[:count], lengths[:count], forms[:count], num_rows[:count],
+            chunks[:count], numbers[:count], places[:count], lengths[:count], forms[:count], num_rows[:count],
             bounds[: count + 1], local, targets, slots,
         )  # fmt: skip
         for number, fmt in enumerate(known.all_formats):
             of_format = known.formats[wanted.chunks] == number
             held = known.payloads[wanted.chunks] != 0
-            self._decode_held(known, fmt, wanted.pick(of_format & held), depth, out, workers)
+            some = wanted.pick(of_format & held)
+            self._decode_held(known, fmt, some, known.data[some.chunks] + some.places, depth, out, Workers())
             in_files = wanted.pick(of_format & ~held)
             places = np.unique(in_files.chunks)
             for at in range(0, len(places), self._files_at_once):
                 step = places[at : at + self._files_at_once]
                 some = in_files.pick((in_files.chunks >= step[0]) & (in_files.chunks <= step[-1]))
                 self._decode_files(known, fmt, step, some, depth, out)
+        return True
+
+    def read_windows(self, known: ChunkMap, frames: I64, out: U8, workers: Workers) -> I64 | None:
+        """out[b] = the rows frames[b], as far as they are in chunks held in memory.
+
+        frames: int64 (n, depth). out: uint8 (n, depth * frame bytes).
+
+        Returns the frames, counted flat, that are not; or None where these are so many that nothing was done.
+
+        Raises:
+            ChunkError: a group is damaged.
+        """
+        size, depth = frames.size, frames.shape[1]
+        if not known.has_one_format:
+            return None
+        chunks, numbers, places, lengths, forms, num_rows, local, targets, slots, others = np.empty(
+            (10, size), np.int64
+        )
+        bounds = np.empty(size + 1, np.int64)
+        count, num_others = locate_windows(
+            frames, self._chunk_rows, known.tables, known.num_groups, known.payloads, known.first_chunk,
+            chunks, numbers, places, lengths, forms, num_rows, bounds, local, targets, slots, others,
+        )  # fmt: skip
+        if num_others > size // 8:
+            return None
+        if count < 0:
+            raise ChunkError(
+                f"rows {frames.min()} to {frames.max()}: one is in no group of its chunk; the chunk is damaged"
+            )
+        wanted = _Wanted(
+            chunks[:count], numbers[:count], places[:count], lengths[:count], forms[:count], num_rows[:count],
+            bounds[: count + 1], local, targets, slots,
+        )  # fmt: skip
+        self._decode_held(known, known.all_formats[0], wanted, wanted.places, depth, out, workers)
+        return others[:num_others]
 
     def _decode_held(
-        self, known: ChunkMap, fmt: FrameFormat, wanted: _Wanted, depth: int, out: U8, workers: Workers
+        self, known: ChunkMap, fmt: FrameFormat, wanted: _Wanted, addresses: I64, depth: int, out: U8, workers: Workers
     ) -> None:
-        addresses = known.payloads[wanted.chunks] + wanted.offsets
-
         def decode(start: int, stop: int) -> None:
             def where(g: int) -> str:
                 return (
@@ -127,7 +166,7 @@ class FrameReader:
         sources = [self._find(known.first_chunk + place) for place in places.tolist()]
         which = np.searchsorted(places, wanted.chunks)
         starts = np.cumsum(wanted.lengths) - wanted.lengths
-        offsets = known.payload_offsets[wanted.chunks] + wanted.offsets
+        offsets = wanted.places
         buffer = np.empty(int(wanted.lengths.sum()), np.uint8)
         in_file = np.ones(len(which), bool)
         files = np.full(len(sources), -1, np.int64)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from replaystore.codecs.frame_chunk import FrameChunk
 from replaystore.errors import ChunkError, Evicted
 from replaystore.kernels.emit import emit_frames
-from replaystore.kernels.rows import copy_rows, copy_windows
+from replaystore.kernels.rows import copy_rows, copy_windows, find_rows
 from replaystore.storage import checks
 from replaystore.storage.chunk_map import ChunkMap, make_chunk_map
 from replaystore.storage.columns import Column
@@ -118,7 +118,58 @@ class ColumnReader:
         self._tail_checked.pop(chunk, None)
         self._files.forget(self._paths.tail(self.column.name, chunk))
 
-    def read_windows(self, frames: I64, targets: I64, out: U8, workers: Workers) -> None:
+    def read_windows(self, frames: I64, out: U8, workers: Workers) -> None:
+        """out[b] = the stored rows frames[b], -1: zeros, as one observation.
+
+        frames: int64 (n, depth). out: uint8 (n, depth * row_bytes), C-contiguous.
+
+        Raises:
+            Evicted: a row is not live any more. ChunkError: its bytes are damaged.
+        """
+        known = self._chunk_map()
+        depth = frames.shape[1]
+        targets = np.arange(len(frames))
+        if self._frames is not None:
+            others = self._frames.read_windows(known, frames, out, workers)
+            if others is not None:
+                if others.size:
+                    self._read_rows(frames.reshape(-1)[others], others // depth, others % depth, depth, out)
+                return
+        elif not self._interleaves(depth):
+            targets = self._copy_windows(known, frames, out, workers)
+            if not targets.size:
+                return
+            frames = frames[targets]
+        # Neighbours in one range share their groups, and files are read in order.
+        order = np.argsort(frames[:, -1], kind="stable")
+        frames, targets = frames[order], targets[order]
+        workers.share(
+            lambda start, stop: self.read(frames[start:stop], targets[start:stop], out), workers.edges(len(frames))
+        )
+
+    def _copy_windows(self, known: ChunkMap, frames: I64, out: U8, workers: Workers) -> I64:
+        """Copies observations whose rows are all in memory; returns the numbers of the others."""
+        missing = np.empty(len(frames), np.int64)
+        counts = []
+
+        def copy(start: int, stop: int) -> None:
+            some = missing[start:stop]
+            count = copy_windows(
+                known.data, known.sizes, known.first_chunk, self._chunk_rows, self.column.row_bytes, frames[start:stop],
+                out[start:stop], some,
+            )  # fmt: skip
+            if count:
+                some += start
+                counts.append((start, count))
+
+        workers.share(copy, workers.edges(len(frames)))
+        return np.concatenate([missing[:0], *(missing[start : start + count] for start, count in counts)])
+
+    def _interleaves(self, depth: int) -> bool:
+        """Whether the frames of an observation are mixed in memory."""
+        return depth > 1 and self.column.spec.channels == "last"
+
+    def read(self, frames: I64, targets: I64, out: U8) -> None:
         """out[targets[b]] = the stored rows frames[b], -1: zeros, as one observation.
 
         frames: int64 (n, depth). targets: int64 (n,). out: uint8 (batch, depth * row_bytes), C-contiguous.
@@ -127,88 +178,45 @@ class ColumnReader:
             Evicted: a row is not live any more. ChunkError: its bytes are damaged.
         """
         depth = frames.shape[1]
-        known = self._chunk_map()
-        in_memory = self._holds_all(known, frames)
-        if in_memory and self.column.frames is None and not self._interleaves(depth):
-            self._copy_windows(known, frames, targets, out, workers)
-            return
         slots = np.tile(np.arange(depth), len(frames))
-        if in_memory:
-            self.read(frames.reshape(-1), np.repeat(targets, depth), slots, depth, out, workers)
-            return
-        # Neighbours in one range share their groups, and files are read in order.
-        order = np.argsort(frames[:, -1], kind="stable")
-        frames, targets = frames[order], targets[order]
+        self._read_rows(frames.reshape(-1), np.repeat(targets, depth), slots, depth, out)
 
-        def read(start: int, stop: int) -> None:
-            rows, places = frames[start:stop].reshape(-1), np.repeat(targets[start:stop], depth)
-            self.read(rows, places, slots[: len(rows)], depth, out)
-
-        workers.share(read, workers.edges(len(frames)))
-
-    def _holds_all(self, known: ChunkMap, frames: I64) -> bool:
-        chunks = frames[frames >= 0] // self._chunk_rows
-        return bool(known.holds(chunks).all())
-
-    def _copy_windows(self, known: ChunkMap, frames: I64, targets: I64, out: U8, workers: Workers) -> None:
-        row_bytes = self.column.row_bytes
-
-        def copy(start: int, stop: int) -> None:
-            failed = copy_windows(
-                known.data, known.sizes, known.first_chunk, self._chunk_rows, row_bytes, frames[start:stop],
-                targets[start:stop], out,
-            )  # fmt: skip
-            if failed >= 0:
-                raise ChunkError(f"rows {frames[start + failed].tolist()} are not in their chunks in memory")
-
-        workers.share(copy, workers.edges(len(frames)))
-
-    def _interleaves(self, depth: int) -> bool:
-        """Whether the frames of an observation are mixed in memory."""
-        return depth > 1 and self.column.spec.channels == "last"
-
-    def read(self, rows: I64, targets: I64, slots: I64, depth: int, out: U8, workers: Workers | None = None) -> None:
-        """Stored rows into observations; `workers` share the decoding of groups.
-
-        Row `rows[j]` (-1: zeros) becomes the `slots[j]`-th of `depth` frames of out[targets[j]].
-        rows, targets, slots: int64 (n,). out: uint8 (batch, depth * row_bytes).
-
-        Raises:
-            Evicted: a row is not live any more. ChunkError: its bytes are damaged.
-        """
-        if self.column.frames is None and not self._interleaves(depth):
-            flat = out.reshape(-1, self.column.row_bytes)
-            self._copy(rows, targets * depth + slots, flat)
-            return
-        if rows.size and rows.min() < 0:
-            zeros = np.flatnonzero(rows < 0)
+    def _read_rows(self, rows: I64, targets: I64, slots: I64, depth: int, out: U8) -> None:
+        """Row `rows[j]` becomes the `slots[j]`-th of the `depth` frames of out[targets[j]]; -1: zeros."""
+        order = np.argsort(rows)
+        rows, targets, slots = rows[order], targets[order], slots[order]
+        if rows.size and rows[0] < 0:
+            count = int(np.searchsorted(rows, 0))
             black = np.zeros((1, self.column.row_bytes), np.uint8)
-            self._emit(black, np.zeros(len(zeros), np.int64), targets[zeros], slots[zeros], depth, out)
-        live = np.flatnonzero(rows >= 0)
-        order = live[np.argsort(rows[live], kind="stable")]
-        self._read_stored(rows[order], targets[order], slots[order], depth, out, workers or Workers())
+            self._emit(black, np.zeros(count, np.int64), targets[:count], slots[:count], depth, out)
+            rows, targets, slots = rows[count:], targets[count:], slots[count:]
+        if self.column.frames is None and not self._interleaves(depth):
+            self._copy(rows, targets * depth + slots, out.reshape(-1, self.column.row_bytes))
+        else:
+            self._read_stored(rows, targets, slots, depth, out)
 
-    def unpack_held(self, rows: I64, targets: I64, out: NDArray[Any]) -> bool:
-        """out[targets[j]] = the value of packed row `rows[j]`, read where it lies; whether all lie in memory."""
+    def unpack_held(self, rows: I64, out: NDArray[Any]) -> bool:
+        """out[j] = the value of packed row `rows[j]`, read where it lies; whether all lie in memory."""
         packing = self.column.packing
         if packing is None:
             return False
         known = self._chunk_map()
-        chunks = rows // self._chunk_rows
-        if not known.holds(chunks).all():
+        which, local = np.empty((2, len(rows)), np.int64)
+        if find_rows(rows, self._chunk_rows, known.first_chunk, known.data, which, local) < len(rows):
             return False
-        local = rows - chunks * self._chunk_rows
         values = out.reshape(len(out), -1)
-        return packing.decode_buffers(known.data, known.sizes, chunks - known.first_chunk, local, values, targets)
+        return packing.decode_buffers(known.data, known.sizes, which, local, values, np.arange(len(rows)))
 
-    def _read_stored(self, rows: I64, targets: I64, slots: I64, depth: int, out: U8, workers: Workers) -> None:
+    def _read_stored(self, rows: I64, targets: I64, slots: I64, depth: int, out: U8) -> None:
         """The same for rows in ascending order, none of them -1."""
         while rows.size:
             known = self._chunk_map()
+            if self._frames is not None and self._frames.read(known, rows, targets, slots, depth, out):
+                return
             chunks = rows // self._chunk_rows
             in_groups = known.has_table(chunks) if self._frames is not None else np.zeros(len(rows), bool)
-            if self._frames is not None:
-                self._frames.read(known, rows[in_groups], targets[in_groups], slots[in_groups], depth, out, workers)
+            if self._frames is not None and in_groups.any():
+                self._frames.read(known, rows[in_groups], targets[in_groups], slots[in_groups], depth, out)
             rows, targets, slots, chunks = (array[~in_groups] for array in (rows, targets, slots, chunks))
             done = np.zeros(len(rows), bool)
             bounds = np.flatnonzero(np.diff(chunks, prepend=-1, append=-1)).tolist()
@@ -259,12 +267,7 @@ class ColumnReader:
     # Rows of a fixed size
 
     def _copy(self, rows: I64, targets: I64, out: U8) -> None:
-        if rows.size and rows.min() < 0:
-            out[targets[rows < 0]] = 0
-            keep = rows >= 0
-            rows, targets = rows[keep], targets[keep]
-        order = np.argsort(rows, kind="stable")
-        rows, targets = rows[order], targets[order]
+        """out[targets[j]] = row rows[j], in ascending order."""
         known = self._chunk_map()
         chunks = rows // self._chunk_rows
         held = known.holds(chunks)

@@ -97,7 +97,7 @@ class Memory:
         for reader, resident in zip(self._readers, self.resident, strict=True):
             if resident is not None:
                 span = np.zeros((stop - start, reader.column.row_bytes), np.uint8)
-                reader.read(rows, rows - start, np.zeros(total, np.int64), 1, span)
+                reader.read(rows.reshape(-1, 1), rows - start, span)
                 resident.put(start, span, self.first_live_row())
 
     def fill(self) -> None:

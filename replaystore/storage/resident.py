@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.errors import Evicted
+from replaystore.kernels.rows import take_rows
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
@@ -42,14 +43,13 @@ class ResidentRows:
         held[first_row - base : stop - base] = rows
         self.end = max(self.end, stop)
 
-    def take(self, rows: I64) -> U8:
-        """Rows by number, uint8 (n, row_bytes).
+    def take(self, rows: I64, out: U8) -> None:
+        """Rows by number, into uint8 (n, row_bytes).
 
         Raises:
             Evicted: one was dropped to make room.
         """
         base, held = self._held
-        if rows.size and rows.min() < base:
-            raise Evicted(f"row {int(rows.min())}: evicted, rows before {base} are no longer in memory; draw again")
-        result: U8 = held[rows - base]
-        return result
+        failed = take_rows(held, base, rows, out)
+        if failed >= 0:
+            raise Evicted(f"row {int(rows[failed])}: evicted, rows before {base} are no longer in memory; draw again")
