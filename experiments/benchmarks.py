@@ -43,7 +43,7 @@ OF_IMAGES: dict[str, dict[str, Any]] = {
         "mode": "full",
         "frame_delta": {"entropy": "spans", "keyframe_interval": 16},
     },
-    "full-small": {"mode": "full", "frame_delta": {"entropy": "zstd", "level": 12, "keyframe_interval": 16}},
+    "full-small": {"mode": "full", "frame_delta": {"entropy": "zstd", "level": 15, "keyframe_interval": 8}},
     "full-smallest": {"mode": "full", "frame_delta": {"entropy": "zstd", "level": 9, "keyframe_interval": 32}},
 }
 
@@ -181,15 +181,16 @@ DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--drqv2", "drqv2_path", type=DIRECTORY)
 @click.option("--drqv2-compress", "drqv2_compress_path", type=DIRECTORY)
 @click.option("--num-batches", default=50, show_default=True, help="Batches to time.")
-@click.option("--transitions", default=4000, show_default=True, help="That other buffers hold.")
-@click.option("--store-transitions", default=16000, show_default=True, help="That stores hold, at least.")
+@click.option(
+    "--transitions", default=12_000, show_default=True, help="That stores hold, at least, and others at most."
+)
 @click.option("--threads", default=2, show_default=True, help="That work on a batch.")
 @click.option(
     "--docs", default=DOCS, type=click.Path(dir_okay=False, path_type=Path), help="File to write results into."
 )
 def main(
-    work_dir: Path, drqv2_path: Path | None, drqv2_compress_path: Path | None, num_batches: int, transitions: int,
-    store_transitions: int, threads: int, docs: Path, **directories: Path | None,
+    work_dir: Path, drqv2_path: Path | None, drqv2_compress_path: Path | None, num_batches: int,
+    transitions: int, threads: int, docs: Path, **directories: Path | None,
 ) -> None:  # fmt: skip
     """Measures what is missing, and writes the document."""
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
@@ -203,7 +204,7 @@ def main(
     results, pictures = {}, {}
     for workload in workloads(directories):
         result = results[workload.heading] = measure(
-            workload, work_dir, console, store_transitions, checkouts, options
+            workload, work_dir, console, transitions, checkouts, options
         )  # fmt: skip
         plot = work_dir / f"{workload.name}.png"
         plot.write_bytes(plot_png(result, workload.heading))

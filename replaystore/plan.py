@@ -42,6 +42,7 @@ _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("full", {}),
     ("full, fastest", {"entropy": "spans", "keyframe_interval": 8}),
     ("full, keyframes every 32", {"keyframe_interval": 32}),
+    ("full, small", {"entropy": "zstd", "level": 15, "keyframe_interval": 8}),
     ("full, smallest", {"entropy": "zstd", "level": 9, "keyframe_interval": 32}),
 )
 

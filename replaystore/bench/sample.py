@@ -56,7 +56,8 @@ def run_sample(
     Args:
         store_paths: the first one feeds the other buffers.
         peers: other buffers; see `peers.registry.candidates`. transitions: that they hold, of the first store.
-        new_arrays: time each store also with new arrays for each batch.
+        new_arrays: time each store also with new arrays for each batch. Where other buffers have another n-step, each
+            store is timed with that one too.
         work_dir: for files of other buffers, removed afterwards. None: the system's temporary directory.
         progress: called with (steps done, steps in all).
 
@@ -81,9 +82,11 @@ def run_sample(
         for candidate in peers:  # first, because some fork, which is safe only while there are no other threads
             held.append(hold(candidate, data, stack, _BLOCKS))
             step()
+        others = sorted({found.label.n_step or n_step for found in held if isinstance(found, Timed)} - {n_step})
         entries = list(
             open_stores(
-                store_paths, residencies, draws, stack, new_arrays=new_arrays, budget_bytes=budget_bytes
+                store_paths, residencies, draws, stack, new_arrays=new_arrays, other_n_steps=others,
+                budget_bytes=budget_bytes,
             )
         )  # fmt: skip
         entries.append(plain_copy(batch_bytes // batch_size, draws, stack))

@@ -41,7 +41,9 @@ def plot_png(result: SampleResult, title: str = "") -> bytes:
     figure = Figure(figsize=(9.6, 6.0), dpi=_DPI, facecolor=_GROUND, layout="constrained")
     axes = figure.add_subplot(facecolor=_GROUND)
     canvas: Any = FigureCanvasAgg(figure)
-    timed = [entry for entry in result.times if entry.bytes_per_transition and entry.milliseconds]
+    n_step = result.conditions.get("n_step")
+    shown = [entry for entry in result.times if entry.kind != "store" or entry.n_step == n_step]
+    timed = [entry for entry in shown if entry.bytes_per_transition and entry.milliseconds]
     sized = [entry for entry in result.times if entry.bytes_per_transition and not entry.milliseconds]
     for entry in timed:
         _draw_point(axes, entry)

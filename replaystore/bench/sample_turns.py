@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -95,9 +95,10 @@ def hold(candidate: Candidate, data: PeerData, stack: ExitStack, num_blocks: int
 
 def open_stores(
     paths: Sequence[str | os.PathLike[str]], residencies: Sequence[Residency], draws: Draws, stack: ExitStack, *,
-    new_arrays: bool, budget_bytes: int | None,
+    new_arrays: bool, other_n_steps: Iterable[int], budget_bytes: int | None,
 ) -> Iterator[Timed]:  # fmt: skip
-    """Each store in each residency; with `new_arrays` once more, making new arrays for each batch."""
+    """Each store in each residency; with `new_arrays` once more, making new arrays for each batch; and in the first
+    residency once more with each of `other_n_steps`, to compare with buffers that have no others."""
     seeds = itertools.count(draws.seed)
     for path in paths:
         _read_all(Path(path))
@@ -121,6 +122,9 @@ def open_stores(
             )
             batch = store.allocate(draws.batch_size)
             yield Timed(label=label, turn=_gathers(store, batch, draws, next(seeds)))
+            for n_step in other_n_steps if residency == residencies[0] else ():
+                renamed = replace(label, name=f"{label.name}, n-step {n_step}", n_step=n_step)
+                yield Timed(label=renamed, turn=_gathers(store, batch, replace(draws, n_step=n_step), next(seeds)))
             if new_arrays:
                 renamed = replace(label, name=f"{label.name}, new arrays", new_arrays=True)
                 yield Timed(label=renamed, turn=_gathers(store, None, draws, next(seeds)))

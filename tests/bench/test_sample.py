@@ -137,6 +137,12 @@ def test_real_buffers_at_a_tiny_size(stores):
     pytest.importorskip("cpprb")
     result = run(stores[:1], candidates(["stable-baselines3", "cpprb"]), residencies=("ram",))
     assert len(result.peers) == 4
+    name = stores[0].name
+    assert [(entry.name, entry.n_step) for entry in result.stores] == [
+        (f"{name}, ram", 3),
+        (f"{name}, ram, n-step 1", 1),  # beside a buffer that has one step alone
+    ]
+    assert [entry.n_step for entry in first_of_each_store(result.stores)] == [3]
     for entry in result.peers:
         assert entry.reason is None
         assert entry.milliseconds.count == 5
@@ -262,7 +268,7 @@ def test_benchmarks_measures_once_and_writes_between_its_markers(tmp_path, monke
     monkeypatch.setattr(benchmarks, "candidates", lambda names, **paths: [Candidate("cannot", None, unable)])
     arguments = [
         str(tmp_path / "work"), "--walker-rgb", str(rgb), "--atari", str(games), "--num-batches", "2",
-        "--store-transitions", "80", "--docs", str(docs),
+        "--transitions", "80", "--docs", str(docs),
     ]  # fmt: skip
     outcome = CliRunner().invoke(benchmarks.main, arguments)
     assert outcome.exit_code == 0, outcome.output
