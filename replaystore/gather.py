@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from replaystore.errors import Evicted, SpecError
 from replaystore.index_snapshot import IndexSnapshot
-from replaystore.kernels.transitions import n_step_returns, transition_rows, window_rows
+from replaystore.kernels.transitions import held_returns, n_step_returns, transition_rows, window_rows
 from replaystore.spec import StoreSpec
 from replaystore.storage.columns import Column
 from replaystore.storage.reader import ColumnReader
@@ -60,8 +60,8 @@ def _halves_of_one(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any] | 
     whole = first.base
     if not isinstance(whole, np.ndarray) or whole is not second.base or whole.shape != (2, *first.shape):
         return None
-    start = whole.ctypes.data
-    if first.ctypes.data != start or second.ctypes.data != start + first.nbytes or not whole.flags.c_contiguous:
+    # Both have the size of a half and lie inside: what does not touch the one half is the other.
+    if not whole.flags.c_contiguous or np.may_share_memory(first, whole[1]) or np.may_share_memory(second, whole[0]):
         return None
     return whole.reshape(2 * len(first), *first.shape[1:])
 
@@ -100,6 +100,7 @@ class Gatherer:
         self._observations = [column for column in columns if column.spec.role == "observation"]
         self._others = [column for column in columns if column.spec.role in ("action", "extra")]
         self._depth = max(map(_depth, self._observations), default=1)
+        self._scalars = self._float_rows(self._reward), self._float_rows(self._discount)
 
     def gather(
         self, snapshot: IndexSnapshot, rows: I64, n_step: int, discount: float, out: Batch,
@@ -114,13 +115,13 @@ class Gatherer:
         if not n:
             return
         count = min(num_threads, max(1, sum(array.nbytes for array in out.values()) // _MIN_SHARE_BYTES))
-        workers = Workers(pool, count)
         steps, windows = np.empty((n, n_step), np.int64), np.empty((2 * n, self._depth), np.int64)
         failed = transition_rows(
             rows, snapshot.part_first_row, snapshot.part_num_rows, snapshot.part_t_start, snapshot.part_prev,
             snapshot.part_next, snapshot.part_zero_padding, steps, windows,
         )  # fmt: skip
         self._raise_unless_live(failed, rows, n_step)
+        workers = Workers(pool, count)
         for column in self._observations:
             # The window of a shorter stack is the end of that of a longer one.
             depth = _depth(column)
@@ -172,17 +173,30 @@ class Gatherer:
             self._read(column, self._windows(snapshot, column, rows), out[column.name], Workers())
         return out
 
+    def _float_rows(self, column: Column | None) -> ResidentRows | None:
+        """Where the values of a column are held as they are, in float32."""
+        plain = column is not None and column.packing is None and column.dtype == np.float32 and column.row_bytes == 4
+        return self._resident[column.name] if plain and column is not None else None
+
     def _returns(self, steps: I64, gamma: float, out: Batch) -> None:
         """Rewards and discounts of n steps."""
         if self._reward is None and self._discount is None:
             return
-        rewards = np.zeros(steps.shape, np.float32) if self._reward is None else self._scalars(self._reward, steps)
-        factors = np.ones(steps.shape, np.float32) if self._discount is None else self._scalars(self._discount, steps)
-        products = out["discount" if self._discount is None else self._discount.name]
-        sums = np.empty(len(steps), np.float32) if self._reward is None else out[self._reward.name]
-        n_step_returns(rewards, factors, np.float32(gamma), sums.reshape(-1), products.reshape(-1))
+        products = out["discount" if self._discount is None else self._discount.name].reshape(-1)
+        sums = np.empty(len(steps), np.float32) if self._reward is None else out[self._reward.name].reshape(-1)
+        rewards, factors = self._scalars
+        if (
+            rewards is None
+            or factors is None
+            or not held_returns(*rewards.held(), *factors.held(), steps, np.float32(gamma), sums, products)
+        ):
+            reward, discount = self._values(self._reward, 0, steps), self._values(self._discount, 1, steps)
+            n_step_returns(reward, discount, np.float32(gamma), sums, products)
 
-    def _scalars(self, column: Column, steps: I64) -> NDArray[np.float32]:
+    def _values(self, column: Column | None, default: float, steps: I64) -> NDArray[np.float32]:
+        """float32 like `steps`: of a column, or the same everywhere."""
+        if column is None:
+            return np.full(steps.shape, default, np.float32)
         values = np.empty((steps.size, *column.shape), column.dtype)
         self._read(column, steps.reshape(-1, 1), values, Workers())
         return values.reshape(steps.shape).astype(np.float32, copy=False)

@@ -155,7 +155,8 @@ class ReplayStore:
             read_only: open beside a writer, or from a file system that cannot be written.
             residency: `"ram"`: sealed chunks are held in memory, as they are encoded, and what does not fit is
                 refused; `"mapped"`: they stay in files and the OS keeps of them what it can; `"auto"`: held while
-                they fit, the rest in files. Fields with rows of at most 256 bytes are held always.
+                they fit, the rest in files; many of them are read in the background, and from their files until then.
+                Fields with rows of at most 256 bytes are held always.
             budget_bytes: for chunks in memory. None: what is available (`ram`), or half of it (`auto`).
             num_threads: threads that work on one batch.
 
@@ -197,6 +198,7 @@ class ReplayStore:
         finally:
             self._closed = True
             try:
+                self._memory.close()
                 if self._pool is not None:
                     self._pool.shutdown()
                 if self._writer is not None:
@@ -488,6 +490,7 @@ class ReplayStore:
     def _after_fork_in_child(self) -> None:
         self._lock = threading.RLock()
         self._open_files.reset_after_fork()
+        self._memory.reset_after_fork()
         for reader in self._readers:
             reader.reset_after_fork(self._lock)
         self._pool = None

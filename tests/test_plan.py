@@ -69,7 +69,7 @@ def test_recommendation_follows_budget_and_disk(episodes, roomy, monkeypatch):
 def test_plain_data_and_conditions(roomy):
     data = json.loads(json.dumps(roomy.to_json()))
     assert data["conditions"]["residency"] == "ram"
-    assert len(data["candidates"]) == 6
+    assert len(data["candidates"]) == 7
     assert data["disk_free_bytes"] > 0
 
 

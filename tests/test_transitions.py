@@ -6,7 +6,14 @@ from oracle import Episode, World, actions, make_episode, transition, valid_step
 
 from replaystore.index import EpisodeIndex, Part
 from replaystore.index_snapshot import IndexSnapshot
-from replaystore.kernels.transitions import drawn_rows, n_step_returns, part_of, transition_rows, window_rows
+from replaystore.kernels.transitions import (
+    drawn_rows,
+    held_returns,
+    n_step_returns,
+    part_of,
+    transition_rows,
+    window_rows,
+)
 
 
 def build(happened, chunk_rows=8):
@@ -210,6 +217,14 @@ def test_returns_equal_a_float32_loop_bit_for_bit(n_step):
         acc *= discount[:, k] * gamma
     assert np.array_equal(total.view(np.uint32), expected.view(np.uint32))
     assert np.array_equal(product.view(np.uint32), acc.view(np.uint32))
+    held = reward.reshape(-1, 1).view(np.uint8), discount.reshape(-1, 1).view(np.uint8)
+    steps = np.arange(cases * n_step).reshape(cases, n_step) + 7
+    total[:], product[:] = 0, 0
+    assert held_returns(7, held[0], 7, held[1], steps, gamma, total, product)
+    assert np.array_equal(total.view(np.uint32), expected.view(np.uint32))
+    assert np.array_equal(product.view(np.uint32), acc.view(np.uint32))
+    for bases in ((8, 7), (7, 8), (6, 7), (7, 6)):
+        assert not held_returns(bases[0], held[0], bases[1], held[1], steps, gamma, total, product)
     n_step_returns(reward, discount, 0.99, total, product)  # a Python float is rounded to float32 first
     assert np.array_equal(total.view(np.uint32), expected.view(np.uint32))
     wide = np.zeros(cases)

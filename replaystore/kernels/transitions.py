@@ -286,3 +286,40 @@ def n_step_returns(reward: Floats, discount: Floats, gamma: Any, out_reward: Flo
             product = np.float32(product * np.float32(discount[b, k] * step))
         out_reward[b] = total
         out_discount[b] = product
+
+
+@numba.njit(cache=True, nogil=True)
+def held_returns(
+    reward_base: int, rewards: npt.NDArray[np.uint8], discount_base: int, discounts: npt.NDArray[np.uint8], steps: Ints,
+    gamma: Any, out_reward: Floats, out_discount: Floats,
+) -> bool:  # fmt: skip
+    """`n_step_returns` of rewards and discounts where they are held.
+
+    Args:
+        rewards, discounts: (rows, 4) uint8, float32 values as they lie in memory, from row `reward_base` and
+            `discount_base` on.
+        steps: (batch, n_step) int64, rows.
+
+    Returns:
+        Whether all are there; else the outputs are unfinished.
+
+    Raises:
+        ValueError: the outputs are too small.
+    """
+    batch, n_step = steps.shape
+    if out_reward.shape[0] < batch or out_discount.shape[0] < batch:
+        raise ValueError("held_returns: the outputs are smaller than the batch")
+    reward_values, discount_values = rewards.view(np.float32), discounts.view(np.float32)
+    step = np.float32(gamma)
+    for b in range(batch):
+        total = np.float32(0.0)
+        product = np.float32(1.0)
+        for k in range(n_step):
+            r, d = steps[b, k] - reward_base, steps[b, k] - discount_base
+            if r < 0 or d < 0 or r >= reward_values.shape[0] or d >= discount_values.shape[0]:
+                return False
+            total = np.float32(total + np.float32(product * reward_values[r, 0]))
+            product = np.float32(product * np.float32(discount_values[d, 0] * step))
+        out_reward[b] = total
+        out_discount[b] = product
+    return True

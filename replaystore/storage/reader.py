@@ -128,18 +128,19 @@ class ColumnReader:
         """
         known = self._chunk_map()
         depth = frames.shape[1]
-        targets = np.arange(len(frames))
         if self._frames is not None:
             others = self._frames.read_windows(known, frames, out, workers)
             if others is not None:
                 if others.size:
                     self._read_rows(frames.reshape(-1)[others], others // depth, others % depth, depth, out)
                 return
-        elif not self._interleaves(depth):
+        if self.column.frames is None and not self._interleaves(depth):
             targets = self._copy_windows(known, frames, out, workers)
-            if not targets.size:
+            if targets is None:
                 return
             frames = frames[targets]
+        else:
+            targets = np.arange(len(frames))
         # Neighbours in one range share their groups, and files are read in order.
         order = np.argsort(frames[:, -1], kind="stable")
         frames, targets = frames[order], targets[order]
@@ -147,8 +148,8 @@ class ColumnReader:
             lambda start, stop: self.read(frames[start:stop], targets[start:stop], out), workers.edges(len(frames))
         )
 
-    def _copy_windows(self, known: ChunkMap, frames: I64, out: U8, workers: Workers) -> I64:
-        """Copies observations whose rows are all in memory; returns the numbers of the others."""
+    def _copy_windows(self, known: ChunkMap, frames: I64, out: U8, workers: Workers) -> I64 | None:
+        """Copies observations whose rows are all in memory; returns the numbers of the others, None for none."""
         missing = np.empty(len(frames), np.int64)
         counts = []
 
@@ -163,7 +164,7 @@ class ColumnReader:
                 counts.append((start, count))
 
         workers.share(copy, workers.edges(len(frames)))
-        return np.concatenate([missing[:0], *(missing[start : start + count] for start, count in counts)])
+        return np.concatenate([missing[start : start + count] for start, count in counts]) if counts else None
 
     def _interleaves(self, depth: int) -> bool:
         """Whether the frames of an observation are mixed in memory."""

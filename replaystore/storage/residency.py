@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.codecs.frame_chunk import FrameChunk
-from replaystore.errors import BudgetError, Evicted, SpecError
+from replaystore.errors import BudgetError, Evicted, ReplayStoreError, SpecError
 from replaystore.memory import available_bytes
 from replaystore.spec import RESIDENCIES, Residency
 from replaystore.storage.ledger import Ledger
@@ -20,6 +21,7 @@ from replaystore.storage.views import Views
 
 _AUTO_SHARE = 0.5  # of the memory available, where `auto` is given no budget
 _LOADERS = 4  # threads that read chunks when a store is opened
+_AT_ONCE_BYTES = 256 << 20  # of chunks: what is read in a fraction of a second need not be read in the background
 
 
 class Memory:
@@ -45,6 +47,10 @@ class Memory:
         self._views = views
         self._readers = readers
         self._large = [reader for reader in readers if not reader.column.is_resident]
+        self._closing = False
+        self._filler: threading.Thread | None = None
+        self._room = threading.Lock()  # guards the next one
+        self._coming_bytes = 0  # of chunks that are being read
         self.residency = residency
         self.resident = [
             ResidentRows(reader.column.row_bytes) if reader.column.is_resident else None for reader in readers
@@ -103,30 +109,74 @@ class Memory:
     def fill(self) -> None:
         """Takes sealed chunks into memory as far as residency and budget say, oldest first.
 
+        With residency `"auto"`, where they are many, a thread does so, and until it has they are read from their files.
+
         Raises:
-            BudgetError: residency `"ram"`, and they do not all fit. ChunkError: one is damaged.
+            BudgetError: residency `"ram"`, and they do not all fit. ChunkError: one is damaged, and no thread was
+                needed; else reading it will say so.
         """
-        if self.residency == "mapped":
+        if self.residency == "mapped" or self._filler is not None:
             return
-        wanted = [
+        wanted = self._missing()
+        held = self._chunk_bytes()
+        needed = held + sum(size for _, _, size in wanted)
+        if self.residency == "ram" and needed > self.budget_bytes:
+            raise self._too_large(needed)
+        if self.residency == "auto" and min(needed, self.budget_bytes) - held > _AT_ONCE_BYTES:
+            self._filler = threading.Thread(target=self._fill_in_background, name="replaystore-fill", daemon=True)
+            self._filler.start()
+        elif wanted:
+            with ThreadPoolExecutor(_LOADERS) as pool:
+                list(pool.map(lambda entry: self._load(*entry), wanted))
+
+    def _missing(self) -> list[tuple[ColumnReader, int, int]]:
+        """Sealed chunks that are not in memory: reader, chunk, bytes."""
+        return [
             (reader, seal.chunk, seal.files[reader.column.position].file_bytes)
             for seal in list(self._ledger.seals.values())
             for reader in self._large
             if not reader.holds(seal.chunk)
         ]
-        held = self._chunk_bytes()
-        needed = held + sum(size for _, _, size in wanted)
-        if self.residency == "ram" and needed > self.budget_bytes:
-            raise self._too_large(needed)
-        chosen = []
-        for reader, chunk, size in wanted:
-            held += size
-            if held > self.budget_bytes:
+
+    def _load(self, reader: ColumnReader, chunk: int, size: int) -> None:
+        """Takes a chunk into memory if there is room."""
+        if not self._reserve(size):
+            return
+        try:
+            reader.load(chunk)
+        except Evicted:  # by a writer elsewhere, meanwhile
+            pass
+        finally:
+            self._reserve(-size)
+
+    def _reserve(self, size: int) -> bool:
+        """Keeps room for bytes that are about to be held, or gives it back; whether there is any."""
+        with self._room:
+            if size > 0 and self._chunk_bytes() + self._coming_bytes + size > self.budget_bytes:
+                return False
+            self._coming_bytes += size
+            return True
+
+    def _fill_in_background(self) -> None:
+        for entry in self._missing():
+            if self._closing:
                 break
-            chosen.append((reader, chunk))
-        if chosen:
-            with ThreadPoolExecutor(_LOADERS) as pool:
-                list(pool.map(lambda pair: _load(*pair), chosen))
+            try:
+                self._load(*entry)
+            except ReplayStoreError:  # a damaged chunk stays in its file: who reads it is told
+                continue
+        self._filler = None
+
+    def close(self) -> None:
+        """Ends what works in the background."""
+        self._closing = True
+        filler = self._filler
+        if filler is not None:
+            filler.join()
+
+    def reset_after_fork(self) -> None:
+        """Forgets the thread, which stayed in the parent."""
+        self._filler, self._room, self._coming_bytes = None, threading.Lock(), 0
 
     def admit(self, chunk: int, contents: Sequence[tuple[NDArray[np.uint8], FrameChunk | None]]) -> None:
         """Takes a chunk that was just sealed into memory, if there is room. contents: one a column.
@@ -139,16 +189,18 @@ class Memory:
             for reader, content in zip(self._readers, contents, strict=True)
             if not reader.column.is_resident
         ]
-        needed = self._chunk_bytes() + sum(data.size for _, data, _ in large)
+        size = sum(data.size for _, data, _ in large)
         for reader in self._readers:
             reader.forget_tail(chunk)
         if self.residency == "mapped":
             return
-        if needed <= self.budget_bytes:
-            for reader, data, parsed in large:
-                reader.hold(chunk, data, parsed)
-        elif self.residency == "ram":
-            raise self._too_large(needed)
+        if not self._reserve(size):
+            if self.residency == "ram":
+                raise self._too_large(self._chunk_bytes() + size)
+            return
+        for reader, data, parsed in large:
+            reader.hold(chunk, data, parsed)
+        self._reserve(-size)
 
     def _chunk_bytes(self) -> int:
         return sum(reader.held_bytes for reader in self._large)
@@ -158,10 +210,3 @@ class Memory:
             f"{self._path}: residency 'ram' needs {needed:,} bytes for encoded chunks, the budget is"
             f" {self.budget_bytes:,}; raise budget_bytes, use residency 'auto', or a smaller mode"
         )
-
-
-def _load(reader: ColumnReader, chunk: int) -> None:
-    try:
-        reader.load(chunk)
-    except Evicted:  # by a writer elsewhere, meanwhile
-        pass

@@ -43,6 +43,10 @@ class ResidentRows:
         held[first_row - base : stop - base] = rows
         self.end = max(self.end, stop)
 
+    def held(self) -> tuple[int, U8]:
+        """The first row in memory, and the rows from there on, uint8 (n, row_bytes)."""
+        return self._held
+
     def take(self, rows: I64, out: U8) -> None:
         """Rows by number, into uint8 (n, row_bytes).
 
