@@ -21,6 +21,7 @@ from replaystore.storage.views import Views
 
 _AUTO_SHARE = 0.5  # of the memory available, where `auto` is given no budget
 _LOADERS = 4  # threads that read chunks when a store is opened
+_ROWS_AT_ONCE = 1 << 16  # of small fields
 _AT_ONCE_BYTES = 256 << 20  # of chunks: what is read in a fraction of a second need not be read in the background
 
 
@@ -99,12 +100,14 @@ class Memory:
         if total == 0:
             return
         rows = np.arange(total) + np.repeat(firsts - (np.cumsum(counts) - counts), counts)
-        start, stop = int(rows[0]), int(rows[-1]) + 1
-        for reader, resident in zip(self._readers, self.resident, strict=True):
-            if resident is not None:
-                span = np.zeros((stop - start, reader.column.row_bytes), np.uint8)
-                reader.read(rows.reshape(-1, 1), rows - start, span)
-                resident.put(start, span, self.first_live_row())
+        for begin in range(0, total, _ROWS_AT_ONCE):
+            some = rows[begin : begin + _ROWS_AT_ONCE]
+            start, stop = int(some[0]), int(some[-1]) + 1
+            for reader, resident in zip(self._readers, self.resident, strict=True):
+                if resident is not None:
+                    span = np.zeros((stop - start, reader.column.row_bytes), np.uint8)
+                    reader.read(some.reshape(-1, 1), some - start, span)
+                    resident.put(start, span, self.first_live_row())
 
     def fill(self) -> None:
         """Takes sealed chunks into memory as far as residency and budget say, oldest first.

@@ -6,7 +6,7 @@ import random
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,12 @@ WORKERS = (0, 1, 2, 4)
 _READY_PER_WORKER = 2  # the DataLoader's default
 _IDLE_SECONDS = 0.1
 _PATIENCE_SECONDS = 60.0
+_NAMES = "observation", "action", "reward", "discount", "next_observation"
+
+
+def named(batch: Sequence[Any]) -> Batch:
+    """A batch as DrQ-v2 and what derives from it return it, by name."""
+    return dict(zip(_NAMES, batch, strict=True))
 
 
 def _seed_worker(worker_id: int) -> None:
@@ -72,14 +78,7 @@ class Loader(Peer):
     def turn(self) -> Batch:
         """A batch."""
         assert self._iterator is not None
-        observation, action, reward, discount, following = next(self._iterator)
-        return {
-            "observation": observation,
-            "next_observation": following,
-            "action": action,
-            "reward": reward,
-            "discount": discount,
-        }
+        return named(next(self._iterator))
 
     def held_bytes(self) -> int:
         """Bytes of what it holds."""

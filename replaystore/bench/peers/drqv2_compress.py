@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from replaystore.bench.peers.data import PeerData, PeerEpisode
+from replaystore.bench.peers.drqv2 import named
 from replaystore.bench.peers.peer import Batch, Candidate, Peer, Unable, module_from
 
 _FRAME = (84, 84)
@@ -58,14 +59,7 @@ class Compressed(Peer):
 
     def turn(self) -> Batch:
         """A batch."""
-        observation, action, reward, discount, following = next(self._buffer)
-        return {
-            "observation": observation,
-            "next_observation": following,
-            "action": action,
-            "reward": reward,
-            "discount": discount,
-        }
+        return named(next(self._buffer))
 
     def held_bytes(self) -> int:
         """Bytes of what it holds."""
