@@ -120,11 +120,9 @@ def measure_opening(path: Path, residency: str) -> dict[str, float]:
     opened = time.perf_counter()
     loader = loader_class(store, batch_size=BATCH, n_step=N_STEP, discount=DISCOUNT, seed=0, prefetch=0)
     next(loader)
-    first = filled = time.perf_counter()
-    held = -1
-    while held != store.held_bytes:  # `auto` fills in the background
-        held, filled = store.held_bytes, time.perf_counter()
-        time.sleep(0.2)
+    first = time.perf_counter()
+    store.wait_until_filled()
+    filled = time.perf_counter()
     batch_ms = median_ms(lambda: next(loader), BATCHES)
     rng, sampler, snapshot = np.random.default_rng(0), rs.Sampler(n_step=N_STEP), store.snapshot()
     result = {

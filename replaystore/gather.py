@@ -175,8 +175,9 @@ class Gatherer:
 
     def _float_rows(self, column: Column | None) -> ResidentRows | None:
         """Where the values of a column are held as they are, in float32."""
-        plain = column is not None and column.packing is None and column.dtype == np.float32 and column.row_bytes == 4
-        return self._resident[column.name] if plain and column is not None else None
+        if column is None or column.packing is not None or column.dtype != np.float32 or column.row_bytes != 4:
+            return None
+        return self._resident[column.name]
 
     def _returns(self, steps: I64, gamma: float, out: Batch) -> None:
         """Rewards and discounts of n steps."""

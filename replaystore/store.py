@@ -155,7 +155,8 @@ class ReplayStore:
             read_only: open beside a writer, or from a file system that cannot be written.
             residency: `"ram"`: sealed chunks are held in memory, as they are encoded, and what does not fit is
                 refused; `"mapped"`: they stay in files and the OS keeps of them what it can; `"auto"`: held while
-                they fit, the rest in files; many of them are read in the background, and from their files until then.
+                they fit, the rest in files; many of them are read in the background, and from their files until then
+                (see `wait_until_filled`).
                 Fields with rows of at most 256 bytes are held always.
             budget_bytes: for chunks in memory. None: what is available (`ram`), or half of it (`auto`).
             num_threads: threads that work on one batch.
@@ -345,6 +346,11 @@ class ReplayStore:
             [np.arange(part.first_row, part.first_row + part.num_rows, dtype=np.int64) for part in info.parts]
         )
         return self._gatherer.read_rows(snapshot, rows)
+
+    def wait_until_filled(self) -> None:
+        """Waits for what residency `"auto"` takes into memory in the background; nothing has to. For measurements."""
+        self._require_open()
+        self._memory.wait()
 
     def refresh(self) -> bool:
         """Looks for what the writer committed since the last time; returns whether there was anything.

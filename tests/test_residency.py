@@ -107,7 +107,8 @@ def test_batches_come_right_while_chunks_come_in(path, episodes, slowly):
         assert seen[0] == 0
         for _ in range(100):
             slowly.next.release()
-        patient(lambda: store._memory._filler is None)
+        store.wait_until_filled()
+        assert store._memory._filler is None
         with ReplayStore.open(path, read_only=True, residency="ram") as other:
             assert chunk_bytes(store) == chunk_bytes(other) > seen[-1]
         check(store, episodes)

@@ -117,6 +117,8 @@ class _Store:
             config.directory, config.capacity, config.batch_size, config.workers, True, config.n_step,
             config.discount, mode, config.seed,
         )  # fmt: skip
+        if self._storage.store is not None:
+            self._storage.store.wait_until_filled()
 
     def add(self, step: TimeStep) -> None:
         self._storage.add(step)

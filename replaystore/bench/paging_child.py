@@ -92,6 +92,7 @@ def _open(path: str, mode: str, budget_bytes: int | None, config: PagingConfig) 
             if residency == "auto":
                 raise
         else:
+            store.wait_until_filled()
             return store, name, time.perf_counter() - begin
     raise AssertionError("auto refuses nothing")
 

@@ -108,6 +108,7 @@ def open_stores(
                     path, read_only=True, residency=residency, budget_bytes=budget_bytes, num_threads=draws.threads
                 )
             )
+            store.wait_until_filled()
             info = store.info()
             label = SampleTimes(
                 kind="store",

@@ -353,8 +353,8 @@ def locate_windows(
         others: int64 (m * depth,), its start is written: the frames, counted flat, that are in no held chunk.
 
     Returns:
-        (number of groups or -1 where a row is in no group of its chunk, number of others). With others in more than an
-        eighth of the frames the groups are not located.
+        (number of groups, number of others); or `TABLE_UNKNOWN` in place of the first where more than an eighth of the
+        frames are others, or -1 where a row is in no group of its chunk.
     """
     depth = frames.shape[1]
     flat = frames.reshape(-1)
@@ -377,7 +377,7 @@ def locate_windows(
             keys[n] = (row << index_bits) | at
             n += 1
     if num_others > flat.size // 8:
-        return 0, num_others
+        return np.int64(TABLE_UNKNOWN), num_others
     row_bits = 0
     while (largest >> row_bits) > 0:
         row_bits += 1
@@ -392,4 +392,4 @@ def locate_windows(
         rows[:n], chunk_rows, tables, num_groups, payloads, first_chunk, chunks, numbers, addresses, lengths, forms,
         num_rows, bounds, local,
     )  # fmt: skip
-    return found, num_others
+    return np.int64(found), num_others

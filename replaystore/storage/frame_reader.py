@@ -134,7 +134,7 @@ class FrameReader:
             frames, self._chunk_rows, known.tables, known.num_groups, known.payloads, known.first_chunk,
             chunks, numbers, places, lengths, forms, num_rows, bounds, local, targets, slots, others,
         )  # fmt: skip
-        if num_others > size // 8:
+        if count == TABLE_UNKNOWN:
             return None
         if count < 0:
             raise ChunkError(

@@ -170,12 +170,16 @@ class Memory:
                 continue
         self._filler = None
 
-    def close(self) -> None:
-        """Ends what works in the background."""
-        self._closing = True
+    def wait(self) -> None:
+        """Returns when nothing works in the background any more."""
         filler = self._filler
         if filler is not None:
             filler.join()
+
+    def close(self) -> None:
+        """Ends what works in the background."""
+        self._closing = True
+        self.wait()
 
     def reset_after_fork(self) -> None:
         """Forgets the thread, which stayed in the parent."""
