@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from drqv2_patch.checkout import Checkout
 from drqv2_patch.errors import PatchError
 
 _REFUSED = 2
+_TASK = "task@_global_"
 
 
 def require_whole(train: str) -> None:
-    """Ends the process with one line where the checkout of this `train.py` is half patched."""
+    """Ends the process with one line where the checkout of this `train.py` is half patched, or has no such task."""
+    directory = Path(train).resolve().parent
     try:
-        Checkout(Path(train).resolve().parent).check_whole()
+        Checkout(directory).check_whole()
+        check_task(directory / "cfgs" / "task", sys.argv[1:])
     except PatchError as err:
         print(f"train.py: error: {err}", file=sys.stderr)
         sys.exit(_REFUSED)
+
+
+def check_task(directory: Path, arguments: Sequence[str]) -> None:
+    """Raises `PatchError` for a task that has no file in `directory`, which Hydra would answer with a page of names.
+
+    `arguments`: of the command line. Several tasks with commas, as in a sweep, and anything but a plain name are left
+    to Hydra.
+    """
+    tasks = sorted(path.stem for path in directory.glob("*.yaml"))
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        unknown = [task for task in value.split(",") if task.replace("_", "").isalnum() and task not in tasks]
+        if tasks and name == "task":
+            raise PatchError(f"{argument}: expected {_TASK}={value}, as Hydra 1.3 takes it")
+        if tasks and name == _TASK and unknown:
+            near = difflib.get_close_matches(unknown[0], tasks, n=3, cutoff=0.5) or tasks[:3]
+            raise PatchError(
+                f"{argument}: expected one of {len(tasks)} tasks in {directory}, found {unknown[0]!r}; try"
+                f" {', '.join(near)}"
+            )

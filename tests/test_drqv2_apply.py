@@ -17,6 +17,7 @@ from drqv2_patch.checkout import STATE_DIRECTORY, Checkout
 from drqv2_patch.cli import cli
 from drqv2_patch.config_edits import ReplayOptions
 from drqv2_patch.errors import HalfPatched, PatchError
+from drqv2_patch.guard import require_whole
 
 CHANGED = ["train.py", "dmc.py", "logger.py", "cfgs/config.yaml"]
 
@@ -385,3 +386,26 @@ def test_a_leftover_folder_without_manifest_is_no_patch(checkout):
     assert "not patched" in call("revert", checkout).stdout
     assert small_drqv2.contents(checkout) == before
     assert isinstance(HalfPatched(""), PatchError)
+
+
+# The command line of a patched train.py
+
+
+def run_guard(checkout, monkeypatch, capsys, *arguments: str) -> list[str]:
+    """The lines with which training is refused."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        require_whole(str(checkout / "train.py"))
+    return capsys.readouterr().err.splitlines()
+
+
+def test_an_unknown_task_is_told_in_one_line(checkout, monkeypatch, capsys):
+    call("apply", checkout)
+    for good in ((), ("task@_global_=walking",), ("task@_global_=walking,walking", "seed=3"), ("other=task",)):
+        monkeypatch.setattr(sys, "argv", ["train.py", *good])
+        require_whole(str(checkout / "train.py"))
+    (line,) = run_guard(checkout, monkeypatch, capsys, "seed=3", "task@_global_=walkng")
+    assert line.startswith("train.py: error: task@_global_=walkng: expected one of 1 tasks in")
+    assert line.endswith("found 'walkng'; try walking")
+    (line,) = run_guard(checkout, monkeypatch, capsys, "task=walking")
+    assert line == "train.py: error: task=walking: expected task@_global_=walking, as Hydra 1.3 takes it"
