@@ -32,12 +32,14 @@ def check_task(directory: Path, arguments: Sequence[str]) -> None:
     to Hydra.
     """
     tasks = sorted(path.stem for path in directory.glob("*.yaml"))
+    if not tasks:
+        return
     for argument in arguments:
         name, _, value = argument.partition("=")
         unknown = [task for task in value.split(",") if task.replace("_", "").isalnum() and task not in tasks]
-        if tasks and name == "task":
+        if name == "task":
             raise PatchError(f"{argument}: expected {_TASK}={value}, as Hydra 1.3 takes it")
-        if tasks and name == _TASK and unknown:
+        if name == _TASK and unknown:
             near = difflib.get_close_matches(unknown[0], tasks, n=3, cutoff=0.5) or tasks[:3]
             raise PatchError(
                 f"{argument}: expected one of {len(tasks)} tasks in {directory}, found {unknown[0]!r}; try"

@@ -216,6 +216,9 @@ class IndexSnapshot:
 
         Returns:
             (batch,) int64, the row of i.
+
+        Raises:
+            IndexError: a share is outside [0, 1).
         """
         out = np.empty(len(shares), np.int64)
         bad = drawn_rows(

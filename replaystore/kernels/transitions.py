@@ -301,7 +301,7 @@ def held_returns(
         steps: (batch, n_step) int64, rows.
 
     Returns:
-        Whether all are there; else the outputs are unfinished.
+        Whether all are there; else the outputs are as they were.
 
     Raises:
         ValueError: the outputs are too small.
@@ -310,16 +310,12 @@ def held_returns(
     if out_reward.shape[0] < batch or out_discount.shape[0] < batch:
         raise ValueError("held_returns: the outputs are smaller than the batch")
     reward_values, discount_values = rewards.view(np.float32), discounts.view(np.float32)
-    step = np.float32(gamma)
+    reward, discount = np.empty((batch, n_step), np.float32), np.empty((batch, n_step), np.float32)
     for b in range(batch):
-        total = np.float32(0.0)
-        product = np.float32(1.0)
         for k in range(n_step):
             r, d = steps[b, k] - reward_base, steps[b, k] - discount_base
             if r < 0 or d < 0 or r >= reward_values.shape[0] or d >= discount_values.shape[0]:
                 return False
-            total = np.float32(total + np.float32(product * reward_values[r, 0]))
-            product = np.float32(product * np.float32(discount_values[d, 0] * step))
-        out_reward[b] = total
-        out_discount[b] = product
+            reward[b, k], discount[b, k] = reward_values[r, 0], discount_values[d, 0]
+    n_step_returns(reward, discount, gamma, out_reward, out_discount)
     return True
