@@ -174,6 +174,32 @@ def wait_rows(result: Result) -> list[dict[str, str]]:
     ]
 
 
+def pair_rows(result: Result, kind: str = "full", other: str = "half") -> list[dict[str, str]]:
+    """By how much a buffer's loop is faster than another's that ran next to it: median and range of the repeats."""
+    names = ("task", "variant", "environment", "learner_milliseconds")
+    loops: dict[Any, dict[tuple[int, str], float]] = {}
+    for entry in result["speeds"]:
+        rates = loops.setdefault(tuple(entry[name] for name in names), {})
+        rates[entry["repeat"], entry["buffer"]] = entry["frames_per_second"]
+    rows = []
+    for (task, variant, environment, milliseconds), rates in loops.items():
+        repeats = [repeat for repeat, buffer in rates if buffer == kind and (repeat, other) in rates]
+        changes = [rates[repeat, kind] / rates[repeat, other] - 1 for repeat in repeats]
+        if changes:
+            rows.append(
+                {
+                    "task": task,
+                    "scene": _SCENES[variant],
+                    "environment": f"{environment}, {_learner(milliseconds)}",
+                    "pairs": str(len(changes)),
+                    "median": f"{statistics.median(changes):+.1%}",
+                    "from": f"{min(changes):+.1%}",
+                    "to": f"{max(changes):+.1%}",
+                }
+            )
+    return rows
+
+
 def _median_entries(speeds: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     groups: dict[Any, list[Mapping[str, Any]]] = {}
     names = ("task", "variant", "environment", "learner_milliseconds", "buffer")
@@ -227,6 +253,12 @@ def to_lines(result: Result) -> list[str]:
         " scheme against `full`.",
         "",
         *results.table(factor_rows(result), _TEXT),
+        "",
+        "### `full` against `half`",
+        "",
+        "Frames a second of `full` over those of `half` in the loop next to it, less one.",
+        "",
+        *results.table(pair_rows(result), _TEXT),
         "",
         "### Waiting for a batch",
         "",

@@ -261,6 +261,20 @@ def test_averages_are_ratios_of_means():
     assert rows["average", "`half`"] == "3.64"  # 400 / 110, not the mean of 10 and 3
 
 
+def test_pairs_are_compared_repeat_by_repeat():
+    def entry(kind: str, repeat: int, rate: float) -> dict[str, Any]:
+        return {
+            "task": "a", "variant": "rgb", "environment": "real", "learner_milliseconds": 10.0, "buffer": kind,
+            "repeat": repeat, "frames_per_second": rate,
+        }  # fmt: skip
+
+    rates = {"half": (100.0, 50.0, 80.0), "full": (90.0, 55.0, 80.0), "disk": (1.0, 1.0, 1.0)}
+    speeds = [entry(kind, repeat, rate) for kind in rates for repeat, rate in enumerate(rates[kind])]
+    (row,) = published_rows.pair_rows({"speeds": speeds})
+    assert [row[name] for name in ("pairs", "median", "from", "to")] == ["3", "+0.0%", "-10.0%", "+10.0%"]
+    assert published_rows.pair_rows({"speeds": [entry("half", 0, 1.0), entry("full", 1, 1.0)]}) == []
+
+
 def test_the_published_table_refuses_what_cannot_work(table_config, tmp_path):
     with pytest.raises(SpecError, match=r"no replay_buffer.py"):
         measure(replace(table_config, drqv2=str(tmp_path)), print)
