@@ -20,7 +20,7 @@ Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tens
 def make_replay_loader(
     replay_dir: str | os.PathLike[str], max_size: int, batch_size: int, num_workers: int, save_snapshot: bool,
     nstep: int, discount: float, mode: Mode = "full", seed: int | None = None, *, residency: Residency = "auto",
-    budget_bytes: int | None = None,
+    budget_bytes: int | None = None, pin_memory: bool | None = None,
 ) -> TupleLoader:  # fmt: skip
     """A loader over `replay_dir`; see `TupleLoader`. It may be made before there is a store or an episode.
 
@@ -36,6 +36,7 @@ def make_replay_loader(
         seed: of the draws. None: drawn from NumPy's global generator (`np.random.seed`), now.
         residency, budget_bytes: as in `ReplayStore.open`; used only in processes without the `ReplayBufferStorage`,
             which has its own.
+        pin_memory: page-locked batches; None: where CUDA is available.
 
     Raises:
         SpecError: a value that cannot work, or a store of another mode.
@@ -52,6 +53,7 @@ def make_replay_loader(
         seed=seed,
         residency=residency,
         budget_bytes=budget_bytes,
+        pin_memory=pin_memory,
     )
 
 
@@ -65,6 +67,7 @@ class TupleLoader:
     def __init__(
         self, replay_dir: str | os.PathLike[str], *, max_size: int, batch_size: int, num_threads: int, n_step: int,
         discount: float, mode: Mode, seed: int | None, residency: Residency, budget_bytes: int | None,
+        pin_memory: bool | None,
     ) -> None:  # fmt: skip
         if min(max_size, batch_size, n_step) < 1:
             raise SpecError(f"max_size, batch_size and nstep are at least 1, got {max_size}, {batch_size} and {n_step}")
@@ -78,6 +81,7 @@ class TupleLoader:
             "n_step": n_step,
             "discount": discount,
             "distribution": "per_episode",
+            "pin_memory": pin_memory,
         }
         if seed is None:
             drawn = np.random.randint(0, 1 << 32, 4, np.uint64)  # noqa: NPY002 - users seed this one

@@ -184,7 +184,8 @@ def check_mode(store: ReplayStore, mode: Mode) -> None:
     if store.spec.mode != mode:
         raise SpecError(
             f"{store.path}: expected a store of mode {mode!r}, found mode {store.spec.mode!r}; pass"
-            f" mode={store.spec.mode!r} to ReplayBufferStorage and to make_replay_loader, or use another replay_dir"
+            f" mode={store.spec.mode!r} to ReplayBufferStorage and to make_replay_loader, on a command line"
+            f" replay_mode={store.spec.mode}, or use another replay_dir"
         )
 
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import portalocker
 
 from drqv2_patch.errors import RunError
 from replaystore import ReplayStore
@@ -52,8 +56,14 @@ def rewind(path: Path, mark: Mark) -> int:
     Nobody has the store open. Where there are some, the others are copied, which takes the time and space of a copy.
 
     Raises:
-        RunError: the store does not hold all that it held at `mark`; nothing was changed. StoreLocked.
+        RunError: the store does not hold all that it held at `mark`, or another process does this; nothing was
+        changed. StoreLocked.
     """
+    with _alone(path):
+        return _rewind(path, mark)
+
+
+def _rewind(path: Path, mark: Mark) -> int:
     try:
         store = ReplayStore.open(path, residency="mapped")
     except StoreNotFound:
@@ -70,15 +80,43 @@ def rewind(path: Path, mark: Mark) -> int:
             return 0
         _copy(store, kept, limit)
     path.rename(_beside(path, _REPLACED))
-    finish_rewind(path)
+    _finish(path)
     return len(episodes) - len(kept)
 
 
 def finish_rewind(path: Path) -> None:
-    """Finishes, or takes back, a rewinding of the store at `path` that was interrupted."""
+    """Finishes, or takes back, a rewinding of the store at `path` that was interrupted.
+
+    Raises:
+        RunError: it was not interrupted: another process is at it.
+    """
+    if any(_beside(path, suffix).exists() for suffix in (_COPY, _REPLACED)):
+        with _alone(path):
+            _finish(path)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Holds a lock on the directory that the store is in, which leaves no file behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        try:
+            portalocker.lock(directory, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
+        except portalocker.LockException as err:
+            raise RunError(
+                f"{path}: expected no other start of this run, found one that drops episodes for resume=exact; wait"
+                " for it to end"
+            ) from err
+        yield
+    finally:
+        os.close(directory)
+
+
+def _finish(path: Path) -> None:
     copy, replaced = _beside(path, _COPY), _beside(path, _REPLACED)
     if replaced.exists() and not path.exists():
-        copy.rename(path)
+        (copy if copy.exists() else replaced).rename(path)
     for leftover in (copy, replaced):
         if leftover.exists():
             shutil.rmtree(leftover)

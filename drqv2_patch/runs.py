@@ -58,7 +58,7 @@ def check_config(cfg: Any) -> None:
     """Raises `RunError` for a value of the replay options that cannot work."""
     choices = {"replay_mode": MODES, "replay_residency": RESIDENCIES, "resume": _RESUMES}
     for name, allowed in choices.items():
-        if cfg[name] not in allowed:
+        if not any(cfg[name] == value and type(cfg[name]) is type(value) for value in allowed):  # 0 is not False
             texts = ", ".join(str(value).lower() for value in allowed)
             raise RunError(f"{name}: expected one of {texts}, found {cfg[name]!r}; set {name} to one of them")
     every = cfg.snapshot_every_frames

@@ -1,7 +1,8 @@
-"""What a snapshot of a run holds, as plain tensors and JSON: no code runs when one is loaded."""
+"""Snapshots of a run, as plain tensors and JSON: written whole or not at all, and no code runs when one is loaded."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
@@ -16,14 +17,14 @@ import torch
 
 from drqv2_patch.errors import RunError
 
-_FORMAT = "drqv2_patch 1"
+PATCHED = "drqv2_patch 1"  # what snapshots of a patched checkout say of themselves
 
 
-def write_snapshot(path: Path, payload: Mapping[str, Any]) -> None:
-    """Writes a snapshot; whoever is killed meanwhile leaves the one before."""
+def write_snapshot(path: Path, payload: Mapping[str, Any], form: str = PATCHED) -> None:
+    """Writes a snapshot of the format `form`; whoever is killed meanwhile leaves the one before."""
     temporary = path.with_name(path.name + ".partial")
     with temporary.open("wb") as file:
-        torch.save({"format": _FORMAT, **payload}, file)
+        torch.save({"format": form, **payload}, file)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -34,25 +35,27 @@ def write_snapshot(path: Path, payload: Mapping[str, Any]) -> None:
         os.close(descriptor)
 
 
-def read_snapshot(path: Path) -> dict[str, Any]:
-    """A snapshot, its tensors on the CPU.
+def read_snapshot(
+    path: Path, form: str = PATCHED, remedy: str = "start a new run, or restore the checkout that wrote it"
+) -> dict[str, Any]:
+    """A snapshot of the format `form`, its tensors on the CPU.
 
     Raises:
-        RunError: the file is damaged, or was not written by this package.
+        RunError: the file is damaged, or of another format; the message ends in `remedy`.
     """
-    remedy = "start a new run, or restore the checkout that wrote it"
+    content = path.read_bytes()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the pickle of a file that is none of ours
-            payload = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as err:
+            payload = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, TypeError, ValueError, KeyError) as err:
         reason = str(err).splitlines()[0][:120] if str(err) else type(err).__name__
         raise RunError(
-            f"{path}: expected a snapshot of a patched checkout, found what does not load ({reason}); {remedy}"
+            f"{path}: expected a snapshot of format {form!r}, found what does not load ({reason}); {remedy}"
         ) from err
     found = payload.get("format") if isinstance(payload, dict) else None
-    if found != _FORMAT:
-        raise RunError(f"{path}: expected a snapshot of format {_FORMAT!r}, found {found!r}; {remedy}")
+    if found != form:
+        raise RunError(f"{path}: expected a snapshot of format {form!r}, found {found!r}; {remedy}")
     return dict(payload)
 
 

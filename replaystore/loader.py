@@ -20,6 +20,7 @@ from replaystore.errors import Evicted, SpecError, StoreClosed, StoreError
 from replaystore.gather import allocate_batch
 from replaystore.index_snapshot import IndexSnapshot
 from replaystore.sampler import Distribution, Sampler, generator_state, restore_generator
+from replaystore.scheduling import let_others_preempt
 from replaystore.store import ReplayStore
 
 Tensors = dict[str, torch.Tensor]
@@ -105,6 +106,9 @@ class ReplayLoader:
     tensor over it is alive, the loader's own included, which holds the last two batches; keeping batches is safe and
     takes new memory. An error in a thread is raised by the `next` that asks for the batch. For one consumer thread.
 
+    Pinned memory may be copied with `non_blocking=True`: copies on the stream that is current when the tensors are let
+    go have ended before the memory is filled again. For other streams or devices, synchronise before.
+
     Args:
         store: open in this process, to write or to read.
         batch_size: transitions a batch.
@@ -145,7 +149,7 @@ class ReplayLoader:
         self._handed: deque[tuple[torch.Tensor, ...]] = deque()  # the last two batches
         self._process = os.getpid()
         self._closed = False
-        self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="replaystore-load")
+        self._pool = ThreadPoolExecutor(num_threads, "replaystore-load", let_others_preempt)
         self._finalizer = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
     def __iter__(self) -> Self:

@@ -133,7 +133,7 @@ class ReplayStore:
             store_id=uuid.uuid4().hex,
         )
         columns_of(spec)
-        files = create_store(Path(path), spec, capacity, disk_budget_bytes)
+        files = create_store(Path(path).absolute(), spec, capacity, disk_budget_bytes)
         return cls._from_files(files, residency, budget_bytes, num_threads)
 
     @classmethod
@@ -164,7 +164,8 @@ class ReplayStore:
         Raises:
             StoreNotFound, StoreLocked, FormatVersionError, LogError, ChunkError, BudgetError
         """
-        files = open_to_read(Path(path)) if read_only else open_to_write(Path(path))
+        whole = Path(path).absolute()  # the process may go elsewhere
+        files = open_to_read(whole) if read_only else open_to_write(whole)
         return cls._from_files(files, residency, budget_bytes, num_threads)
 
     @classmethod

@@ -236,6 +236,7 @@ def test_updates_before_the_first_episode_are_one_line(tmp_path, monkeypatch, ca
         ("replay_residency", None),
         ("replay_budget", "lots"),
         ("resume", "yes"),
+        ("resume", 0),
         ("snapshot_every_frames", 0),
         ("snapshot_every_frames", 1.5),
     ],
@@ -385,7 +386,7 @@ def test_a_snapshot_is_data_and_not_code(tmp_path):
     for payload in ({"format": "drqv2_patch 1", "agent": Hostile()}, {"agent": Agent()}):
         torch.save(payload, path)
         whole = path.read_bytes()
-        with pytest.raises(RunError, match="expected a snapshot of a patched checkout"):
+        with pytest.raises(RunError, match="expected a snapshot of format"):
             snapshot.read_snapshot(path)
     assert not canary.exists()
     torch.save({"step": 1}, path)
@@ -446,6 +447,27 @@ def test_rewinding_drops_what_is_newer_and_nothing_else(tmp_path):
     assert rewind(path, mark) == 1
     assert list(held(path)) == [0, 1, 2, 3, 4]
     assert sorted(file.name for file in path.parent.iterdir()) == ["episode_numbers.json", "store"]
+
+
+def test_one_start_at_a_time_drops_episodes(tmp_path):
+    path = tmp_path / "buffer" / "store"
+    with new_store(path, capacity=21) as store:
+        write(store, 0, 1)
+        mark = mark_of(store)
+        write(store, 2)
+    copy = path.with_name("store.rewinding")
+    copy.mkdir()  # as another process makes it, which holds the lock
+    with rewinding._alone(path):
+        for call in (lambda: rewind(path, mark), lambda: finish_rewind(path)):
+            with pytest.raises(RunError, match="found one that drops episodes"):
+                call()
+    assert copy.exists()
+    finish_rewind(path)  # it was killed
+    assert not copy.exists()
+    assert rewind(path, mark) == 1
+    path.rename(path.with_name("store.rewound"))  # and nothing took its place
+    finish_rewind(path)
+    assert len(held(path)) == 2
 
 
 def test_numbers_go_on_after_evictions_and_rewindings(tmp_path):

@@ -17,18 +17,18 @@ ROOT = Path(replaystore.__file__).parent
 LAYERS = [
     {"errors", "kernels"},
     {"spec", "codecs"},
-    {"stacks", "row_blocks", "episode", "npz", "memory"},
+    {"stacks", "row_blocks", "episode", "npz", "memory", "scheduling"},
     {"index_snapshot", "index"},
     {"storage"},
     {"sampler"},
     {"gather", "recorder"},
     {"store"},
     {"loader"},
-    {"convert", "collect", "plan"},
+    {"convert", "collect", "plan", "sb3"},
     {"bench"},
     {"cli"},
 ]
-TORCH_USERS = {"loader"}
+TORCH_USERS = {"loader", "sb3"}
 
 
 def _modules() -> list[Path]:

@@ -26,9 +26,9 @@ class AgentConfig:
         feature_dim: width of the trunks. hidden_dim: of the layers behind them.
         learning_rate: of Adam, for all networks. target_rate: of the moving average of the critic.
         shift_pad: most pixels of a random shift.
-        noise_start, noise_end, noise_frames: standard deviation of the exploration noise, linear over that many
-            frames of the environment, then constant. noise_clip: limit of the noise in updates.
-        uniform_frames: frames in which actions are drawn uniformly, before the policy acts.
+        noise_start, noise_end, noise_steps: standard deviation of the exploration noise, linear over that many steps
+            of the agent, each of `action_repeat` frames, then constant. noise_clip: limit of the noise in updates.
+        uniform_steps: steps in which actions are drawn uniformly, before the policy acts.
     """
 
     feature_dim: int
@@ -38,13 +38,13 @@ class AgentConfig:
     shift_pad: int
     noise_start: float
     noise_end: float
-    noise_frames: int
+    noise_steps: int
     noise_clip: float
-    uniform_frames: int
+    uniform_steps: int
 
-    def noise(self, frame: int) -> float:
-        """The standard deviation at a frame of the environment."""
-        done = min(max(frame / max(self.noise_frames, 1), 0.0), 1.0)
+    def noise(self, step: int) -> float:
+        """The standard deviation at a step of the agent."""
+        done = min(max(step / max(self.noise_steps, 1), 0.0), 1.0)
         return self.noise_start + (self.noise_end - self.noise_start) * done
 
 
@@ -75,34 +75,34 @@ class Agent:
         }
 
     @torch.no_grad()
-    def act(self, observation: npt.NDArray[np.uint8], frame: int, *, explore: bool) -> npt.NDArray[np.float32]:
+    def act(self, observation: npt.NDArray[np.uint8], step: int, *, explore: bool) -> npt.NDArray[np.float32]:
         """An action for one observation, float32 (action,) in [-1, 1].
 
         Args:
             observation: (channel, height, width).
-            frame: of the environment so far; decides the noise.
+            step: of the agent so far; decides the noise.
             explore: with noise; without it, the mean.
         """
-        if explore and frame < self.config.uniform_frames:
+        if explore and step < self.config.uniform_steps:
             return np.asarray(torch.rand(self._num_actions) * 2 - 1, np.float32)
         images = torch.as_tensor(observation, device=self.device)[None].float()
         mean: Tensor = self.actor(self.encoder(images))
-        action = noisy_action(mean, self.config.noise(frame)) if explore else mean
+        action = noisy_action(mean, self.config.noise(step)) if explore else mean
         return np.asarray(action[0].cpu(), np.float32)
 
-    def update(self, batch: Batch, frame: int) -> dict[str, Tensor]:
+    def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """One step of the critic with the encoder, one of the actor, and one of the target.
 
         Args:
             batch: observations uint8 (batch, channel, height, width), actions (batch, action), reward and discount
                 float32 (batch, 1), of n-step returns.
-            frame: of the environment; decides the noise.
+            step: of the agent; decides the noise.
 
         Returns:
             Scalars on the device: `critic_loss`, `actor_loss`, `batch_reward`, `value`.
         """
         observation, action, reward, discount, following = (part.to(self.device, non_blocking=True) for part in batch)
-        spread = self.config.noise(frame)
+        spread = self.config.noise(step)
         features: Tensor = self.encoder(random_shift(observation.float(), self.config.shift_pad))
         with torch.no_grad():
             next_features: Tensor = self.encoder(random_shift(following.float(), self.config.shift_pad))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 import time
 import warnings
@@ -218,6 +219,8 @@ def main(path: Path) -> None:
     """Does what the file says and writes the answer where it says."""
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
     request = json.loads(path.read_text())
+    if request["job"] != "speed" or request["learner_milliseconds"] is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # no agent: pinned batches would bring in the memory of a context
     torch.set_num_threads(request.get("torch_threads", 1))
     answer = JOBS[request["job"]](request)
     Path(request["answer"]).write_text(json.dumps(answer))

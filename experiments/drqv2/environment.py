@@ -79,6 +79,12 @@ class Environment:
         self._rows = 0
         self.num_actions = self._pixels.num_actions
 
+    def skip_to(self, episode: int) -> None:
+        """Goes on with this episode, unless the next one is a later one anyway."""
+        if episode > self._next_episode:
+            self._next_episode = episode
+            self._used = True  # what was built is another episode's
+
     def reset(self) -> TimeStep:
         """Starts the next episode."""
         if self._used:

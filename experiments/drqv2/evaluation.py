@@ -18,9 +18,7 @@ _FRAMES_PER_SECOND = 30
 _SCALE = 4  # of a video's pixels; even, as the encoder wants it
 
 
-def evaluate(
-    agent: Agent, config: CollectConfig, *, episodes: int, seed: int, frame: int, video: Path | None = None
-) -> float:
+def evaluate(agent: Agent, config: CollectConfig, *, episodes: int, seed: int, video: Path | None = None) -> float:
     """Mean reward of an episode.
 
     Args:
@@ -32,7 +30,7 @@ def evaluate(
             step = environment.reset()
             pictures = [step.observation]
             while not step.last():
-                step = environment.step(agent.act(step.observation, frame, explore=False))
+                step = environment.step(agent.act(step.observation, 0, explore=False))
                 total += step.reward
                 if video is not None and number == 0:
                     pictures.append(step.observation)

@@ -25,6 +25,7 @@ from experiments.drqv2.buffers import BUFFERS, ORIGINAL, PUBLISHED, BufferConfig
 from experiments.drqv2.commands import run
 from experiments.drqv2.measuring import run_child
 from experiments.drqv2.recordings import Recording
+from replaystore.bench.conditions import git_commit
 from replaystore.bench.memory_limit import MIN_LIMIT_BYTES, memory_group
 from replaystore.bench.paging_stores import drop_page_cache
 from replaystore.errors import SpecError
@@ -141,7 +142,7 @@ def measure(config: LatencyConfig, kind: str, recording: Recording, work_dir: Pa
 
 
 def latency(config: LatencyConfig, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Measures every buffer; what an earlier run with the same settings measured is used again.
+    """Measures every buffer; what an earlier run of the same commit with the same settings measured is used again.
 
     Raises:
         SpecError: a value that cannot work. MeasurementFailed: a process failed, other than by the limit.
@@ -150,6 +151,7 @@ def latency(config: LatencyConfig, tell: Callable[[str], None]) -> dict[str, Any
     recording = Recording.find(config.episodes)
     root = Path(config.output_dir)
     settings = {key: value for key, value in asdict(config).items() if key not in ("buffers", "docs")}
+    settings |= {"commit": git_commit()}
     measured = []
     for kind in config.buffers:
         if kind == ORIGINAL and config.drqv2 is None:

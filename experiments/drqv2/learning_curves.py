@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from experiments.drqv2 import results
 from experiments.drqv2.commands import run, typed
 from experiments.drqv2.logs import read_evaluations
-from experiments.drqv2.train_config import TrainConfig
+from experiments.drqv2.train_config import TrainConfig, check_same_run
 from experiments.drqv2.trainer import train
 from replaystore.errors import SpecError
 
@@ -71,7 +71,8 @@ def learning_curves(config: LearningCurvesConfig, tell: Callable[[str], None]) -
     """Trains what has not ended, where asked to, and returns the evaluations of all runs.
 
     Raises:
-        SpecError: a value that cannot work, or no CUDA device and `allow_cpu` not given.
+        SpecError: a value that cannot work, runs that are there with other settings, or no CUDA device and `allow_cpu`
+        not given.
     """
     if not config.tasks or not config.seeds or not config.modes:
         raise SpecError("tasks, seeds, modes: expected at least one of each")
@@ -85,6 +86,7 @@ def learning_curves(config: LearningCurvesConfig, tell: Callable[[str], None]) -
     curves = []
     for each in runs:
         directory = Path(each.output_dir)
+        check_same_run(each, directory)
         evaluations = read_evaluations(directory)
         if config.run and (not evaluations or evaluations[-1]["frame"] < each.train_frames):
             tell(f"{each.task}, {each.replay_mode}, seed {each.seed}")
@@ -93,12 +95,25 @@ def learning_curves(config: LearningCurvesConfig, tell: Callable[[str], None]) -
         curves.append(
             {
                 "task": each.task, "mode": each.replay_mode, "seed": each.seed, "train_frames": each.train_frames,
-                "evaluations": evaluations,
+                "evaluations": evaluations, "settings": stated_settings(each),
             }
         )  # fmt: skip
     (root := Path(config.output_dir)).mkdir(parents=True, exist_ok=True)
     stated = {key: value for key, value in asdict(config).items() if key not in ("training", "tasks")}
     return {"config": stated, "conditions": results.stated_conditions(root), "curves": curves}
+
+
+def stated_settings(config: TrainConfig) -> str:
+    """What a reader has to know of a run's settings."""
+    agent, scene = config.agent, "gray" if config.grayscale else "RGB"
+    floor = ", black floor" if config.black_floor else ""
+    shadows = ", no shadows" if config.fast_render else ""
+    return (
+        f"{scene} images of {config.image_size} x {config.image_size}{floor}{shadows}; batches of {config.batch_size},"
+        f" n-step {config.n_step}, an update every {config.update_every_steps} steps; layers of {agent.hidden_dim},"
+        f" learning rate {agent.learning_rate:g}, noise from {agent.noise_start:g} to {agent.noise_end:g} in"
+        f" {agent.noise_steps:,} steps; {config.eval_episodes} episodes an evaluation"
+    )
 
 
 def mean_curve(curves: list[Mapping[str, Any]]) -> tuple[list[int], list[float], list[float]]:
@@ -133,7 +148,14 @@ def to_lines(result: Mapping[str, Any]) -> list[str]:
                 "reward": f"{mean[-1]:.1f} +- {spread[-1]:.1f}" if frames else "-",
             }
         )
-    return [*results.table(rows, _TEXT), "", results.condition_line(result["conditions"])]
+    settings = dict.fromkeys((curve["task"], curve["settings"]) for curve in result["curves"])
+    return [
+        *results.table(rows, _TEXT),
+        "",
+        *(f"- {task}: {text}." for task, text in settings),
+        "",
+        results.condition_line(result["conditions"]),
+    ]
 
 
 def plot(result: Mapping[str, Any]) -> Figure:

@@ -131,7 +131,7 @@ def learn(config: SameLearningConfig, mode: str, work_dir: Path) -> Learned:
                 batch = next(loader)
                 for part in batch:
                     batches.update(part.numpy().tobytes())
-                metrics = agent.update(batch, frame=10_000 + number)
+                metrics = agent.update(batch, step=10_000 + number)
                 losses.append((float(metrics["critic_loss"]), float(metrics["actor_loss"])))
     state = agent.state_dict()
     return Learned(

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from experiments.drqv2.agent import AgentConfig
+from experiments.drqv2.results import write_json
 from replaystore.collect import CollectConfig
 from replaystore.errors import SpecError
 from replaystore.spec import MODES, RESIDENCIES
 
+CONFIG = "config.json"
 _DEVICES = ("auto", "cpu", "cuda")
+# What a run may be resumed with otherwise: nothing that was learned would have been learned differently.
+_MAY_CHANGE = {
+    "replay_residency", "replay_budget", "replay_threads", "train_frames", "device", "deterministic", "resume",
+    "snapshot_every_frames", "eval_every_frames", "eval_episodes", "save_video", "tensorboard", "output_dir",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,3 +118,28 @@ class TrainConfig:
             raise SpecError(f"image_size: expected at least 15 for four convolutions, got {self.image_size}")
         if not 0.0 < self.discount <= 1.0:
             raise SpecError(f"discount: expected more than 0 and at most 1, got {self.discount}")
+
+
+def _settings(config: TrainConfig) -> dict[str, object]:
+    agent = {f"agent.{name}": value for name, value in asdict(config.agent).items()}
+    own = {name: value for name, value in asdict(config).items() if name not in _MAY_CHANGE | {"agent"}}
+    return {**own, **agent}
+
+
+def note_config(config: TrainConfig, directory: Path) -> None:
+    """Writes down what a run in `directory` is started with."""
+    write_json(directory / CONFIG, _settings(config))
+
+
+def check_same_run(config: TrainConfig, directory: Path) -> None:
+    """Raises `SpecError` where the run in `directory` was started with settings that make another run of it."""
+    path = directory / CONFIG
+    if not path.exists():
+        return
+    started = json.loads(path.read_text())
+    for name, value in _settings(config).items():
+        if started.get(name) != value:
+            raise SpecError(
+                f"{name}: expected {started.get(name)}, with which the run in {directory} was started, got {value};"
+                f" resume with {name}={started.get(name)}, or use another output_dir"
+            )

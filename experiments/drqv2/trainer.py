@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -11,15 +12,17 @@ from typing import Any, cast
 import torch
 
 from drqv2_patch import ReplayBufferStorage, TupleLoader, make_replay_loader
+from drqv2_patch.snapshot import load_random_state, random_state, read_snapshot, write_snapshot
 from experiments.drqv2.agent import Agent
 from experiments.drqv2.environment import Environment, TimeStep, data_specs
 from experiments.drqv2.evaluation import check_video, evaluate
 from experiments.drqv2.logs import RunLog
-from experiments.drqv2.snapshots import load_snapshot, restore_generators, save_snapshot
-from experiments.drqv2.train_config import TrainConfig
+from experiments.drqv2.train_config import TrainConfig, check_same_run, note_config
 from replaystore.errors import NotEnoughData, SpecError
 
 SNAPSHOT, REPLAY = "snapshot.pt", "buffer"
+FORM = "replaystore experiments.drqv2 2"
+_COUNTERS = ("step", "frame", "episode", "updates", "seconds")
 
 
 def choose_device(name: str) -> torch.device:
@@ -34,6 +37,15 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and found else "cpu")
 
 
+def read_run(directory: Path) -> dict[str, Any]:
+    """The snapshot of a run, its tensors on the CPU.
+
+    Raises:
+        RunError: it is damaged, or of another release.
+    """
+    return read_snapshot(directory / SNAPSHOT, FORM, "delete it to start from the replay data")
+
+
 def train(config: TrainConfig) -> dict[str, float]:
     """Runs to `train_frames`, or on to there with `resume`, and returns where it ended.
 
@@ -41,19 +53,28 @@ def train(config: TrainConfig) -> dict[str, float]:
     sampler and the counters are those of the snapshot, and all episodes in the replay directory are drawn from.
 
     Raises:
-        SpecError: a value that cannot work, an `output_dir` that has a run already, or a replay directory of another
-        mode or frame size. MissingDependency, RenderingUnavailable: something is not installed.
+        SpecError: a value that cannot work, an `output_dir` that has a run already, one with other settings to resume,
+        or a replay directory of another mode or frame size. RunError: the snapshot is damaged. MissingDependency,
+        RenderingUnavailable: something is not installed.
     """
     config.check()
     directory = Path(config.output_dir)
-    if not config.resume and any((directory / name).exists() for name in (SNAPSHOT, REPLAY)):
+    has_run = any((directory / name).exists() for name in (SNAPSHOT, REPLAY))
+    if has_run and not config.resume:
         raise SpecError(f"output_dir: {directory} has a run already; pass resume=true to go on, or another output_dir")
+    if has_run:
+        check_same_run(config, directory)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses; read when it is first used
     device = choose_device(config.device)
     if config.save_video:
         check_video()
     directory.mkdir(parents=True, exist_ok=True)
+    if not has_run:
+        note_config(config, directory)
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(config.deterministic)
+    torch.backends.cudnn.benchmark = not config.deterministic
     with ExitStack() as stack:
         return _Run(config, directory, device, stack).to_the_end()
 
@@ -69,8 +90,8 @@ class _Run:
         self.seconds = 0.0
         state: Mapping[str, Any] | None = None
         if config.resume and (directory / SNAPSHOT).exists():
-            state = load_snapshot(directory / SNAPSHOT, device)
-            for name in ("step", "frame", "episode", "updates", "seconds"):
+            state = read_run(directory)
+            for name in _COUNTERS:
                 setattr(self, name, state[name])
         self.environment = Environment(self.pixels, config.seed, self.episode)
         stack.callback(self.environment.close)
@@ -81,10 +102,12 @@ class _Run:
         self.storage = stack.enter_context(
             ReplayBufferStorage(specs, replay, mode=mode, frame_stack=config.frame_stack, **reading)
         )
+        if self.storage.store is not None:  # it may hold episodes that the snapshot does not know
+            self.environment.skip_to(self.storage.store.next_episode_id)
         self.loader: TupleLoader = stack.enter_context(
             make_replay_loader(
                 replay, config.replay_capacity, config.batch_size, config.replay_threads, True, config.n_step,
-                config.discount, mode, config.seed, **reading,
+                config.discount, mode, config.seed, pin_memory=device.type == "cuda", **reading,
             )
         )  # fmt: skip
         self.agent = Agent(config.agent, self.pixels.observation_shape, self.environment.num_actions, device)
@@ -107,7 +130,7 @@ class _Run:
         while self.frame < config.train_frames:
             if config.eval_every_frames and self.frame % config.eval_every_frames < config.action_repeat:
                 self._evaluate()
-            action = self.agent.act(time_step.observation, self.frame, explore=True)
+            action = self.agent.act(time_step.observation, self.step, explore=True)
             if self.frame >= config.seed_frames and self.step % config.update_every_steps == 0:
                 metrics = self._update() or metrics
             time_step = self.environment.step(action)
@@ -131,6 +154,11 @@ class _Run:
             self._evaluate()
         self.seconds = earlier + time.perf_counter() - started
         self._save()
+        if len(self.storage) and not self.updates and self.frame > config.seed_frames:
+            raise SpecError(
+                f"n_step: expected an episode of at least {config.n_step} rows after the reset, found none in"
+                f" {len(self.storage)} transitions, so nothing was learned; lower n_step, or raise max_episode_steps"
+            )
         ended = {"frame": self.frame, "episode": self.episode, "updates": self.updates, "seconds": self.seconds}
         self.log.tell("ended: " + "  ".join(f"{name} {value:,.6g}" for name, value in ended.items()))
         return ended
@@ -146,21 +174,18 @@ class _Run:
         except NotEnoughData:  # the first episode has not ended
             return None
         self.updates += 1
-        return self.agent.update(batch, self.frame)
+        return self.agent.update(batch, self.step)
 
     def _evaluate(self) -> None:
         config = self.config
         video = self.directory / "videos" / f"{self.frame}.mp4" if config.save_video else None
-        reward = evaluate(
-            self.agent, self.pixels, episodes=config.eval_episodes, seed=config.seed, frame=self.frame, video=video
-        )
+        reward = evaluate(self.agent, self.pixels, episodes=config.eval_episodes, seed=config.seed, video=video)
         self.log.evaluation({"frame": self.frame, "episode": self.episode, "reward": reward})
 
     def _save(self) -> None:
-        names = ("step", "frame", "episode", "updates", "seconds")
-        state = {name: getattr(self, name) for name in names}
-        state |= {"agent": self.agent.state_dict(), "loader": self.loader.state_dict()}
-        save_snapshot(self.directory / SNAPSHOT, state)
+        state: dict[str, Any] = {name: getattr(self, name) for name in _COUNTERS}
+        state |= {"agent": self.agent.state_dict(), "loader": self.loader.state_dict(), "random": random_state({})}
+        write_snapshot(self.directory / SNAPSHOT, state, FORM)
         self.saved_frame = self.frame
 
     def _restore(self, state: Mapping[str, Any]) -> None:
@@ -173,4 +198,4 @@ class _Run:
                 " resume with the agent and image_size of the run"
             ) from err
         self.loader.load_state_dict(state["loader"])
-        restore_generators(state)  # last: making the networks has drawn from them
+        load_random_state(state["random"], {})  # last: making the networks has drawn from them

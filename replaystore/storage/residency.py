@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from replaystore.codecs.frame_chunk import FrameChunk
 from replaystore.errors import BudgetError, Evicted, ReplayStoreError, SpecError
 from replaystore.memory import available_bytes
+from replaystore.scheduling import let_others_preempt
 from replaystore.spec import RESIDENCIES, Residency
 from replaystore.storage.ledger import Ledger
 from replaystore.storage.reader import ColumnReader
@@ -161,6 +162,7 @@ class Memory:
             return True
 
     def _fill_in_background(self) -> None:
+        let_others_preempt()
         for entry in self._missing():
             if self._closing:
                 break

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from replaystore.codecs.frame_chunk import FrameChunk
 from replaystore.errors import ReplayStoreError, WriteError
 from replaystore.index import Part
+from replaystore.scheduling import let_others_preempt
 from replaystore.storage import checks, layout, seal, zarr_metadata
 from replaystore.storage.layout import Paths
 from replaystore.storage.ledger import Ledger, Seal, SealedColumn, pack_commit, pack_config, pack_evict, pack_seal
@@ -210,6 +211,7 @@ class StoreWriter:
             self._condition.notify_all()
 
     def _seal_loop(self) -> None:
+        let_others_preempt()
         while True:
             with self._condition:
                 while not self._stopping and (self._paused or not self._pending):
@@ -241,7 +243,7 @@ class StoreWriter:
     def _second_thread(self) -> Executor | None:
         """A thread to encode with, beside the sealer; None where there is no second core for it."""
         if self._helper is None and len(os.sched_getaffinity(0)) > 1:
-            self._helper = ThreadPoolExecutor(1, thread_name_prefix="replaystore-encode")
+            self._helper = ThreadPoolExecutor(1, "replaystore-encode", let_others_preempt)
         return self._helper
 
     def _seal(self, chunk: int, helper: Executor | None) -> None:

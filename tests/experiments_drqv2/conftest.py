@@ -54,9 +54,9 @@ def small_agent() -> AgentConfig:
         shift_pad=4,
         noise_start=1.0,
         noise_end=0.1,
-        noise_frames=100,
+        noise_steps=100,
         noise_clip=0.3,
-        uniform_frames=10,
+        uniform_steps=10,
     )
 
 

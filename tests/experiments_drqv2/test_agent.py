@@ -19,9 +19,9 @@ SMALL = AgentConfig(
     shift_pad=2,
     noise_start=1.0,
     noise_end=0.1,
-    noise_frames=100,
+    noise_steps=100,
     noise_clip=0.3,
-    uniform_frames=20,
+    uniform_steps=20,
 )
 SHAPE = (3, 20, 20)
 
@@ -92,7 +92,7 @@ def test_noise_is_clipped_and_the_gradient_goes_through():
 
 
 def test_noise_falls_linearly_and_first_actions_are_uniform():
-    assert [SMALL.noise(frame) for frame in (0, 50, 100, 1000)] == pytest.approx([1.0, 0.55, 0.1, 0.1])
+    assert [SMALL.noise(step) for step in (0, 50, 100, 1000)] == pytest.approx([1.0, 0.55, 0.1, 0.1])
     torch.manual_seed(0)
     agent = Agent(SMALL, SHAPE, 2)
     observation = np.zeros(SHAPE, np.uint8)
@@ -110,7 +110,7 @@ def test_the_critic_learns_the_clipped_double_value_and_the_target_follows():
     observation, action, reward, discount, following = batch_of(1)
     before = [each.clone() for each in agent.target.parameters()]
     torch.manual_seed(11)
-    metrics = agent.update((observation, action, reward, discount, following), frame=0)
+    metrics = agent.update((observation, action, reward, discount, following), step=0)
 
     torch.manual_seed(3)
     twin = Agent(SMALL, SHAPE, 2)

@@ -441,7 +441,7 @@ def test_learning_curves_run_every_seed_and_say_what_was_not_run(train_config, t
 
     config = learning_curves.LearningCurvesConfig(
         training=asdict(train_config),
-        tasks={"walker_walk": {"n_step": 1, "agent": {"noise_frames": 7}}, "quadruped_walk": None},
+        tasks={"walker_walk": {"n_step": 1, "agent": {"noise_steps": 7}}, "quadruped_walk": None},
         seeds=(1, 2),
         modes=("full",),
         run=True,
@@ -461,7 +461,7 @@ def test_learning_curves_run_every_seed_and_say_what_was_not_run(train_config, t
     trained = []
 
     def fake(each: Any) -> None:
-        trained.append((each.task, each.seed, each.n_step, each.agent.noise_frames, each.agent.hidden_dim, each.resume))
+        trained.append((each.task, each.seed, each.n_step, each.agent.noise_steps, each.agent.hidden_dim, each.resume))
         Path(each.output_dir).mkdir(parents=True)
         line = json.dumps({"frame": each.train_frames, "reward": float(each.seed)})
         (Path(each.output_dir) / "evaluations.jsonl").write_text(line + "\n")

@@ -11,16 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+from drqv2_patch.errors import RunError
+from drqv2_patch.snapshot import write_snapshot
 from experiments.drqv2 import trainer
 from experiments.drqv2.environment import Environment, TimeStep
-from experiments.drqv2.evaluation import newest_frames
-from experiments.drqv2.logs import read_evaluations
+from experiments.drqv2.evaluation import newest_frames, write_video
+from experiments.drqv2.logs import RunLog, read_evaluations
 from experiments.drqv2.same_learning import digest_of
-from experiments.drqv2.snapshots import load_snapshot, save_snapshot
-from experiments.drqv2.trainer import REPLAY, SNAPSHOT, train
+from experiments.drqv2.train_config import CONFIG
+from experiments.drqv2.trainer import FORM, REPLAY, SNAPSHOT, read_run, train
 from replaystore import ReplayStore
 from replaystore.collect import CollectConfig, RenderingUnavailable, ensure_rendering
-from replaystore.errors import DamageError, MissingDependency, SpecError
+from replaystore.errors import MissingDependency, SpecError
 
 from .conftest import frame
 
@@ -42,6 +44,9 @@ class MadeUp:
         channels = 1 if self._config.grayscale else 3
         frames = [frame(self._episode, max(0, self._row - k), channels, self._config.image_size) for k in (2, 1, 0)]
         return TimeStep(self._row, np.concatenate(frames), action, reward, 1.0, self._row == LENGTH)
+
+    def skip_to(self, episode: int) -> None:
+        self._episode = max(self._episode, episode - 1)
 
     def reset(self) -> TimeStep:
         self._episode += 1
@@ -67,8 +72,7 @@ def made_up(monkeypatch, request):
 
 
 def agent_digest(directory: str) -> str:
-    state = load_snapshot(Path(directory) / SNAPSHOT, torch.device("cpu"))
-    return digest_of(state["agent"])
+    return digest_of(read_run(Path(directory))["agent"])
 
 
 def rows_of(directory: str) -> list[int]:
@@ -108,7 +112,7 @@ def test_a_killed_run_goes_on_from_its_snapshot_with_every_committed_episode(tra
     with pytest.raises(KeyboardInterrupt):
         train(train_config)
     assert rows_of(train_config.output_dir) == [LENGTH] * 3
-    state = load_snapshot(Path(train_config.output_dir) / SNAPSHOT, torch.device("cpu"))
+    state = read_run(Path(train_config.output_dir))
     assert (state["frame"], state["episode"], state["step"]) == (40, 2, 20)  # an episode older than the store
     monkeypatch.setattr(MadeUp, "stop_at", None)
     ended = train(replace(train_config, resume=True))
@@ -121,8 +125,7 @@ def test_a_killed_run_goes_on_from_its_snapshot_with_every_committed_episode(tra
 def test_resuming_restores_agent_sampler_and_generators(train_config, monkeypatch):
     """Cut at a snapshot, the run goes on with the same weights, noise and sampler."""
     train(replace(train_config, train_frames=40))
-    path = Path(train_config.output_dir) / SNAPSHOT
-    saved = load_snapshot(path, torch.device("cpu"))
+    saved = read_run(Path(train_config.output_dir))
     seen = {}
 
     class Watched(trainer._Run):
@@ -136,7 +139,7 @@ def test_resuming_restores_agent_sampler_and_generators(train_config, monkeypatc
     train(replace(train_config, resume=True))
     assert seen["agent"] == digest_of(saved["agent"])
     assert seen["loader"] == saved["loader"]
-    assert torch.equal(seen["torch"], saved["torch_generator"])
+    assert torch.equal(seen["torch"], saved["random"]["torch"])
 
 
 def test_resume_without_a_snapshot_starts_with_what_was_committed(train_config, monkeypatch):
@@ -146,15 +149,20 @@ def test_resume_without_a_snapshot_starts_with_what_was_committed(train_config, 
     assert not (Path(train_config.output_dir) / SNAPSHOT).exists()
     monkeypatch.setattr(MadeUp, "stop_at", None)
     assert train(replace(train_config, resume=True))["frame"] == 100
-    assert len(rows_of(train_config.output_dir)) == 6
+    with ReplayStore.open(Path(train_config.output_dir) / REPLAY / "store", read_only=True) as store:
+        starts = [store.read_episode(number)["observation"][0, -1:] for number in range(store.num_episodes)]
+    assert np.array_equal(starts, [frame(number, 0) for number in range(6)])  # no episode is seen twice
 
 
 def test_what_cannot_work_is_one_error_with_the_remedy(train_config, tmp_path):
     train(replace(train_config, train_frames=40))
     cases = [
         (replace(train_config), "has a run already; pass resume=true"),
-        (replace(train_config, resume=True, replay_mode="half"), "expected a store of mode 'half'"),
-        (replace(train_config, resume=True, image_size=24), r"expected uint8 \(1, 24, 24\).*found uint8 \(1, 20, 20\)"),
+        (replace(train_config, resume=True, replay_mode="half"), "replay_mode: expected full.*got half"),
+        (
+            replace(train_config, resume=True, image_size=24),
+            "image_size: expected 20.*got 24; resume with",
+        ),
         (replace(train_config, replay_mode="most"), "expected one of disk, half, full, got 'most'"),
         (replace(train_config, device="tpu"), "device: expected one of"),
         (replace(train_config, task="walkerwalk"), "expected domain_task"),
@@ -167,23 +175,35 @@ def test_what_cannot_work_is_one_error_with_the_remedy(train_config, tmp_path):
         with pytest.raises(SpecError, match=words):
             train(config)
     smaller = replace(train_config.agent, hidden_dim=4)
+    with pytest.raises(SpecError, match=r"agent.hidden_dim: expected 8"):
+        train(replace(train_config, resume=True, agent=smaller))
+    (Path(train_config.output_dir) / CONFIG).unlink()  # then what is found is compared
     with pytest.raises(SpecError, match="found others"):
         train(replace(train_config, resume=True, agent=smaller))
+    with pytest.raises(SpecError, match=r"expected a store of mode 'half'.*replay_mode=full"):
+        train(replace(train_config, resume=True, replay_mode="half"))
+    with pytest.raises(SpecError, match=r"expected uint8 \(1, 24, 24\).*found uint8 \(1, 20, 20\)"):
+        train(replace(train_config, resume=True, image_size=24))
+
+
+def test_a_run_that_could_not_learn_says_so(train_config):
+    with pytest.raises(SpecError, match="n_step: expected an episode of at least 11 rows"):
+        train(replace(train_config, n_step=LENGTH + 1))
 
 
 def test_a_snapshot_is_whole_or_refused(tmp_path):
-    path = tmp_path / "snapshot.pt"
-    save_snapshot(path, {"value": torch.arange(1000)})
+    path = tmp_path / SNAPSHOT
+    write_snapshot(path, {"value": torch.arange(1000)}, FORM)
     content = path.read_bytes()
-    assert torch.equal(load_snapshot(path, torch.device("cpu"))["value"], torch.arange(1000))
-    assert [each.name for each in tmp_path.iterdir()] == ["snapshot.pt"]
+    assert torch.equal(read_run(tmp_path)["value"], torch.arange(1000))
+    assert [each.name for each in tmp_path.iterdir()] == [SNAPSHOT]
     for cut in (0, 10, len(content) // 2, len(content) - 5):
         path.write_bytes(content[:cut])
-        with pytest.raises(DamageError, match="delete it"):
-            load_snapshot(path, torch.device("cpu"))
-    torch.save({"version": 99, "torch_generator": torch.get_rng_state()}, path)
-    with pytest.raises(SpecError, match="version 99"):
-        load_snapshot(path, torch.device("cpu"))
+        with pytest.raises(RunError, match="delete it"):
+            read_run(tmp_path)
+    write_snapshot(path, {"value": 1}, "another 1")
+    with pytest.raises(RunError, match="found 'another 1'; delete it"):
+        read_run(tmp_path)
 
 
 def test_pictures_of_a_video_are_the_newest_frames():
@@ -235,3 +255,56 @@ def test_trains_on_a_real_task(train_config):
     assert np.array_equal(first.step(action).observation, second.step(action).observation)
     first.close()
     second.close()
+
+
+def test_event_files_hold_what_was_logged(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with RunLog(tmp_path, tensorboard=True, total_frames=10, frame=0) as log:
+        log.episode(4, {"reward": 2.5})
+        log.evaluation({"frame": 6, "reward": 3.5})
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [(each.step, each.value) for each in events.Scalars("train/reward")] == [(4, 2.5)]
+    assert [(each.step, each.value) for each in events.Scalars("eval/reward")] == [(6, 3.5)]
+
+
+def test_a_video_shows_the_frames(tmp_path):
+    pytest.importorskip("av")
+    iio = pytest.importorskip("imageio.v3")
+    frames = np.zeros((6, 20, 20, 3), np.uint8)
+    for number, each in enumerate(frames):
+        each[:] = 40 * number
+    write_video(tmp_path / "videos" / "0.mp4", frames)
+    found = iio.imread(tmp_path / "videos" / "0.mp4", plugin="pyav")
+    assert found.shape == (6, 80, 80, 3)
+    assert np.abs(found.mean(axis=(1, 2, 3)) - 40 * np.arange(6)).max() < 8  # H.264 is lossy
+    assert [each.name for each in (tmp_path / "videos").iterdir()] == ["0.mp4"]
+
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@cuda
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_trains_and_resumes_on_cuda(train_config, deterministic):
+    config = replace(train_config, device="cuda", deterministic=deterministic)
+    first = train(replace(config, train_frames=60))
+    ended = train(replace(config, resume=True))
+    torch.use_deterministic_algorithms(False)
+    assert (first["frame"], ended["frame"]) == (60, 100)
+    assert ended["updates"] > first["updates"]
+    state = read_run(Path(config.output_dir))["agent"]["optimisers"]["critic"]["state"]
+    assert all(each["step"].device.type == "cpu" for each in state.values())  # on the device every update would wait
+
+
+@cuda
+def test_modes_learn_the_same_on_cuda(train_config, tmp_path):
+    digests = set()
+    for mode in ("disk", "half", "full"):
+        directory = str(tmp_path / mode)
+        train(replace(train_config, replay_mode=mode, output_dir=directory, device="cuda", deterministic=True))
+        digests.add(agent_digest(directory))
+    torch.use_deterministic_algorithms(False)
+    assert len(digests) == 1

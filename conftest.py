@@ -1,0 +1,54 @@
+"""Runs the Python of the pages that say how to use the package, each page in a directory of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from typing import Any
+
+import numpy as np
+import torch
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+
+class _Environment:
+    """Like a Gymnasium environment whose episodes are cut after ten steps: images (84, 84, 3), six actions."""
+
+    def reset(self) -> tuple[Any, dict[str, Any]]:
+        self._steps = 0
+        return self._image(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert action.shape == (6,)
+        self._steps += 1
+        return self._image(), 1.0, False, self._steps == 10, {}
+
+    def _image(self) -> Any:
+        return np.full((84, 84, 3), self._steps, np.uint8)
+
+
+def _setup(names: dict[str, Any]) -> None:
+    stack = names["stack"] = contextlib.ExitStack()
+    stack.enter_context(contextlib.chdir(stack.enter_context(tempfile.TemporaryDirectory())))
+    episode = {
+        "observation": np.zeros((5, 9, 84, 84), np.uint8),
+        "action": np.zeros((5, 6), np.float32),
+        "reward": np.zeros((5, 1), np.float32),
+        "discount": np.ones((5, 1), np.float32),
+    }
+    time_step = {name: rows[0] for name, rows in episode.items()}
+    agent, policy = torch.nn.Linear(1, 1), lambda observation: np.zeros(6)
+    names.update(env=_Environment(), policy=policy, agent=agent, episode=episode, time_step=time_step)
+
+
+def _teardown(names: dict[str, Any]) -> None:
+    for name in ("loader", "store"):
+        if name in names:
+            names[name].close()
+    names["stack"].close()
+
+
+pytest_collect_file = Sybil(
+    parsers=[PythonCodeBlockParser()], patterns=["README.md", "howto.md"], setup=_setup, teardown=_teardown
+).pytest()

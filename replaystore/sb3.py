@@ -1,0 +1,237 @@
+"""stable-baselines3 on a replay store: a `replay_buffer_class` for its off-policy algorithms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+from stable_baselines3.common.preprocessing import get_obs_shape, is_image_space, is_image_space_channels_first
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+from replaystore.errors import NotEnoughData, SpecError
+from replaystore.sampler import Sampler
+from replaystore.spec import FieldSpec, Mode, Residency
+from replaystore.store import ReplayStore
+
+Observations = dict[str, NDArray[Any]]
+
+_OBSERVATION = "observation"  # the field, where observations are no dict
+
+
+class StoreReplayBuffer(ReplayBuffer):
+    """Keeps the experience of an algorithm in the store at `path`, which it makes, or goes on with.
+
+    To be given as `replay_buffer_class`, with `replay_buffer_kwargs` for the arguments behind `path`. Samples are those
+    of `ReplayBuffer`, or of `NStepReplayBuffer` with `n_steps`; observations of a dict space become a field each.
+    Transitions are drawn uniformly, those of an episode that is still going on once `commit_every` of its rows are
+    there, or if there are no others. With `n_steps` the starting points are those that have all their steps: the last
+    ones of an episode are not drawn, where `NStepReplayBuffer` shortens them. Pickling keeps the path, not the data.
+
+    Args:
+        buffer_size: transitions, of all environments together; the oldest whole episodes go first.
+        observation_space, action_space, device, n_envs: as in `ReplayBuffer`.
+        optimize_memory_usage: has no effect: an observation is stored once always.
+        handle_timeout_termination: take `TimeLimit.truncated` for an end that is none.
+        path: of the store.
+        mode: how images are stored: `"disk"`, `"half"` or `"full"`. Of a new store.
+        frame_stack: frames that `VecFrameStack` stacks in an image, along its channels.
+        n_steps, gamma: of the n-step return; with one step the algorithm's own gamma counts.
+        commit_every: rows of an open episode; a kill loses no more than these of each environment.
+        seed: of the draws; None: drawn from NumPy's global generator, which `set_random_seed` seeds.
+        residency, budget_bytes: as in `ReplayStore.open`.
+
+    Raises:
+        SpecError: a value that cannot work, or a store of other observations or actions.
+    """
+
+    def __init__(
+        self, buffer_size: int, observation_space: spaces.Space[Any], action_space: spaces.Space[Any],
+        device: torch.device | str = "auto", n_envs: int = 1, optimize_memory_usage: bool = False,
+        handle_timeout_termination: bool = True, *, path: str | Path, mode: Mode = "full", frame_stack: int = 1,
+        n_steps: int = 1, gamma: float = 0.99, commit_every: int = 256, seed: int | None = None,
+        residency: Residency = "auto", budget_bytes: int | None = None,
+    ) -> None:  # fmt: skip
+        del optimize_memory_usage
+        BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)
+        if not 0 < gamma <= 1 or commit_every < 1:
+            raise SpecError(
+                f"expected gamma above 0, at most 1, and commit_every from 1 on, got {gamma}, {commit_every}"
+            )
+        self.handle_timeout_termination = handle_timeout_termination
+        self.n_steps = n_steps
+        self.gamma = gamma
+        self._sampler = Sampler(n_step=n_steps)
+        self._path = Path(path)
+        self._frame_stack = frame_stack
+        self._commit_every = commit_every
+        self._mode: Mode = mode
+        self._reading: dict[str, Any] = {"residency": residency, "budget_bytes": budget_bytes}
+        self._rng = np.random.default_rng(
+            np.random.randint(0, 1 << 32, 4, np.uint64) if seed is None else seed  # noqa: NPY002 - users seed this one
+        )
+        self._open()
+
+    def _open(self) -> None:
+        fields = self._fields()
+        self._action_dtype = next(field.dtype for field in fields if field.role == "action")
+        shared = store = ReplayStore.opened(self._path)
+        if store is None and self._path.exists() and any(self._path.iterdir()):
+            store = ReplayStore.open(self._path, **self._reading)
+        if store is None:
+            store = ReplayStore.create(self._path, fields, mode=self._mode, capacity=self.buffer_size, **self._reading)
+        stored = [replace(field, scheme=None) for field in store.spec.fields]
+        if stored != fields:
+            if shared is None:
+                store.close()
+            raise SpecError(
+                f"{self._path}: expected the fields of these spaces and this frame_stack, {fields}, found {stored} in"
+                " the store; use the environment it was written with, or another path"
+            )
+        store.set_capacity(self.buffer_size)
+        self.store = store
+        self._last: list[Observations | None] = [None] * self.n_envs
+        self._open_rows = [0] * self.n_envs
+
+    def _fields(self) -> list[FieldSpec]:
+        space = self.observation_space
+        parts = space.spaces if isinstance(space, spaces.Dict) else {_OBSERVATION: space}
+        action = np.dtype(self._maybe_cast_dtype(self.action_space.dtype)).name
+        return [
+            *(_observation_field(name, part, self._frame_stack) for name, part in parts.items()),
+            FieldSpec(name="action", shape=(self.action_dim,), dtype=action, role="action"),
+            FieldSpec(name="reward", shape=(1,), dtype="float32", role="reward"),
+            FieldSpec(name="discount", shape=(1,), dtype="float32", role="discount"),
+        ]
+
+    def add(
+        self, obs: Any, next_obs: Any, action: NDArray[Any], reward: NDArray[Any], done: NDArray[Any],
+        infos: list[dict[str, Any]],
+    ) -> None:  # fmt: skip
+        """Adds one transition of each environment.
+
+        Raises:
+            EpisodeError: the frames of an observation are not those before it, and new ones.
+        """
+        before, after = self._by_name(obs), self._by_name(next_obs)
+        actions = np.asarray(action, self._action_dtype).reshape(self.n_envs, self.action_dim)
+        for i in range(self.n_envs):
+            first = {name: array[i] for name, array in before.items()}
+            if not _same(self._last[i], first):
+                self._start(i, first)
+            truncated = self.handle_timeout_termination and infos[i].get("TimeLimit.truncated", False)
+            ends = bool(done[i])
+            row = {name: array[i].copy() for name, array in after.items()}
+            self.store.add(
+                {
+                    **row, "action": actions[i], "reward": np.array([reward[i]], np.float32),
+                    "discount": np.array([0 if ends and not truncated else 1], np.float32),
+                },
+                env=i, last=ends,
+            )  # fmt: skip
+            self._last[i] = None if ends else row
+            self._open_rows[i] = 0 if ends else self._open_rows[i] + 1
+            if self._open_rows[i] >= self._commit_every:
+                self.store.commit_part(i)
+                self._open_rows[i] = 0
+
+    def _start(self, env: int, observation: Observations) -> None:
+        """The row of a reset, after what is open was ended where it stands."""
+        self.store.end_episode(env)
+        self._last[env], self._open_rows[env] = None, 0
+        action = np.zeros(self.action_dim, self._action_dtype)
+        self.store.add(
+            {**observation, "action": action, "reward": np.zeros(1, np.float32), "discount": np.ones(1, np.float32)},
+            env=env, last=False,
+        )  # fmt: skip
+
+    def _by_name(self, observations: Any) -> Observations:
+        shapes: Any = self.obs_shape
+        if not isinstance(observations, Mapping):
+            observations, shapes = {_OBSERVATION: observations}, {_OBSERVATION: shapes}
+        return {name: np.asarray(observations[name]).reshape(self.n_envs, *shape) for name, shape in shapes.items()}
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> Any:
+        """Draws transitions: `ReplayBufferSamples`, or `DictReplayBufferSamples` of a dict space.
+
+        Raises:
+            NotEnoughData: there is none yet.
+        """
+        try:
+            rows = self.store.draw(self._sampler, self._rng, batch_size)
+        except NotEnoughData:
+            self.commit()
+            rows = self.store.draw(self._sampler, self._rng, batch_size)
+        batch = self.store.gather(rows, n_step=self.n_steps, discount=self.gamma)
+        is_dict = isinstance(self.observation_space, spaces.Dict)
+        now, following = (self._observations(batch, prefix, env) for prefix in ("", "next_"))
+        samples: Any = DictReplayBufferSamples if is_dict else ReplayBufferSamples
+        return samples(
+            observations=now,
+            actions=self.to_torch(batch["action"], copy=False),
+            next_observations=following,
+            dones=self.to_torch((batch["discount"] == 0).astype(np.float32)),
+            rewards=self.to_torch(self._normalize_reward(batch["reward"], env), copy=False),
+            discounts=None if self.n_steps == 1 else self.to_torch(batch["discount"], copy=False),
+        )
+
+    def _observations(self, batch: Mapping[str, NDArray[Any]], prefix: str, env: VecNormalize | None) -> Any:
+        if not isinstance(self.observation_space, spaces.Dict):
+            return self.to_torch(self._normalize_obs(batch[prefix + _OBSERVATION], env), copy=False)  # type: ignore[arg-type]
+        parts = self._normalize_obs({name: batch[prefix + name] for name in self.observation_space.spaces}, env)
+        return {name: self.to_torch(part, copy=False) for name, part in parts.items()}  # type: ignore[union-attr]
+
+    def commit(self) -> None:
+        """Commits what open episodes have so far."""
+        for i, rows in enumerate(self._open_rows):
+            if rows:
+                self.store.commit_part(i)
+                self._open_rows[i] = 0
+
+    def size(self) -> int:
+        """Transitions of an environment, on average."""
+        return self.store.num_transitions // self.n_envs
+
+    def reset(self) -> None:
+        """Not supported: a store keeps what was committed."""
+        raise NotImplementedError(f"{self._path}: a store is not emptied; use another path")
+
+    def close(self) -> None:
+        """Commits what open episodes have, and closes the store."""
+        self.commit()
+        self.store.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.commit()
+        return {name: value for name, value in vars(self).items() if name not in ("store", "_last", "_open_rows")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open()
+
+
+def _observation_field(name: str, space: spaces.Space[Any], frame_stack: int) -> FieldSpec:
+    shape = get_obs_shape(space)
+    assert isinstance(shape, tuple)  # no dict inside a dict
+    if not (isinstance(space, spaces.Box) and is_image_space(space)):
+        return FieldSpec(name=name, shape=shape, dtype=np.dtype(space.dtype).name, role="observation")
+    first = is_image_space_channels_first(space)
+    channels = shape[0] if first else shape[2]
+    if frame_stack < 1 or channels % frame_stack:
+        raise SpecError(
+            f"field {name!r}: expected channels that frame_stack={frame_stack} divides, got {shape}; pass the n_stack"
+            " of VecFrameStack"
+        )
+    frame = (channels // frame_stack, *shape[1:]) if first else (*shape[:2], channels // frame_stack)
+    return FieldSpec.image(name, frame, frame_stack=frame_stack, channels="first" if first else "last")
+
+
+def _same(known: Observations | None, found: Observations) -> bool:
+    return known is not None and all(np.array_equal(known[name], array) for name, array in found.items())
