@@ -43,9 +43,8 @@ def _setup(names: dict[str, Any]) -> None:
 
 
 def _teardown(names: dict[str, Any]) -> None:
-    for name in ("loader", "store"):
-        if name in names:
-            names[name].close()
+    for name in ("loader", "store"):  # closing twice is fine
+        names[name].close()
     names["stack"].close()
 
 

@@ -102,7 +102,7 @@ def random_state(environments: Mapping[str, Any]) -> dict[str, Any]:
     """State of the generators: of PyTorch, NumPy and Python, and of the environments that have one."""
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],  # type: ignore[no-untyped-call]
         "numpy": _to_json(np.random.get_state(legacy=False)),  # noqa: NPY002 - the agent draws from this one
         "python": json.dumps(random.getstate()),
         "environments": {
@@ -116,7 +116,7 @@ def random_state(environments: Mapping[str, Any]) -> dict[str, Any]:
 def load_random_state(state: Mapping[str, Any], environments: Mapping[str, Any]) -> None:
     """Puts it back, where the generator is still there."""
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
     np.random.set_state(_from_json(state["numpy"]))  # noqa: NPY002
     version, numbers, gauss = json.loads(state["python"])

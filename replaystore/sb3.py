@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from stable_baselines3.common.preprocessing import get_obs_shape, is_image_space
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
-from replaystore.errors import NotEnoughData, SpecError
+from replaystore.errors import EpisodeError, NotEnoughData, SpecError, StoreNotFound
 from replaystore.sampler import Sampler
 from replaystore.spec import FieldSpec, Mode, Residency
 from replaystore.store import ReplayStore
@@ -33,7 +34,12 @@ class StoreReplayBuffer(ReplayBuffer):
     of `ReplayBuffer`, or of `NStepReplayBuffer` with `n_steps`; observations of a dict space become a field each.
     Transitions are drawn uniformly, those of an episode that is still going on once `commit_every` of its rows are
     there, or if there are no others. With `n_steps` the starting points are those that have all their steps: the last
-    ones of an episode are not drawn, where `NStepReplayBuffer` shortens them. Pickling keeps the path, not the data.
+    ones of an episode are not drawn, where `NStepReplayBuffer` shortens them; `VecNormalize` scales the sum of rewards.
+
+    The store is opened when it is first needed, and its capacity set by the first `add`. Pickling keeps the path, not
+    the data. Keys of a dict space are names of fields: lower case letters, digits and underscores; not action, reward
+    or discount. Episodes are evicted whole, once they have ended: an endless one of plain values is cut where it has
+    half of its share of `buffer_size`; those of stacked frames have to end before all open ones exceed it.
 
     Args:
         buffer_size: transitions, of all environments together; the oldest whole episodes go first.
@@ -69,7 +75,7 @@ class StoreReplayBuffer(ReplayBuffer):
         self.n_steps = n_steps
         self.gamma = gamma
         self._sampler = Sampler(n_step=n_steps)
-        self._path = Path(path)
+        self._path = Path(path).absolute()
         self._frame_stack = frame_stack
         self._commit_every = commit_every
         self._mode: Mode = mode
@@ -77,14 +83,35 @@ class StoreReplayBuffer(ReplayBuffer):
         self._rng = np.random.default_rng(
             np.random.randint(0, 1 << 32, 4, np.uint64) if seed is None else seed  # noqa: NPY002 - users seed this one
         )
-        self._open()
+        self._had_data = False
+        self._begin()
 
-    def _open(self) -> None:
-        fields = self._fields()
-        self._action_dtype = next(field.dtype for field in fields if field.role == "action")
+    def _begin(self) -> None:
+        self._fields = self._fields_of_spaces()
+        self._dtypes = {field.name: np.dtype(field.dtype) for field in self._fields}
+        self._store: ReplayStore | None = None
+        self._keys = [f"{uuid.uuid4().hex}-{i}" for i in range(self.n_envs)]  # whose episodes are open in the store
+        self._last: list[Observations | None] = [None] * self.n_envs
+        self._rows = [0] * self.n_envs  # of the open episode
+        self._uncommitted = [0] * self.n_envs
+        self._lost = [False] * self.n_envs  # a transition is missing, until the next reset
+        self._proved = self._had_data  # whole stacks were followed by the next ones
+        self._most_rows = max(1, self.buffer_size // (2 * self.n_envs))
+
+    @property
+    def store(self) -> ReplayStore:
+        """What the experience is in; opened here where it is not yet."""
+        if self._store is None:
+            self._store = self._open()
+        return self._store
+
+    def _open(self) -> ReplayStore:
+        fields = self._fields
         shared = store = ReplayStore.opened(self._path)
         if store is None and self._path.exists() and any(self._path.iterdir()):
             store = ReplayStore.open(self._path, **self._reading)
+        if store is None and self._had_data:
+            raise StoreNotFound(f"{self._path}: expected the store of a pickled buffer, found none; put it there")
         if store is None:
             store = ReplayStore.create(self._path, fields, mode=self._mode, capacity=self.buffer_size, **self._reading)
         stored = [replace(field, scheme=None) for field in store.spec.fields]
@@ -95,12 +122,9 @@ class StoreReplayBuffer(ReplayBuffer):
                 f"{self._path}: expected the fields of these spaces and this frame_stack, {fields}, found {stored} in"
                 " the store; use the environment it was written with, or another path"
             )
-        store.set_capacity(self.buffer_size)
-        self.store = store
-        self._last: list[Observations | None] = [None] * self.n_envs
-        self._open_rows = [0] * self.n_envs
+        return store
 
-    def _fields(self) -> list[FieldSpec]:
+    def _fields_of_spaces(self) -> list[FieldSpec]:
         space = self.observation_space
         parts = space.spaces if isinstance(space, spaces.Dict) else {_OBSERVATION: space}
         action = np.dtype(self._maybe_cast_dtype(self.action_space.dtype)).name
@@ -118,45 +142,74 @@ class StoreReplayBuffer(ReplayBuffer):
         """Adds one transition of each environment.
 
         Raises:
-            EpisodeError: the frames of an observation are not those before it, and new ones.
+            EpisodeError: the first observation is none of `frame_stack` frames. CapacityError: open episodes exceed
+            `buffer_size`.
         """
+        if self.store.capacity != self.buffer_size:
+            self.store.set_capacity(self.buffer_size)
         before, after = self._by_name(obs), self._by_name(next_obs)
-        actions = np.asarray(action, self._action_dtype).reshape(self.n_envs, self.action_dim)
+        actions = np.asarray(action, self._dtypes["action"]).reshape(self.n_envs, self.action_dim)
         for i in range(self.n_envs):
-            first = {name: array[i] for name, array in before.items()}
-            if not _same(self._last[i], first):
-                self._start(i, first)
-            truncated = self.handle_timeout_termination and infos[i].get("TimeLimit.truncated", False)
             ends = bool(done[i])
+            first = {name: array[i] for name, array in before.items()}
+            if not self._lost[i] and not _same(self._last[i], first):
+                self._lost[i] = not self._start(i, first)
+            if self._lost[i]:
+                self._lost[i] = not ends
+                continue
+            truncated = self.handle_timeout_termination and infos[i].get("TimeLimit.truncated", False)
             row = {name: array[i].copy() for name, array in after.items()}
-            self.store.add(
-                {
-                    **row, "action": actions[i], "reward": np.array([reward[i]], np.float32),
-                    "discount": np.array([0 if ends and not truncated else 1], np.float32),
-                },
-                env=i, last=ends,
-            )  # fmt: skip
-            self._last[i] = None if ends else row
-            self._open_rows[i] = 0 if ends else self._open_rows[i] + 1
-            if self._open_rows[i] >= self._commit_every:
-                self.store.commit_part(i)
-                self._open_rows[i] = 0
+            values = {
+                **row, "action": actions[i], "reward": np.array([reward[i]], np.float32),
+                "discount": np.array([0 if ends and not truncated else 1], np.float32),
+            }  # fmt: skip
+            if not self._added(i, values, ends):
+                self._end(i)
+                self._lost[i] = not ends
+                continue
+            self._rows[i] += 1
+            self._proved = self._proved or self._rows[i] > self._frame_stack
+            self._uncommitted[i] += 1
+            self._last[i] = row
+            if ends or (self._frame_stack == 1 and self._rows[i] >= self._most_rows):
+                self._end(i)
+            elif self._uncommitted[i] >= self._commit_every:
+                self._commit(i)
 
-    def _start(self, env: int, observation: Observations) -> None:
-        """The row of a reset, after what is open was ended where it stands."""
-        self.store.end_episode(env)
-        self._last[env], self._open_rows[env] = None, 0
-        action = np.zeros(self.action_dim, self._action_dtype)
-        self.store.add(
-            {**observation, "action": action, "reward": np.zeros(1, np.float32), "discount": np.ones(1, np.float32)},
-            env=env, last=False,
-        )  # fmt: skip
+    def _start(self, env: int, observation: Observations) -> bool:
+        """Begins an episode with the row of a reset, after what is open was ended where it stands."""
+        self._end(env)
+        action = np.zeros(self.action_dim, self._dtypes["action"])
+        reset = {"action": action, "reward": np.zeros(1, np.float32), "discount": np.ones(1, np.float32)}
+        return self._added(env, {**observation, **reset}, last=False)
+
+    def _end(self, env: int) -> None:
+        self.store.end_episode(self._keys[env])
+        self._last[env], self._rows[env], self._uncommitted[env] = None, 0, 0
+
+    def _added(self, env: int, values: Observations, last: bool) -> bool:
+        """Adds a row; False where the older frames of an observation are not those before it.
+
+        An algorithm that was interrupted goes on a transition later in the same episode: one is missing, and what
+        follows in that episode is left out. Before any stack has fitted, it is `frame_stack` that does not fit.
+        """
+        try:
+            self.store.add(values, env=self._keys[env], last=last)
+        except EpisodeError:
+            if self._frame_stack == 1 or not self._proved:
+                raise
+            return False
+        return True
 
     def _by_name(self, observations: Any) -> Observations:
         shapes: Any = self.obs_shape
         if not isinstance(observations, Mapping):
             observations, shapes = {_OBSERVATION: observations}, {_OBSERVATION: shapes}
-        return {name: np.asarray(observations[name]).reshape(self.n_envs, *shape) for name, shape in shapes.items()}
+        arrays = {name: np.asarray(observations[name], self._dtypes[name]) for name in shapes}
+        for name, array in arrays.items():
+            if array.ndim == 1:  # of a discrete space: a number an environment
+                arrays[name] = array.reshape(self.n_envs, *shapes[name])
+        return arrays
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> Any:
         """Draws transitions: `ReplayBufferSamples`, or `DictReplayBufferSamples` of a dict space.
@@ -190,10 +243,13 @@ class StoreReplayBuffer(ReplayBuffer):
 
     def commit(self) -> None:
         """Commits what open episodes have so far."""
-        for i, rows in enumerate(self._open_rows):
+        for i, rows in enumerate(self._uncommitted):
             if rows:
-                self.store.commit_part(i)
-                self._open_rows[i] = 0
+                self._commit(i)
+
+    def _commit(self, env: int) -> None:
+        self.store.commit_part(self._keys[env])
+        self._uncommitted[env] = 0
 
     def size(self) -> int:
         """Transitions of an environment, on average."""
@@ -205,16 +261,21 @@ class StoreReplayBuffer(ReplayBuffer):
 
     def close(self) -> None:
         """Commits what open episodes have, and closes the store."""
-        self.commit()
-        self.store.close()
+        if self._store is not None:
+            try:
+                self.commit()
+            finally:
+                self._store.close()
 
     def __getstate__(self) -> dict[str, Any]:
         self.commit()
-        return {name: value for name, value in vars(self).items() if name not in ("store", "_last", "_open_rows")}
+        begun = ("_store", "_keys", "_last", "_rows", "_uncommitted", "_lost", "_proved")
+        kept = {name: value for name, value in vars(self).items() if name not in begun}
+        return kept | {"_had_data": self._had_data or self._store is not None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._open()
+        self._begin()
 
 
 def _observation_field(name: str, space: spaces.Space[Any], frame_stack: int) -> FieldSpec:
@@ -234,4 +295,4 @@ def _observation_field(name: str, space: spaces.Space[Any], frame_stack: int) ->
 
 
 def _same(known: Observations | None, found: Observations) -> bool:
-    return known is not None and all(np.array_equal(known[name], array) for name, array in found.items())
+    return known is not None and all(np.array_equal(known[name], found[name], equal_nan=True) for name in found)

@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import struct
+from contextlib import suppress
 
 _SLICE_NS = 20_000_000
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # number of the system call, which the C library does not wrap
@@ -20,9 +21,12 @@ def let_others_preempt() -> None:
     decodes a batch. The share of time that the thread gets stays the same. No effect where that cannot be set.
     """
     number = _SCHED_SETATTR.get(platform.machine())
-    if number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:
+    if number is None:
         return
-    nice = os.getpriority(os.PRIO_PROCESS, 0)
-    attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, 0, nice, 0, _SLICE_NS, 0, 0)
-    system_call = ctypes.CDLL(None).syscall
-    system_call(ctypes.c_long(number), ctypes.c_int(0), ctypes.create_string_buffer(attributes), ctypes.c_uint(0))
+    with suppress(OSError):
+        if os.sched_getscheduler(0) != os.SCHED_OTHER:
+            return
+        nice = os.getpriority(os.PRIO_PROCESS, 0)
+        attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, 0, nice, 0, _SLICE_NS, 0, 0)
+        system_call = ctypes.CDLL(None).syscall
+        system_call(ctypes.c_long(number), ctypes.c_int(0), ctypes.create_string_buffer(attributes), ctypes.c_uint(0))

@@ -18,7 +18,7 @@ from stable_baselines3.common.buffers import DictReplayBuffer, NStepReplayBuffer
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize, VecTransposeImage
 
 from replaystore import ReplayStore
-from replaystore.errors import NotEnoughData, SpecError
+from replaystore.errors import EpisodeError, NotEnoughData, SpecError, StoreNotFound
 from replaystore.sb3 import StoreReplayBuffer
 
 SIDE = 36
@@ -172,6 +172,69 @@ def test_an_episode_that_goes_on_is_drawn_from(tmp_path):
     buffer.close()
 
 
+def test_an_interrupted_algorithm_goes_on_without_the_rest_of_the_episode(tmp_path):
+    """It has stepped the environment, and stored nothing: the next transition is between t and t + 2."""
+    env = environments(IMAGE, spaces.Discrete(2), 1, 4)
+    buffer = StoreReplayBuffer(
+        100, env.observation_space, env.action_space, "cpu", path=tmp_path / "buffer", frame_stack=4
+    )
+    observation = env.reset()
+    for number in range(14):  # episodes of 5 and 6 steps; one is missing in the second, and its rest is left out
+        if number == 7:
+            env.step(np.zeros((1, 1), np.int64))
+        following, reward, done, infos = env.step(np.zeros((1, 1), np.int64))
+        stored = infos[0]["terminal_observation"][None] if done[0] else following
+        buffer.add(observation, stored, np.zeros((1, 1)), reward, done, infos)
+        observation = following
+    buffer.commit()
+    assert [info.num_rows - 1 for info in buffer.store.episodes()] == [5, 2, 4]
+    buffer.close()
+
+
+def test_a_wrong_stack_is_an_error(tmp_path):
+    env = environments(IMAGE, spaces.Discrete(2), 1, 4)
+    buffer = StoreReplayBuffer(
+        100, env.observation_space, env.action_space, "cpu", path=tmp_path / "buffer", frame_stack=2
+    )
+    with pytest.raises(EpisodeError):
+        play(env, [buffer], 6)
+    buffer.close()
+
+
+def test_an_endless_episode_is_cut_and_evicted(tmp_path):
+    class Endless(Counting):
+        def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+            self._step += 1
+            return self._observe(self.observation_space), 1.0, False, False, {}
+
+    env = DummyVecEnv([lambda: Endless(STATE, spaces.Discrete(2), 0)])
+    buffer = StoreReplayBuffer(40, STATE, spaces.Discrete(2), "cpu", path=tmp_path / "buffer", commit_every=7)
+    play(env, [buffer], 200)
+    buffer.commit()
+    episodes = buffer.store.episodes()
+    assert {info.num_rows - 1 for info in episodes[:-1]} == {20}
+    assert 20 <= buffer.store.num_transitions <= 40
+    buffer.close()
+
+
+def test_the_store_is_left_alone_until_it_is_needed(tmp_path):
+    made: Any = {"path": tmp_path / "buffer", "device": "cpu"}
+    full = StoreReplayBuffer(100, STATE, spaces.Discrete(2), **made)
+    assert not made["path"].exists()
+    env = environments(STATE, spaces.Discrete(2), 1, 1)
+    play(env, [full], 60)
+    full.close()
+    small = StoreReplayBuffer(1, STATE, spaces.Discrete(2), **made)  # as `load(..., buffer_size=1)` makes it
+    assert small.size() == 60
+    assert len(small.sample(8).rewards) == 8
+    pickled = pickle.dumps(small)
+    small.close()
+    made["path"].rename(tmp_path / "elsewhere")
+    with pytest.raises(StoreNotFound, match="of a pickled buffer"):
+        pickle.loads(pickled).sample(4)
+    assert not made["path"].exists()
+
+
 def test_what_normalises_is_applied(tmp_path):
     inner = environments(STATE, SPACES["state"][1], 1, 1)
     env = VecNormalize(inner, clip_obs=0.5)
@@ -228,8 +291,10 @@ def test_what_cannot_work_is_one_error_with_the_remedy(tmp_path):
         StoreReplayBuffer(100, transposed, spaces.Discrete(2), frame_stack=3, **made)
     with pytest.raises(SpecError, match="gamma"):
         StoreReplayBuffer(100, transposed, spaces.Discrete(2), gamma=0, **made)
-    StoreReplayBuffer(100, transposed, spaces.Discrete(2), frame_stack=4, **made).close()
+    first = StoreReplayBuffer(100, transposed, spaces.Discrete(2), frame_stack=4, **made)
+    assert first.size() == 0
+    first.close()
     with pytest.raises(SpecError, match=r"expected the fields of these spaces.*or another path"):
-        StoreReplayBuffer(100, STATE, spaces.Discrete(2), **made)
+        StoreReplayBuffer(100, STATE, spaces.Discrete(2), **made).size()
     with ReplayStore.open(Path(made["path"])) as store:  # and it is left closed
         assert store.num_transitions == 0

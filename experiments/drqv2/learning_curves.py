@@ -86,8 +86,9 @@ def learning_curves(config: LearningCurvesConfig, tell: Callable[[str], None]) -
     curves = []
     for each in runs:
         directory = Path(each.output_dir)
-        check_same_run(each, directory)
         evaluations = read_evaluations(directory)
+        if evaluations:
+            check_same_run(each, directory)
         if config.run and (not evaluations or evaluations[-1]["frame"] < each.train_frames):
             tell(f"{each.task}, {each.replay_mode}, seed {each.seed}")
             train(each)

@@ -17,7 +17,7 @@ _DEVICES = ("auto", "cpu", "cuda")
 # What a run may be resumed with otherwise: nothing that was learned would have been learned differently.
 _MAY_CHANGE = {
     "replay_residency", "replay_budget", "replay_threads", "train_frames", "device", "deterministic", "resume",
-    "snapshot_every_frames", "eval_every_frames", "eval_episodes", "save_video", "tensorboard", "output_dir",
+    "snapshot_every_frames", "eval_every_frames", "save_video", "tensorboard", "output_dir",
 }  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def check_same_run(config: TrainConfig, directory: Path) -> None:
     """Raises `SpecError` where the run in `directory` was started with settings that make another run of it."""
     path = directory / CONFIG
     if not path.exists():
-        return
+        raise SpecError(f"{path}: expected the settings that the run began with, found none; use another output_dir")
     started = json.loads(path.read_text())
     for name, value in _settings(config).items():
         if started.get(name) != value:

@@ -18,6 +18,7 @@ from experiments.drqv2.published_table import PublishedTableConfig, measure
 from experiments.drqv2.recordings import Recording, time_steps
 from experiments.drqv2.same_learning import LearningDiffers, SameLearningConfig
 from experiments.drqv2.theoretical_factor import TheoreticalFactorConfig, count_changed, theoretical_factor
+from experiments.drqv2.train_config import note_config
 from replaystore import ReplayStore
 from replaystore.errors import EpisodeFileError, SpecError
 from replaystore.npz import list_episode_files, read_episode
@@ -463,6 +464,7 @@ def test_learning_curves_run_every_seed_and_say_what_was_not_run(train_config, t
     def fake(each: Any) -> None:
         trained.append((each.task, each.seed, each.n_step, each.agent.noise_steps, each.agent.hidden_dim, each.resume))
         Path(each.output_dir).mkdir(parents=True)
+        note_config(each, Path(each.output_dir))
         line = json.dumps({"frame": each.train_frames, "reward": float(each.seed)})
         (Path(each.output_dir) / "evaluations.jsonl").write_text(line + "\n")
 
@@ -476,6 +478,10 @@ def test_learning_curves_run_every_seed_and_say_what_was_not_run(train_config, t
         ("quadruped_walk", 2, 3, 100, 8, True),
     ]
     assert sum("1.5 +- 0.5" in line for line in learning_curves.to_lines(result)) == 2
+    assert sum("RGB images" in line or "gray images" in line for line in learning_curves.to_lines(result)) == 2
+    other = {"n_step": 1, "agent": {"noise_steps": 7, "hidden_dim": 9}}
+    with pytest.raises(SpecError, match=r"agent.hidden_dim: expected 8, with which the run"):
+        learning_curves.learning_curves(replace(config, run=False, tasks={"walker_walk": other}), print)
     learning_curves.plot(result)
 
 

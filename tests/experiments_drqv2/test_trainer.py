@@ -177,13 +177,9 @@ def test_what_cannot_work_is_one_error_with_the_remedy(train_config, tmp_path):
     smaller = replace(train_config.agent, hidden_dim=4)
     with pytest.raises(SpecError, match=r"agent.hidden_dim: expected 8"):
         train(replace(train_config, resume=True, agent=smaller))
-    (Path(train_config.output_dir) / CONFIG).unlink()  # then what is found is compared
-    with pytest.raises(SpecError, match="found others"):
-        train(replace(train_config, resume=True, agent=smaller))
-    with pytest.raises(SpecError, match=r"expected a store of mode 'half'.*replay_mode=full"):
-        train(replace(train_config, resume=True, replay_mode="half"))
-    with pytest.raises(SpecError, match=r"expected uint8 \(1, 24, 24\).*found uint8 \(1, 20, 20\)"):
-        train(replace(train_config, resume=True, image_size=24))
+    (Path(train_config.output_dir) / CONFIG).unlink()
+    with pytest.raises(SpecError, match=r"config.json: expected the settings that the run began with"):
+        train(replace(train_config, resume=True))
 
 
 def test_a_run_that_could_not_learn_says_so(train_config):
