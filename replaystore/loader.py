@@ -150,6 +150,7 @@ class ReplayLoader:
         self._process = os.getpid()
         self._closed = False
         self._pool = ThreadPoolExecutor(num_threads, "replaystore-load", let_others_preempt)
+        self._most_threads = min(num_threads, len(os.sched_getaffinity(0)))  # of one batch
         self._finalizer = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
     def __iter__(self) -> Self:
@@ -223,9 +224,13 @@ class ReplayLoader:
     def _draw(self) -> None:
         snapshot = self.store.snapshot()
         rows = self.store.draw(self.sampler, self._rng, self.batch_size, snapshot=snapshot)
+        # Where no other is being filled, all threads work on it: it is there sooner, above all before a learner that
+        # sleeps meanwhile wants the cores back.
+        waiting = sum(not pending.future.done() for pending in self._pending)
+        num_threads = max(1, self._most_threads - waiting)
         buffer = self._free.popleft() if self._free else _Buffer(self.store, self.batch_size, self._pinned)
         future = self._pool.submit(
-            _fill, self.store, rows, self.sampler.n_step, self.discount, snapshot, buffer, self._free
+            _fill, self.store, rows, self.sampler.n_step, self.discount, snapshot, buffer, self._free, num_threads
         )
         self._pending.append(_Pending(future, generator_state(self._rng)))
 
@@ -241,11 +246,13 @@ class ReplayLoader:
 
 def _fill(
     store: ReplayStore, rows: NDArray[np.int64], n_step: int, discount: float, snapshot: IndexSnapshot,
-    buffer: _Buffer, free: deque[_Buffer],
+    buffer: _Buffer, free: deque[_Buffer], num_threads: int,
 ) -> _Buffer:  # fmt: skip
     try:
         buffer.wait_for_copies()
-        store.gather(rows, n_step=n_step, discount=discount, out=buffer.arrays, snapshot=snapshot, num_threads=1)
+        store.gather(
+            rows, n_step=n_step, discount=discount, out=buffer.arrays, snapshot=snapshot, num_threads=num_threads
+        )
     except BaseException:
         free.append(buffer)
         raise

@@ -21,6 +21,7 @@ from replaystore.index import EpisodeInfo
 from replaystore.index_snapshot import IndexSnapshot
 from replaystore.recorder import Recorder
 from replaystore.sampler import Sampler
+from replaystore.scheduling import let_others_preempt
 from replaystore.spec import DEFAULT_CHUNK_ROWS, Durability, FieldSpec, Mode, Residency, StoreSpec
 from replaystore.storage.columns import columns_of, resolved_fields
 from replaystore.storage.facts import store_facts
@@ -476,7 +477,8 @@ class ReplayStore:
             return None
         with self._lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(max(count, self._num_threads), thread_name_prefix="replaystore-read")
+                workers = max(count, self._num_threads)
+                self._pool = ThreadPoolExecutor(workers, "replaystore-read", let_others_preempt)
             return self._pool
 
     def _purge(self, *, everything: bool = False) -> None:
