@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,3 +162,27 @@ def test_state_goes_on_as_if_nothing_had_happened():
     }
     for one, two in zip(agent.actor.parameters(), other.actor.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_the_agent_learns_what_it_sees():
+    """The best action is where the square is: found from pixels, rewards and random actions, with bootstrapping."""
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    agent = Agent(replace(SMALL, feature_dim=20, hidden_dim=64, learning_rate=1e-3, target_rate=0.01), (1, 24, 24), 2)
+
+    def images_of(places: np.ndarray) -> np.ndarray:
+        images = np.full((len(places), 1, 24, 24), 60, np.uint8)
+        for image, (x, y) in zip(images, np.round((places + 1) * 8).astype(int) + 4, strict=True):
+            image[0, y - 3 : y + 4, x - 3 : x + 4] = 200
+        return images
+
+    for step in range(200):
+        places, following = rng.uniform(-0.8, 0.8, (2, 32, 2))
+        actions = rng.uniform(-1, 1, (32, 2))
+        rewards = 1 - np.abs(actions - places).mean(axis=1, keepdims=True)
+        values = images_of(places), actions, rewards, np.full((32, 1), 0.5), images_of(following)
+        agent.update([torch.as_tensor(v if v.dtype == np.uint8 else v.astype(np.float32)) for v in values], step)
+    places = rng.uniform(-0.8, 0.8, (100, 2))
+    found = np.stack([agent.act(image, 300, explore=False) for image in images_of(places)])
+    assert np.abs(found - places).mean() < 0.2  # 0.4 for a constant
+    assert min(np.corrcoef(found[:, k], places[:, k])[0, 1] for k in range(2)) > 0.9
