@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 
 from drqv2_patch.replay import STORE_NAME, Mode, Residency, check_mode
 from replaystore import ReplayLoader, ReplayStore
 from replaystore.errors import NotEnoughData, SpecError, StoreClosed, StoreNotFound
+from replaystore.sampler import seeded_generator
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -83,11 +83,7 @@ class TupleLoader:
             "distribution": "per_episode",
             "pin_memory": pin_memory,
         }
-        if seed is None:
-            drawn = np.random.randint(0, 1 << 32, 4, np.uint64)  # noqa: NPY002 - users seed this one
-            self._rng = np.random.default_rng(drawn)
-        else:
-            self._rng = np.random.default_rng(seed)
+        self._rng = seeded_generator(seed)
         self._state: Mapping[str, Any] = {"generator": self._rng.bit_generator.state}
         self._loader: ReplayLoader | None = None
         self._own: ReplayStore | None = None  # opened here, to read

@@ -93,6 +93,12 @@ class Sampler:
         )
 
 
+def seeded_generator(seed: int | None) -> np.random.Generator:
+    """A generator from a seed; None: from numbers drawn of NumPy's global generator, which frameworks seed."""
+    drawn = np.random.randint(0, 1 << 32, 4, np.uint64) if seed is None else seed  # noqa: NPY002
+    return np.random.default_rng(drawn)
+
+
 def generator_state(rng: np.random.Generator) -> dict[str, Any]:
     """The state of a generator as JSON-able data, for `restore_generator`."""
     state = _plain(rng.bit_generator.state)

@@ -18,7 +18,7 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples, Repla
 from stable_baselines3.common.vec_env import VecNormalize
 
 from replaystore.errors import EpisodeError, NotEnoughData, SpecError, StoreNotFound
-from replaystore.sampler import Sampler
+from replaystore.sampler import Sampler, seeded_generator
 from replaystore.spec import FieldSpec, Mode, Residency
 from replaystore.store import ReplayStore
 
@@ -80,9 +80,7 @@ class StoreReplayBuffer(ReplayBuffer):
         self._commit_every = commit_every
         self._mode: Mode = mode
         self._reading: dict[str, Any] = {"residency": residency, "budget_bytes": budget_bytes}
-        self._rng = np.random.default_rng(
-            np.random.randint(0, 1 << 32, 4, np.uint64) if seed is None else seed  # noqa: NPY002 - users seed this one
-        )
+        self._rng = seeded_generator(seed)
         self._had_data = False
         self._begin()
 
@@ -154,17 +152,16 @@ class StoreReplayBuffer(ReplayBuffer):
             first = {name: array[i] for name, array in before.items()}
             if not self._lost[i] and not _same(self._last[i], first):
                 self._lost[i] = not self._start(i, first)
-            if self._lost[i]:
-                self._lost[i] = not ends
-                continue
             truncated = self.handle_timeout_termination and infos[i].get("TimeLimit.truncated", False)
             row = {name: array[i].copy() for name, array in after.items()}
             values = {
                 **row, "action": actions[i], "reward": np.array([reward[i]], np.float32),
                 "discount": np.array([0 if ends and not truncated else 1], np.float32),
             }  # fmt: skip
-            if not self._added(i, values, ends):
+            if not self._lost[i] and not self._added(i, values, ends):
                 self._end(i)
+                self._lost[i] = True
+            if self._lost[i]:
                 self._lost[i] = not ends
                 continue
             self._rows[i] += 1

@@ -14,7 +14,7 @@ from replaystore.spec import MODES, RESIDENCIES
 
 CONFIG = "config.json"
 _DEVICES = ("auto", "cpu", "cuda")
-# What a run may be resumed with otherwise: nothing that was learned would have been learned differently.
+# What a run may be resumed with otherwise: none is a setting of the algorithm or of the environment.
 _MAY_CHANGE = {
     "replay_residency", "replay_budget", "replay_threads", "train_frames", "device", "deterministic", "resume",
     "snapshot_every_frames", "eval_every_frames", "save_video", "tensorboard", "output_dir",
