@@ -104,7 +104,7 @@ def test_convert_info_verify_export(tmp_path, episodes):
     wanted = {"mode": "full", "transitions": 117, "episodes": 3, "capacity": 1000, "conversion": "complete"}
     assert info.items() >= wanted.items()
     assert info["fields"]["observation"]["scheme"]["keyframe_interval"] == 8
-    for name in ("bytes_on_disk", "bytes_per_transition", "bytes_per_transition_all_fields", "compression_factor"):
+    for name in ("bytes_on_disk", "observation_bytes_per_transition", "bytes_per_transition", "compression_factor"):
         assert info[name] > 0
     assert "compression factor" in run("info", store).stdout
     verified = run_json("verify", store)
