@@ -117,7 +117,7 @@ def test_what_a_writer_appends_seals_and_evicts(tmp_path):
                     store.commit_part(env)  # an episode in two parts is one episode
         store.flush()
         stats = store.stats()
-        # 19 + 44 + 30 transitions, and 6 rows of the next episode: the first one goes. 79 + 11, then 85 + 11 fit.
+        # 19 + 44 + 30 transitions and 11 of the next episode are too many, and the first one goes: 85, then 96.
         assert (stats.rows_appended, stats.episodes_appended) == (120, 5)
         assert (stats.rows_evicted, stats.episodes_evicted) == (20, 1)
         assert stats.rows_appended - stats.rows_evicted == store.num_rows
@@ -126,9 +126,10 @@ def test_what_a_writer_appends_seals_and_evicts(tmp_path):
         assert stats.sealing_seconds > 0
         assert stats.chunk_files_held == 3
         assert stats.chunk_files_loaded == 0
-        store.set_capacity(50)
+        store.set_capacity(50)  # 96 - 44 is too many still
+        assert store.num_transitions == 22
     closed = store.stats()
-    assert (closed.rows_evicted, closed.episodes_evicted) == (65, 2)
+    assert (closed.rows_evicted, closed.episodes_evicted) == (20 + 45 + 31, 3)
     assert closed.chunks_sealed == 4  # the last one padded
     assert closed.chunk_files_held == 0
 
