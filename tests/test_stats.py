@@ -224,3 +224,7 @@ def test_counters_add_up_over_threads_and_know_their_names():
     assert (stats.chunk_files_held, stats.bytes_held, stats.groups_decoded) == (3, 4, 0)
     with pytest.raises(KeyError):
         counters.add(no_such_counter=1)
+    counters._lock.acquire()  # as a thread of the parent may have, when a child is forked
+    counters.reset()
+    counters.add(refreshes=1)
+    assert counters.stats(chunk_files_held=0, bytes_held=0).refreshes == 1
