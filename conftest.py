@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 from typing import Any
 
@@ -46,6 +47,7 @@ def _teardown(names: dict[str, Any]) -> None:
     for name in ("loader", "store"):  # closing twice is fine
         names[name].close()
     names["stack"].close()
+    logging.getLogger("replaystore").setLevel(logging.NOTSET)  # a page says how to set it
 
 
 pytest_collect_file = Sybil(

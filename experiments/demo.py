@@ -56,7 +56,7 @@ def record(console: Console, directory: Path, episodes: int) -> Path:
 def convert_all(console: Console, episodes: Path, output: Path) -> None:
     """Converts the episodes to every mode and prints what each takes."""
     table = Table(title="The same episodes in three modes")
-    for heading in ("mode", "transitions", "bytes a transition", "factor", "converted in"):
+    for heading in ("mode", "transitions", "bytes a transition, observations", "factor", "converted in"):
         table.add_column(heading, justify="left" if heading == "mode" else "right")
     for mode in MODES:
         path = output / "stores" / mode
@@ -73,7 +73,7 @@ def convert_all(console: Console, episodes: Path, output: Path) -> None:
         table.add_row(
             mode,
             f"{info['transitions']:,}",
-            f"{info['bytes_per_transition']:,.0f}",
+            f"{info['observation_bytes_per_transition']:,.0f}",
             f"{info['compression_factor']:.1f}x",
             f"{seconds:.1f} s",
         )

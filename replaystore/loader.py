@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -22,6 +24,8 @@ from replaystore.index_snapshot import IndexSnapshot
 from replaystore.sampler import Distribution, Sampler, generator_state, restore_generator
 from replaystore.scheduling import let_others_preempt
 from replaystore.store import ReplayStore
+
+_logger = logging.getLogger(__name__)
 
 Tensors = dict[str, torch.Tensor]
 
@@ -98,6 +102,23 @@ class _Pending:
     state: dict[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoaderStats:
+    """What one loader did since it was made.
+
+    Attributes:
+        batches: handed out.
+        waits: times that the batch asked for was not filled yet.
+        wait_seconds: time that the consumer waited then.
+        redraws: batches drawn again because another process had evicted rows of them.
+    """
+
+    batches: int = 0
+    waits: int = 0
+    wait_seconds: float = 0.0
+    redraws: int = 0
+
+
 class ReplayLoader:
     """Yields batches without end: a mapping of names to tensors, as `ReplayStore.gather` describes them.
 
@@ -147,6 +168,7 @@ class ReplayLoader:
         self._free: deque[_Buffer] = deque(maxlen=prefetch + 3)  # all that are in use at once, one consumed
         self._lent: set[_Loan] = set()
         self._handed: deque[tuple[torch.Tensor, ...]] = deque()  # the last two batches
+        self._batches, self._waits, self._wait_seconds, self._redraws = 0, 0, 0.0, 0
         self._process = os.getpid()
         self._closed = False
         self._pool = ThreadPoolExecutor(num_threads, "replaystore-load", let_others_preempt)
@@ -172,18 +194,37 @@ class ReplayLoader:
         pending = self._pending.popleft()
         for attempt in range(_REDRAWS):
             try:
-                buffer = pending.future.result()
+                buffer = self._result(pending.future)
                 break
             except Evicted:  # a writer elsewhere was faster
                 if attempt + 1 == _REDRAWS:
                     raise
+                self._redraws += 1
+                _logger.debug("%s: rows of a batch were evicted, it is drawn again", self.store.path)
                 self.store.refresh()
                 self._draw()
                 pending = self._pending.pop()
         self._consumed = pending.state
         batch = _Loan(buffer, self._lent, self._free).tensors()
         self._handed.append(tuple(batch.values()))
+        self._batches += 1
         return batch
+
+    def _result(self, future: Future[_Buffer]) -> _Buffer:
+        if future.done():
+            return future.result()
+        start = time.monotonic()
+        try:
+            return future.result()
+        finally:
+            self._waits += 1
+            self._wait_seconds += time.monotonic() - start
+
+    def stats(self) -> LoaderStats:
+        """What this loader did since it was made. Also when closed."""
+        return LoaderStats(
+            batches=self._batches, waits=self._waits, wait_seconds=self._wait_seconds, redraws=self._redraws
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """State of the draws after the last batch consumed: JSON-able."""

@@ -55,8 +55,9 @@ class Candidate:
         name: to tell it by.
         mode: of the store.
         frame_delta: options of `FrameDelta` for its images; None: none are needed.
-        bytes_per_transition: measured over the sample, all fields. `image_bytes_per_transition`: images alone.
-        least_bytes_per_transition, most_bytes_per_transition: of the sampled episodes.
+        bytes_per_transition: of all fields, over the sample, as `ReplayStore.info` counts them.
+        observation_bytes_per_transition: of observations alone, likewise.
+        least_bytes_per_transition, most_bytes_per_transition: of the sampled episodes, all fields.
         deviation_bytes_per_transition: standard deviation over them; None for a single one.
         total_bytes: predicted at the capacity, in RAM as on disk.
         fits_budget: whether it can all be in RAM. fits_disk: whether it fits the free space.
@@ -67,7 +68,7 @@ class Candidate:
     mode: Mode
     frame_delta: Mapping[str, Any] | None
     bytes_per_transition: float
-    image_bytes_per_transition: float
+    observation_bytes_per_transition: float
     least_bytes_per_transition: float
     most_bytes_per_transition: float
     deviation_bytes_per_transition: float | None
@@ -156,17 +157,16 @@ def plan(
             stored.append(_store(path, with_schemes(fields, None, options), mode, episodes))
         times = _batch_seconds(paths, threads)
     candidates = []
-    for (name, mode, options), (sizes, image_bytes), seconds in zip(variants, stored, times, strict=True):
+    for (name, mode, options), (sizes, facts), seconds in zip(variants, stored, times, strict=True):
         per_episode = [size / length for size, length in zip(sizes, lengths, strict=True) if length]
-        mean = sum(sizes) / sum(lengths)
-        total = round(mean * capacity)
+        total = round(facts["bytes_per_transition"] * capacity)
         candidates.append(
             Candidate(
                 name=name,
                 mode=mode,
                 frame_delta=options,
-                bytes_per_transition=mean,
-                image_bytes_per_transition=image_bytes / sum(lengths),
+                bytes_per_transition=facts["bytes_per_transition"],
+                observation_bytes_per_transition=facts["observation_bytes_per_transition"],
                 least_bytes_per_transition=min(per_episode),
                 most_bytes_per_transition=max(per_episode),
                 deviation_bytes_per_transition=statistics.stdev(per_episode) if len(per_episode) > 1 else None,
@@ -204,8 +204,10 @@ def _existing(path: Path) -> Path:
     return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
-def _store(path: Path, fields: Sequence[FieldSpec], mode: Mode, episodes: Sequence[Episode]) -> tuple[list[int], int]:
-    """Stores the episodes: (bytes of each, bytes of all images)."""
+def _store(
+    path: Path, fields: Sequence[FieldSpec], mode: Mode, episodes: Sequence[Episode]
+) -> tuple[list[int], dict[str, Any]]:
+    """Stores the episodes: (bytes of each, what `ReplayStore.info` says of all)."""
     rows = max(len(next(iter(episode.values()))) for episode in episodes)
     sizes: list[int] = []
     ReplayStore.create(path, fields, mode=mode, chunk_rows=min(rows, _MAX_CHUNK_ROWS), residency="mapped").close()
@@ -213,9 +215,9 @@ def _store(path: Path, fields: Sequence[FieldSpec], mode: Mode, episodes: Sequen
         with ReplayStore.open(path, residency="mapped") as store:
             store.append(episode)  # closing seals it into chunks of its own
         with ReplayStore.open(path, read_only=True, residency="mapped") as store:
-            stored = store.info()["fields"]
-        sizes.append(sum(entry["bytes_on_disk"] for entry in stored.values()) - sum(sizes))
-    return sizes, sum(stored[field.name]["bytes_on_disk"] for field in fields if field.is_image)
+            facts = store.info()
+        sizes.append(sum(entry["bytes_on_disk"] for entry in facts["fields"].values()) - sum(sizes))
+    return sizes, facts
 
 
 def _batch_seconds(paths: Sequence[Path], threads: int) -> list[float]:

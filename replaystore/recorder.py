@@ -122,7 +122,8 @@ class Recorder:
                         break
                     going.append(episode)
                     excess -= num_rows - 1
-                self._writer.evict(going)
+                if going:
+                    self._writer.evict(going)
             while budget is not None and index.num_episodes > 1 and self._stored_bytes() > budget:
                 oldest = index.oldest_complete()
                 if oldest is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -24,6 +25,7 @@ from replaystore.sampler import Sampler
 from replaystore.scheduling import let_others_preempt
 from replaystore.spec import DEFAULT_CHUNK_ROWS, Durability, FieldSpec, Mode, Residency, StoreSpec
 from replaystore.storage.columns import columns_of, resolved_fields
+from replaystore.storage.counters import Counters, StoreStats
 from replaystore.storage.facts import store_facts
 from replaystore.storage.files import OpenFiles
 from replaystore.storage.opening import OpenedStore, create_store, open_to_read, open_to_write
@@ -32,6 +34,8 @@ from replaystore.storage.residency import Memory
 from replaystore.storage.verify import Report, verify_store
 from replaystore.storage.views import Views
 from replaystore.storage.writer import StoreWriter
+
+_logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 0.25  # a reader looks for new episodes at most this often
 DEFAULT_THREADS = min(4, os.cpu_count() or 1)
@@ -73,9 +77,12 @@ class ReplayStore:
         self._pool: ThreadPoolExecutor | None = None
         self._next_refresh = 0.0
         self._views = Views()
+        self._counters = Counters()
         self._open_files = OpenFiles()
         self._readers = [
-            ColumnReader(column, files.paths, ledger, self._open_files, self._lock, self._follow_missing)
+            ColumnReader(
+                column, files.paths, ledger, self._open_files, self._lock, self._follow_missing, self._counters
+            )
             for column in ledger.columns
         ]
         self._memory = Memory(self.path, ledger, self._readers, residency, budget_bytes, self._views)
@@ -84,12 +91,21 @@ class ReplayStore:
         self._memory.load_small(0)
         self._memory.fill()
         if files.log is not None:
-            self._writer = StoreWriter(files.paths, ledger, files.log, self._lock, self._memory.admit, self._views.bury)
+            self._writer = StoreWriter(
+                files.paths, ledger, files.log, self._lock, self._memory.admit, self._views.bury, self._counters
+            )
             self._recorder = Recorder(ledger, self._writer, self._memory, self._lock, self._purge)
-            for info in ledger.index.episodes():
-                if not info.complete:  # whoever wrote it is gone, and so is the rest of it
-                    self._recorder.end_committed(info.episode)
+            unended = [info.episode for info in ledger.index.episodes() if not info.complete]
+            for episode in unended:  # whoever wrote it is gone, and so is the rest of it
+                self._recorder.end_committed(episode)
+            if unended:
+                _logger.info("%s: ended %d episodes that an earlier writer left open", self.path, len(unended))
             self._recorder.evict()
+        _logger.info(
+            "%s: opened to %s: mode %s, %d episodes, %d transitions, residency %s",
+            self.path, "read" if self._writer is None else "write", self.spec.mode, self.num_episodes,
+            self.num_transitions, residency,
+        )  # fmt: skip
         _open_stores.add(self)
 
     # Opening and closing
@@ -212,6 +228,7 @@ class ReplayStore:
                 self._open_files.clear()
                 for reader in self._readers:
                     reader.clear()
+                _logger.info("%s: closed", self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -325,6 +342,7 @@ class ReplayStore:
         view = self.snapshot() if snapshot is None else snapshot
         threads = self._num_threads if num_threads is None else num_threads
         self._gatherer.gather(view, rows, n_step, discount, out, self._threads(threads), threads)
+        self._counters.add(batches_gathered=1, transitions_gathered=len(rows))
         return out
 
     def allocate(self, batch_size: int) -> Batch:
@@ -375,7 +393,10 @@ class ReplayStore:
             changed, dead = self._files.reader.follow(self._ledger)
             self._views.bury(dead)
             if changed:
+                self._counters.add(refreshes=1)
                 self._memory.load_small(loaded)
+        if changed:
+            _logger.debug("%s: found commits, %d transitions now", self.path, self.num_transitions)
         return changed
 
     # Facts
@@ -439,6 +460,10 @@ class ReplayStore:
             "budget_bytes": self._memory.budget_bytes,
         }
 
+    def stats(self) -> StoreStats:
+        """What this object did since it was opened: `StoreStats` has the meaning of each counter. Also when closed."""
+        return self._counters.stats(chunk_files_held=self._memory.num_held, bytes_held=self.held_bytes)
+
     def verify(self, *, progress: Callable[[int, int], None] | None = None) -> Report:
         """Compares every byte of the store with what its log says.
 
@@ -498,6 +523,7 @@ class ReplayStore:
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.RLock()
+        self._counters.reset()
         self._open_files.reset_after_fork()
         self._memory.reset_after_fork()
         for reader in self._readers:

@@ -1,4 +1,5 @@
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -104,7 +105,7 @@ def test_convert_info_verify_export(tmp_path, episodes):
     wanted = {"mode": "full", "transitions": 117, "episodes": 3, "capacity": 1000, "conversion": "complete"}
     assert info.items() >= wanted.items()
     assert info["fields"]["observation"]["scheme"]["keyframe_interval"] == 8
-    for name in ("bytes_on_disk", "bytes_per_transition", "bytes_per_transition_all_fields", "compression_factor"):
+    for name in ("bytes_on_disk", "observation_bytes_per_transition", "bytes_per_transition", "compression_factor"):
         assert info[name] > 0
     assert "compression factor" in run("info", store).stdout
     verified = run_json("verify", store)
@@ -312,3 +313,29 @@ def test_collect_passes_its_options_on(tmp_path, monkeypatch):
     assert (config.task, config.episodes, config.frame_stack, config.action_repeat) == ("walker_walk", 1, 2, 4)
     assert (config.grayscale, config.black_floor, config.fast_render, config.max_steps) == (True, True, True, 9)
     assert run("collect", "walker", tmp_path / "out").exit_code == 2
+
+
+# Starting it
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["nonsense"], 2), (["info"], 2)])
+def test_the_module_runs_the_command_line_and_names_itself(arguments, code):
+    done = subprocess.run([sys.executable, "-m", "replaystore", *arguments], capture_output=True, text=True)
+    assert done.returncode == code
+    command = " info" if arguments == ["info"] else ""
+    assert (done.stdout + done.stderr).startswith(f"Usage: python -m replaystore{command} [OPTIONS]")
+
+
+def test_verbose_shows_what_happens_on_stderr(tmp_path, episodes):
+    log_lines = {}
+    for option in ("--no-progress", "-v", "-vv"):
+        result = run(option, "convert", episodes, tmp_path / option.strip("-"), "--chunk-rows", "16")
+        assert result.exit_code == 0
+        assert "replaystore." not in result.stdout
+        log_lines[option] = [line for line in result.stderr.splitlines() if "replaystore." in line]
+    assert log_lines["--no-progress"] == []
+    assert log_lines["-v"]
+    assert all(" INFO replaystore." in line for line in log_lines["-v"])
+    assert any(" DEBUG replaystore." in line for line in log_lines["-vv"])
+    logger = logging.getLogger("replaystore")
+    assert (logger.handlers, logger.level) == ([], logging.NOTSET)  # the next command starts anew

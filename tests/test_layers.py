@@ -27,6 +27,7 @@ LAYERS = [
     {"convert", "collect", "plan", "sb3"},
     {"bench"},
     {"cli"},
+    {"__main__"},
 ]
 TORCH_USERS = {"loader", "sb3"}
 

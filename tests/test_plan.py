@@ -29,7 +29,7 @@ def test_predictions_are_what_a_store_takes(episodes, roomy, tmp_path):
         convert(episodes, tmp_path / mode, mode=mode, chunk_rows=256)
         with ReplayStore.open(tmp_path / mode, read_only=True) as store:
             info = store.info()
-        expected = info["bytes_per_transition_all_fields"]
+        expected = info["bytes_per_transition"]
         candidate = by_name[mode]
         # a sampled episode has chunks of its own, whose files are counted in whole blocks
         assert candidate.bytes_per_transition == pytest.approx(expected, rel=0.5 if mode == "full" else 0.12)
@@ -37,9 +37,39 @@ def test_predictions_are_what_a_store_takes(episodes, roomy, tmp_path):
         assert candidate.least_bytes_per_transition <= candidate.bytes_per_transition
         assert candidate.bytes_per_transition <= candidate.most_bytes_per_transition
         assert candidate.batch_milliseconds > 0
-    assert by_name["disk"].image_bytes_per_transition == pytest.approx(3 * 32 * 32 * 1440 / 1435, rel=0.05)
+    assert by_name["disk"].observation_bytes_per_transition == pytest.approx(3 * 32 * 32 * 1440 / 1435, rel=0.05)
     assert by_name["disk"].bytes_per_transition > by_name["half"].bytes_per_transition
     assert by_name["half"].bytes_per_transition > by_name["full"].bytes_per_transition
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_plan_and_info_give_the_same_sizes_the_same_names(tmp_path, mode):
+    # Two observation fields, one without images, and an image that is no observation would show a mix-up.
+    rng = np.random.default_rng(3)
+    episode = {
+        "observation": rng.integers(0, 256, (61, 9, 12, 12), np.uint8),
+        "state": rng.normal(size=(61, 30)).astype(np.float32),
+        "mask": rng.integers(0, 256, (61, 3, 12, 12), np.uint8),
+        "action": rng.normal(size=(61, 4)).astype(np.float32),
+        "reward": np.ones((61, 1), np.float32),
+        "discount": np.ones((61, 1), np.float32),
+    }
+    (tmp_path / "in").mkdir()
+    np.savez_compressed(tmp_path / "in/20260101T000000_0_60.npz", **episode)
+    candidate = next(
+        entry for entry in plan(tmp_path / "in", 1000, 1 << 30, frame_stack=1).candidates if entry.name == mode
+    )
+    convert(tmp_path / "in", tmp_path / "store", mode=mode, frame_stack=1, chunk_rows=61)
+    with ReplayStore.open(tmp_path / "store", read_only=True) as store:
+        info, spec = store.info(), store.spec
+    observed = [field.name for field in spec.fields if field.role == "observation"]
+    assert observed == ["observation", "state"]
+    assert spec.field("mask").is_image
+    on_disk = {name: entry["bytes_on_disk"] for name, entry in info["fields"].items()}
+    assert info["observation_bytes_per_transition"] == sum(on_disk[name] for name in observed) / 60
+    assert info["bytes_per_transition"] == sum(on_disk.values()) / 60
+    assert candidate.observation_bytes_per_transition == info["observation_bytes_per_transition"]
+    assert candidate.bytes_per_transition == info["bytes_per_transition"]
 
 
 def test_recommendation_with_room_for_everything(roomy):

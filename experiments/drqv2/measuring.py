@@ -83,8 +83,8 @@ def prepare(recording: Recording, files: Sequence[Path], kind: str, directory: P
         info = opened.info()
         return {
             "transitions": int(info["transitions"]),
+            "observation_bytes_per_transition": float(info["observation_bytes_per_transition"]),
             "bytes_per_transition": float(info["bytes_per_transition"]),
-            "bytes_per_transition_all_fields": float(info["bytes_per_transition_all_fields"]),
         }
 
 

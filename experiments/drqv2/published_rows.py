@@ -139,7 +139,7 @@ def factor_rows(result: Result) -> list[dict[str, str]]:
     """What each step contributes, from the bytes of observations on disk."""
 
     def ratio(task: str, first: tuple[str, str], second: tuple[str, str]) -> float | None:
-        above, below = (size(result, task, *each, "bytes_per_transition") for each in (first, second))
+        above, below = (size(result, task, *each, "observation_bytes_per_transition") for each in (first, second))
         return None if above is None or below is None else above / below
 
     rows = []

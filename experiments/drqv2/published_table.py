@@ -223,7 +223,7 @@ def measure(config: PublishedTableConfig, tell: Callable[[str], None]) -> dict[s
                 sizes.append(
                     {
                         "task": task, "variant": variant, "buffer": kind, "transitions": transitions,
-                        "memory_bytes": stored.get("bytes_per_transition_all_fields", grown),
+                        "memory_bytes": stored.get("bytes_per_transition", grown),
                         "grown_bytes": grown, "held_bytes": weighed["held_bytes"], **stored,
                         "formula_bytes": formula_bytes(recording, files, kind),
                     }

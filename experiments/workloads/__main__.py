@@ -76,14 +76,14 @@ def atari_sizes(directory: Path, names: tuple[str, ...], as_json: bool) -> None:
         print_json(result.to_json())
         return
     rows = [
-        [game.game, number_text(game.transitions), number_text(game.bytes_per_transition[names[0]], 1),
-         *(f"{game.raw_bytes / game.bytes_per_transition[name]:.1f}" for name in names)]
+        [game.game, number_text(game.transitions), number_text(game.observation_bytes_per_transition[names[0]], 1),
+         *(f"{game.raw_bytes / game.observation_bytes_per_transition[name]:.1f}" for name in names)]
         for game in result.games
     ]  # fmt: skip
-    mean = sum(game.bytes_per_transition[names[0]] for game in result.games) / len(result.games)
+    mean = sum(game.observation_bytes_per_transition[names[0]] for game in result.games) / len(result.games)
     factors = (f"{result.average_factors[name]:.1f}" for name in names)
     rows.append(["ratio of mean bytes", "", number_text(mean, 1), *factors])
-    columns = ("game", "transitions", f"bytes a transition ({names[0]})", *names)
+    columns = ("game", "transitions", f"bytes a transition, observations ({names[0]})", *names)
     print_table("Raw stacks against stored observations, factor", columns, rows)
 
 

@@ -38,13 +38,13 @@ class Game:
     Attributes:
         game: name of its directory. transitions: in its stores.
         raw_bytes: of a transition's observation as a stack.
-        bytes_per_transition: by configuration; files on disk.
+        observation_bytes_per_transition: by configuration; files on disk.
     """
 
     game: str
     transitions: int
     raw_bytes: int
-    bytes_per_transition: dict[str, float]
+    observation_bytes_per_transition: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,8 @@ def measure_sizes(
         progress(len(folders), len(folders))
     raw = [game.raw_bytes for game in games]
     factors = {
-        name: average_factor(raw, [game.bytes_per_transition[name] for game in games]) for name in configurations
+        name: average_factor(raw, [game.observation_bytes_per_transition[name] for game in games])
+        for name in configurations
     }
     return AtariSizes(games=tuple(games), average_factors=factors)
 
@@ -108,6 +109,8 @@ def _measure_game(folder: Path, configurations: Sequence[str], work_dir: Path | 
                     if not np.array_equal(store.read_episode(number)[OBSERVATION], episode[OBSERVATION]):
                         raise DamageError(f"{path}: expected the same observations from a store ({name}), got others")
                 facts = store.info()
-        sizes[name] = facts["bytes_per_transition"]
+        sizes[name] = facts["observation_bytes_per_transition"]
     raw_bytes = episodes[0][OBSERVATION][0].nbytes
-    return Game(game=folder.name, transitions=facts["transitions"], raw_bytes=raw_bytes, bytes_per_transition=sizes)
+    return Game(
+        game=folder.name, transitions=facts["transitions"], raw_bytes=raw_bytes, observation_bytes_per_transition=sizes
+    )

@@ -159,16 +159,16 @@ class Measurement:
 class StoreSummary:
     """How a mode stored the data at the largest size; bytes are those of files.
 
-    `bytes_per_transition` is that of observations, `bytes_per_transition_all_fields` of everything. `schemes` holds the
-    codec configuration of each field that has a codec.
+    `observation_bytes_per_transition` is that of observations, `bytes_per_transition` of all fields. `schemes` holds
+    the codec configuration of each field that has a codec.
     """
 
     mode: Mode
     transitions: int
     episodes: int
     bytes_on_disk: int
+    observation_bytes_per_transition: float
     bytes_per_transition: float
-    bytes_per_transition_all_fields: float
     compression_factor: float
     schemes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

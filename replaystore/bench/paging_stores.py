@@ -141,8 +141,8 @@ class StoreFolder:
             transitions=int(info["transitions"]),
             episodes=int(info["episodes"]),
             bytes_on_disk=int(info["bytes_on_disk"]),
+            observation_bytes_per_transition=float(info["observation_bytes_per_transition"]),
             bytes_per_transition=float(info["bytes_per_transition"]),
-            bytes_per_transition_all_fields=float(info["bytes_per_transition_all_fields"]),
             compression_factor=float(info["compression_factor"]),
             schemes={name: entry["scheme"] for name, entry in info["fields"].items() if entry["scheme"]},
         )

@@ -106,8 +106,8 @@ def store_rows(result: PagingResult) -> list[dict[str, str]]:
     return [
         {
             "mode": entry.mode,
-            "bytes a transition, observations": f"{entry.bytes_per_transition:,.0f}",
-            "bytes a transition, all fields": f"{entry.bytes_per_transition_all_fields:,.0f}",
+            "bytes a transition, observations": f"{entry.observation_bytes_per_transition:,.0f}",
+            "bytes a transition, all fields": f"{entry.bytes_per_transition:,.0f}",
             "factor against raw stacks": f"{entry.compression_factor:.2f}",
             "on disk": format_bytes(entry.bytes_on_disk),
             "transitions": f"{entry.transitions:,}",

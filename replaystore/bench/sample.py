@@ -120,7 +120,7 @@ def run_sample(
     results += [found.result(batch_bytes) if isinstance(found, Timed) else found for found in held]
     return SampleResult(
         batch_bytes=batch_bytes,
-        raw_bytes_per_transition=raw_bytes,
+        raw_observation_bytes=raw_bytes,
         times=tuple(results),
         conditions={**stated, **conditions(Path(store_paths[0])), **versions_of(peers)},
     )

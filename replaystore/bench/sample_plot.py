@@ -84,7 +84,7 @@ def _draw_point(axes: Axes, entry: SampleTimes) -> None:
 def _set_limits(
     axes: Axes, result: SampleResult, timed: Sequence[SampleTimes], sized: Sequence[SampleTimes]
 ) -> None:  # fmt: skip
-    sizes = [result.raw_bytes_per_transition, *(entry.bytes_per_transition or 1.0 for entry in (*timed, *sized))]
+    sizes = [result.raw_observation_bytes, *(entry.bytes_per_transition or 1.0 for entry in (*timed, *sized))]
     times = [entry.milliseconds.median for entry in (*timed, result.copy) if entry.milliseconds]
     axes.set_xlim(min(sizes) / 2.2, max(sizes) * 2.2)
     axes.set_ylim(min(times) / 1.8, max(times) * 1.8)
@@ -102,10 +102,10 @@ def _draw_copy(axes: Axes, result: SampleResult) -> None:
 
 
 def _name_axes(axes: Axes, result: SampleResult, title: str) -> None:
-    axes.axvline(result.raw_bytes_per_transition, color=_INK, linewidth=1, linestyle=":", zorder=1)
+    axes.axvline(result.raw_observation_bytes, color=_INK, linewidth=1, linestyle=":", zorder=1)
     axes.annotate(
         "raw observation",
-        (result.raw_bytes_per_transition, 0.99), xycoords=("data", "axes fraction"), xytext=(-3, 0),
+        (result.raw_observation_bytes, 0.99), xycoords=("data", "axes fraction"), xytext=(-3, 0),
         textcoords="offset points", color=_INK, fontsize=8.5, ha="right", va="top", rotation=90,
     )  # fmt: skip
     for axis, text in (

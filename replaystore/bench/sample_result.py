@@ -63,12 +63,12 @@ class SampleResult:
 
     Attributes:
         batch_bytes: of one batch, all fields.
-        raw_bytes_per_transition: of an observation, raw, with all frames of its stack.
+        raw_observation_bytes: of the observation of a transition, raw, with all frames of its stack.
         times: stores, the copy, other buffers.
     """
 
     batch_bytes: int
-    raw_bytes_per_transition: int
+    raw_observation_bytes: int
     times: tuple[SampleTimes, ...]
     conditions: Mapping[str, Any]
 

@@ -35,7 +35,7 @@ def table_rows(result: SampleResult) -> list[dict[str, str]]:
             "bytes a transition": _NONE if entry.bytes_per_transition is None else f"{entry.bytes_per_transition:,.0f}",
             "raw / held": _NONE
             if entry.bytes_per_transition is None
-            else format_factor(result.raw_bytes_per_transition / entry.bytes_per_transition),
+            else format_factor(result.raw_observation_bytes / entry.bytes_per_transition),
             "ms a batch": _NONE if spread is None else format_milliseconds(spread.median),
             "p5 - p95": _NONE
             if spread is None
@@ -64,7 +64,7 @@ def notes(result: SampleResult) -> list[str]:
     ]
     held = {entry.transitions for entry in result.stores}
     return [
-        f"Raw: {result.raw_bytes_per_transition:,} bytes an observation with all its frames. A batch of"
+        f"Raw: {result.raw_observation_bytes:,} bytes an observation with all its frames. A batch of"
         f" {result.conditions['batch_size']} has {result.batch_bytes:,} bytes. Stores hold"
         f" {', '.join(f'{count:,}' for count in sorted(filter(None, held)))} transitions"
         + (f", other buffers {result.conditions['transitions_of_other_buffers']:,} of them." if result.peers else "."),
@@ -93,7 +93,7 @@ def summary_rows(results: Mapping[str, SampleResult]) -> list[dict[str, str]]:
     rows = []
     for heading, result in results.items():
         timed = [entry for entry in result.peers if entry.milliseconds is not None]
-        row = {"data": heading, "raw": f"{result.raw_bytes_per_transition:,} B", "plain copy": _summed_up(result.copy)}
+        row = {"data": heading, "raw": f"{result.raw_observation_bytes:,} B", "plain copy": _summed_up(result.copy)}
         for store in first_of_each_store(result.stores):
             row[store.name] = _summed_up(store)
         fastest = min(timed, key=lambda entry: entry.milliseconds.median if entry.milliseconds else 0, default=None)

@@ -117,8 +117,8 @@ def open_stores(
                 mode=store.spec.mode,
                 residency=residency,
                 transitions=info["transitions"],
-                bytes_per_transition=info["bytes_per_transition_all_fields"],
-                observation_bytes_per_transition=info["bytes_per_transition"],
+                bytes_per_transition=info["bytes_per_transition"],
+                observation_bytes_per_transition=info["observation_bytes_per_transition"],
                 n_step=draws.n_step,
             )
             batch = store.allocate(draws.batch_size)

@@ -12,6 +12,7 @@ import click
 from replaystore.cli.bench_commands import bench
 from replaystore.cli.collect_command import collect
 from replaystore.cli.groups import ReportingGroup
+from replaystore.cli.logs import show_logs
 from replaystore.cli.plan_command import plan
 from replaystore.cli.store_commands import convert, export, info, verify
 
@@ -21,11 +22,13 @@ __all__ = ["cli", "main"]
 @click.group("replaystore", cls=ReportingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="replaystore", prog_name="replaystore")
 @click.option("--debug", is_flag=True, help="Show where an error was raised.")
+@click.option("-v", "--verbose", count=True, help="Show what happens on stderr; -vv shows more.")
 @click.option("--progress/--no-progress", default=None, help="Show progress bars. Default: where stderr is a terminal.")
 @click.pass_context
-def cli(context: click.Context, debug: bool, progress: bool | None) -> None:
+def cli(context: click.Context, debug: bool, verbose: int, progress: bool | None) -> None:
     """Replay stores: experience for reinforcement learning in one directory, small and bit-exact."""
     context.ensure_object(dict).update(debug=debug, progress=progress)
+    show_logs(context, verbose)
 
 
 for _command in (collect, convert, export, info, verify, plan, bench):
@@ -33,5 +36,5 @@ for _command in (collect, convert, export, info, verify, plan, bench):
 
 
 def main() -> None:
-    """Runs the command line of this process."""
-    cli(prog_name="replaystore")
+    """Runs the command line of this process: `replaystore`, or `python -m replaystore`, which messages then say."""
+    cli()

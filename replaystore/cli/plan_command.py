@@ -45,7 +45,15 @@ def plan(
         ]
         for candidate in found.candidates
     ]
-    columns = ("store", "bytes a transition", "over episodes", "at capacity", "fits RAM", "fits disk", "ms a batch")
+    columns = (
+        "store",
+        "bytes a transition, all fields",
+        "over episodes",
+        "at capacity",
+        "fits RAM",
+        "fits disk",
+        "ms a batch",
+    )
     conditions = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.conditions.items())
     print_table(
         f"{found.capacity:,} transitions, {bytes_text(found.budget_bytes)} of RAM,"

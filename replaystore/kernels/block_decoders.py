@@ -10,6 +10,7 @@ hides them, the same symbols are bound to Python functions that decode with `cra
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,8 @@ import llvmlite.binding
 import numcodecs.lz4
 import numcodecs.zstd
 from numba import types
+
+_logger = logging.getLogger(__name__)
 
 _INT, _SIZE, _POINTER = ctypes.c_int, ctypes.c_size_t, ctypes.c_void_p
 _FAILED = ctypes.c_size_t(-1).value
@@ -50,6 +53,7 @@ def _bind(symbol: str, module: Any, name: str, prototype: Any, substitute: Calla
     except (OSError, AttributeError):
         pass
     if address is None:
+        _logger.warning("%s has no symbol %s: blocks are decoded through cramjam, slower", module.__file__, name)
         callback = prototype(substitute)
         _keep_alive.append(callback)
         address = ctypes.cast(callback, _POINTER).value

@@ -104,7 +104,7 @@ def copy_windows(
         missing: int64 (n,), its start is filled: those b of which a row is in no chunk in memory, or beyond its end.
 
     Returns:
-        How many are missing.
+        (how many are missing, rows copied for the others).
 
     Raises:
         ValueError: the arrays do not fit each other.
@@ -112,13 +112,14 @@ def copy_windows(
     n, depth = frames.shape
     if out.shape[0] < n or out.shape[1] != depth * row_bytes or missing.size < n:
         raise ValueError("copy_windows: out or missing does not fit the frames")
-    count = 0
+    count, copied = 0, 0
     for b in range(n):
-        k = 0
+        k, zeros = 0, 0
         while k < depth:
             row = frames[b, k]
             run = 1
             if row < 0:
+                zeros += 1
                 target = out[b, k * row_bytes : (k + 1) * row_bytes]
                 for i in range(row_bytes):
                     target[i] = 0
@@ -140,7 +141,9 @@ def copy_windows(
         if k < depth:
             missing[count] = b
             count += 1
-    return count
+        else:
+            copied += depth - zeros
+    return count, copied
 
 
 @njit(cache=True, nogil=True)

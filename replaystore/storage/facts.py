@@ -60,8 +60,8 @@ def store_facts(paths: Paths, ledger: Ledger) -> dict[str, Any]:
         "chunks": len(ledger.seals),
         "rows_in_tail": sum(segment.num_rows for segments in ledger.segments.values() for segment in segments),
         "bytes_on_disk": everything + log,
-        "bytes_per_transition": observation_bytes / transitions if transitions else None,
-        "bytes_per_transition_all_fields": everything / transitions if transitions else None,
+        "observation_bytes_per_transition": observation_bytes / transitions if transitions else None,
+        "bytes_per_transition": everything / transitions if transitions else None,
         "compression_factor": raw * index.num_rows / observation_bytes if observation_bytes else None,
         "fields": fields,
     }

@@ -16,6 +16,7 @@ from replaystore.kernels.rows import read_ranges
 from replaystore.storage import checks
 from replaystore.storage.chunk_map import ChunkMap
 from replaystore.storage.columns import Column
+from replaystore.storage.counters import Counters
 from replaystore.storage.sources import Source
 from replaystore.storage.workers import Workers
 
@@ -64,7 +65,10 @@ class FrameReader:
         find: the source of a chunk. files_at_once: most files to hold open.
     """
 
-    def __init__(self, column: Column, chunk_rows: int, find: Callable[[int], Source], files_at_once: int) -> None:
+    def __init__(
+        self, column: Column, chunk_rows: int, find: Callable[[int], Source], files_at_once: int, counters: Counters
+    ) -> None:
+        self._counters = counters
         self._channels_last = column.spec.channels == "last"
         self._chunk_rows = chunk_rows
         self._find = find
@@ -158,7 +162,10 @@ class FrameReader:
 
             self._decode(addresses, fmt, wanted, depth, out, where, start, stop)
 
-        workers.share(decode, workers.edges_by_weight(np.cumsum(wanted.lengths)))
+        ends = np.cumsum(wanted.lengths)
+        workers.share(decode, workers.edges_by_weight(ends))
+        if len(ends):
+            self._counters.add(groups_decoded=len(ends), memory_bytes_read=int(ends[-1]))
 
     def _decode_files(
         self, known: ChunkMap, fmt: FrameFormat, places: I64, wanted: _Wanted, depth: int, out: U8
@@ -193,6 +200,10 @@ class FrameReader:
 
         self._check_groups(known, wanted, ranges, buffer, starts, where)
         self._decode(buffer.ctypes.data + starts, fmt, wanted, depth, out, where)
+        from_files = buffer.size if len(ranges) == len(which) else int(wanted.lengths[ranges].sum())
+        self._counters.add(
+            groups_decoded=len(which), file_bytes_read=from_files, memory_bytes_read=buffer.size - from_files
+        )
 
     def _check_groups(
         self, known: ChunkMap, wanted: _Wanted, ranges: I64, buffer: U8, starts: I64, where: Callable[[int], str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from replaystore.errors import LogError, StoreNotFound, WriteError
 from replaystore.storage import layout
 from replaystore.storage.layout import Head, Paths, Record
 from replaystore.storage.ledger import Ledger
+
+_logger = logging.getLogger(__name__)
 
 
 class SyncError(OSError):
@@ -143,8 +146,13 @@ class LogWriter:
         self._end = end + len(more)
         try:
             write_fully(self._log_fd, more, end)
-            if os.fstat(self._log_fd).st_size > self._end:
+            behind = os.fstat(self._log_fd).st_size - self._end
+            if behind > 0:
                 os.ftruncate(self._log_fd, self._end)
+                _logger.info(
+                    "%s: cut %d bytes behind byte %d: a commit that was not finished, or what a restart has lost",
+                    paths.log(head.generation), behind, self._end,
+                )  # fmt: skip
             if self._end != head.committed or head.boot_id != self._boot_id:
                 self._move_head(synced=min(head.synced, end))
         except BaseException:

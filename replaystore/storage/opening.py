@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
 import uuid
 from contextlib import ExitStack
@@ -17,6 +18,8 @@ from replaystore.storage.ledger import Ledger, pack_config, pack_create, pack_ev
 from replaystore.storage.lock import WriterLock
 from replaystore.storage.log import LogReader, LogWriter, sync_directory
 from replaystore.storage.zarr_metadata import publish
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -100,7 +103,9 @@ def open_to_read(root: Path) -> OpenedStore:
     try:
         ledger = recovery.replay(paths, reader, beyond_head=False)
         if reader.restarted:
-            ledger.leave_out(recovery.episodes_without_chunks(paths, ledger))
+            lost = recovery.episodes_without_chunks(paths, ledger)
+            ledger.leave_out(lost)
+            _note_lost_evictions(root, lost)
     except BaseException:
         reader.close()
         raise
@@ -122,6 +127,11 @@ def open_to_write(root: Path) -> OpenedStore:
         reader = LogReader(paths)
         undo.callback(reader.close)
         ledger = recovery.replay(paths, reader, beyond_head=True)
+        if ledger.end > reader.head.committed:
+            _logger.info(
+                "%s: found %d bytes of whole commits behind those that the head names; they count",
+                root, ledger.end - reader.head.committed,
+            )  # fmt: skip
         lost = recovery.episodes_without_chunks(paths, ledger) if reader.restarted else []
         more = b"".join(
             layout.pack_record(layout.SEAL, ledger.sequence + number, payload)
@@ -134,5 +144,13 @@ def open_to_write(root: Path) -> OpenedStore:
             ledger.apply(record)
         if lost:
             log.append([(layout.EVICT, pack_evict(lost))], ledger)
+            _note_lost_evictions(root, lost)
         undo.pop_all()
     return OpenedStore(paths, ledger, reader, log, lock)
+
+
+def _note_lost_evictions(root: Path, episodes: list[int]) -> None:
+    if episodes:
+        _logger.info(
+            "%s: left out %d episodes whose chunks are gone: their eviction was not in the log yet", root, len(episodes)
+        )

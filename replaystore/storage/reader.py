@@ -18,6 +18,7 @@ from replaystore.kernels.rows import copy_rows, copy_windows, find_rows
 from replaystore.storage import checks
 from replaystore.storage.chunk_map import ChunkMap, make_chunk_map
 from replaystore.storage.columns import Column
+from replaystore.storage.counters import Counters
 from replaystore.storage.files import OpenFile, OpenFiles
 from replaystore.storage.frame_reader import FrameReader, read_head
 from replaystore.storage.layout import Paths
@@ -38,9 +39,10 @@ class ColumnReader:
 
     def __init__(
         self, column: Column, paths: Paths, ledger: Ledger, files: OpenFiles, lock: threading.RLock,
-        follow: Callable[[], None],
+        follow: Callable[[], None], counters: Counters,
     ) -> None:  # fmt: skip
         self.column = column
+        self._counters = counters
         self._paths = paths
         self._ledger = ledger
         self._files = files
@@ -54,7 +56,7 @@ class ColumnReader:
         self._map: ChunkMap | None = None
         self._frames = None
         if column.frames is not None:
-            self._frames = FrameReader(column, self._chunk_rows, self._source, self._files_at_once)
+            self._frames = FrameReader(column, self._chunk_rows, self._source, self._files_at_once, counters)
         self._row_checked: dict[int, NDArray[np.bool_]] = {}
         self._file_checked: set[int] = set()
         self._tail_checked: dict[int, int] = {}
@@ -63,6 +65,11 @@ class ColumnReader:
     def held_bytes(self) -> int:
         """Bytes of chunks held in memory."""
         return self._held_bytes
+
+    @property
+    def num_held(self) -> int:
+        """Chunks held in memory."""
+        return len(self._held)
 
     def holds(self, chunk: int) -> bool:
         """Whether a chunk is held in memory."""
@@ -88,6 +95,7 @@ class ColumnReader:
         if source.held is None and source.sealed is not None and source.file is not None and seal is not None:
             data, parsed = checks.read_chunk(source.file, self.column, source.sealed, seal.num_rows)
             source.file.drop_cache()
+            self._counters.add(chunk_files_loaded=1, bytes_loaded=data.size)
             self.hold(chunk, data, parsed)
 
     def drop(self, chunk: int) -> None:
@@ -155,10 +163,11 @@ class ColumnReader:
 
         def copy(start: int, stop: int) -> None:
             some = missing[start:stop]
-            count = copy_windows(
+            count, copied = copy_windows(
                 known.data, known.sizes, known.first_chunk, self._chunk_rows, self.column.row_bytes, frames[start:stop],
                 out[start:stop], some,
             )  # fmt: skip
+            self._counters.add(memory_bytes_read=int(copied) * self.column.row_bytes)
             if count:
                 some += start
                 counts.append((start, count))
@@ -206,7 +215,10 @@ class ColumnReader:
         if find_rows(rows, self._chunk_rows, known.first_chunk, known.data, which, local) < len(rows):
             return False
         values = out.reshape(len(out), -1)
-        return packing.decode_buffers(known.data, known.sizes, which, local, values, np.arange(len(rows)))
+        if not packing.decode_buffers(known.data, known.sizes, which, local, values, np.arange(len(rows))):
+            return False
+        self._counters.add(memory_bytes_read=len(rows) * self.column.row_bytes)
+        return True
 
     def _read_stored(self, rows: I64, targets: I64, slots: I64, depth: int, out: U8) -> None:
         """The same for rows in ascending order, none of them -1."""
@@ -290,6 +302,7 @@ class ColumnReader:
         )  # fmt: skip
         if failed >= 0:
             raise ChunkError(f"chunk {chunks[failed]} in memory: it does not hold row {rows[failed]}")
+        self._counters.add(memory_bytes_read=len(rows) * self.column.row_bytes)
 
     def _copy_from(self, sources: list[Source], which: I64, local: I64, targets: I64, out: U8) -> None:
         addresses = np.zeros(len(sources), np.int64)
@@ -309,6 +322,12 @@ class ColumnReader:
             if source.file is not None:  # again, through the call that names the cause
                 source.file.read_into(out[targets[failed]], int(local[failed]) * self.column.row_bytes)
             raise ChunkError(f"{source.where}: row {int(local[failed])} of the chunk could not be read; try again")
+        any_held = any(source.held is not None for source in sources)
+        in_memory = int((descriptors[which] < 0).sum()) if any_held else 0
+        self._counters.add(
+            memory_bytes_read=in_memory * self.column.row_bytes,
+            file_bytes_read=(len(which) - in_memory) * self.column.row_bytes,
+        )
         if self.column.has_row_crcs:
             edges = np.searchsorted(which, np.arange(len(sources) + 1)).tolist()
             for source, (start, stop) in zip(sources, pairwise(edges), strict=True):

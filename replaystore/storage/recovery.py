@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from replaystore.storage.layout import Paths, Record
 from replaystore.storage.ledger import Ledger, end_row_of
 from replaystore.storage.log import LogReader
 from replaystore.storage.verify import check_sealed, check_tail
+
+_logger = logging.getLogger(__name__)
 
 
 def replay(paths: Paths, reader: LogReader, *, beyond_head: bool) -> Ledger:
@@ -26,6 +29,7 @@ def replay(paths: Paths, reader: LogReader, *, beyond_head: bool) -> Ledger:
     where = str(paths.log(reader.head.generation))
     ledger = Ledger(where)
     doubtful = reader.replay(ledger, beyond_head=beyond_head)
+    written, num_doubtful = ledger.next_row, len(doubtful)
     if not reader.restarted:
         return ledger
     chunk_rows = ledger.spec.chunk_rows
@@ -49,6 +53,13 @@ def replay(paths: Paths, reader: LogReader, *, beyond_head: bool) -> Ledger:
             end_row = end_row_of(record, chunk_rows)
             if record.end > end and end_row <= lost and end_row // chunk_rows - 1 in ledger.segments:
                 ledger.adopt(record.payload)
+    if num_doubtful:
+        _logger.log(
+            logging.INFO if len(doubtful) == num_doubtful else logging.WARNING,
+            "%s: the machine was restarted with %d records not synced: %d kept, %d dropped because their data did not"
+            " reach the disk; rows end at %d, before at %d",
+            where, num_doubtful, len(doubtful), num_doubtful - len(doubtful), ledger.next_row, written,
+        )  # fmt: skip
     if unsynced or beyond_head:
         ledger.published = False  # the files for plain Zarr readers may be newer, or lost: a writer renews them
     return ledger

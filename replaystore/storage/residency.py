@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +21,8 @@ from replaystore.storage.ledger import Ledger
 from replaystore.storage.reader import ColumnReader
 from replaystore.storage.resident import ResidentRows
 from replaystore.storage.views import Views
+
+_logger = logging.getLogger(__name__)
 
 _AUTO_SHARE = 0.5  # of the memory available, where `auto` is given no budget
 _LOADERS = 4  # threads that read chunks when a store is opened
@@ -53,6 +57,7 @@ class Memory:
         self._filler: threading.Thread | None = None
         self._room = threading.Lock()  # guards the next one
         self._coming_bytes = 0  # of chunks that are being read
+        self._overflowed = False  # the log says so once, and not for every chunk
         self.residency = residency
         self.resident = [
             ResidentRows(reader.column.row_bytes) if reader.column.is_resident else None for reader in readers
@@ -68,6 +73,11 @@ class Memory:
     def held_bytes(self) -> int:
         """Bytes of encoded chunks and of small fields in memory."""
         return self._chunk_bytes() + sum(rows.nbytes for rows in self.resident if rows is not None)
+
+    @property
+    def num_held(self) -> int:
+        """Chunk files held in memory."""
+        return sum(reader.num_held for reader in self._large)
 
     def first_live_row(self) -> int:
         """The oldest row that is live, or known to a batch in flight; the next one where there is none."""
@@ -126,6 +136,8 @@ class Memory:
         needed = held + sum(size for _, _, size in wanted)
         if self.residency == "ram" and needed > self.budget_bytes:
             raise self._too_large(needed)
+        if needed > self.budget_bytes:
+            self._note_overflow(needed)
         if self.residency == "auto" and min(needed, self.budget_bytes) - held > _AT_ONCE_BYTES:
             self._filler = threading.Thread(target=self._fill_in_background, name="replaystore-fill", daemon=True)
             self._filler.start()
@@ -162,15 +174,31 @@ class Memory:
             return True
 
     def _fill_in_background(self) -> None:
-        let_others_preempt()
-        for entry in self._missing():
+        try:
+            let_others_preempt()
+            self._fill_one_by_one()
+        except Exception:  # nobody waits for this thread: chunks that it did not come to are read from their files
+            _logger.exception("%s: filling memory in the background failed; chunks are read from files", self._path)
+        finally:
+            self._filler = None
+
+    def _fill_one_by_one(self) -> None:
+        missing = self._missing()
+        start, damaged = time.monotonic(), 0
+        _logger.info("%s: reading chunks into memory in the background: %d files", self._path, len(missing))
+        for reader, chunk, size in missing:
             if self._closing:
                 break
             try:
-                self._load(*entry)
-            except ReplayStoreError:  # a damaged chunk stays in its file: who reads it is told
-                continue
-        self._filler = None
+                self._load(reader, chunk, size)
+            except ReplayStoreError as err:  # a damaged chunk stays in its file, and reading it raises the error
+                damaged += 1
+                _logger.warning("%s: chunk %d of %r stays in its file: %s", self._path, chunk, reader.column.name, err)
+        _logger.info(
+            "%s: reading chunks into memory %s after %.1f s: %d chunk files, %d bytes held, %d damaged",
+            self._path, "stopped" if self._closing else "finished", time.monotonic() - start, self.num_held,
+            self._chunk_bytes(), damaged,
+        )  # fmt: skip
 
     def wait(self) -> None:
         """Returns when nothing works in the background any more."""
@@ -206,10 +234,19 @@ class Memory:
         if not self._reserve(size):
             if self.residency == "ram":
                 raise self._too_large(self._chunk_bytes() + size)
+            self._note_overflow(self._chunk_bytes() + size)
             return
         for reader, data, parsed in large:
             reader.hold(chunk, data, parsed)
         self._reserve(-size)
+
+    def _note_overflow(self, needed: int) -> None:
+        if not self._overflowed:
+            self._overflowed = True
+            _logger.info(
+                "%s: encoded chunks of %d bytes do not fit the budget of %d; those beyond it are read from files",
+                self._path, needed, self.budget_bytes,
+            )  # fmt: skip
 
     def _chunk_bytes(self) -> int:
         return sum(reader.held_bytes for reader in self._large)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from replaystore.storage.layout import Paths
 from replaystore.storage.ledger import SealedColumn, Segment
 from replaystore.storage.log import sync_directory, sync_file
 from replaystore.storage.zarr_metadata import replace_file
+
+_logger = logging.getLogger(__name__)
 
 U8 = NDArray[np.uint8]
 
@@ -101,7 +104,8 @@ def _link_tail(tail: Path, target: Path, used_bytes: int, file_bytes: int, *, po
     target.unlink(missing_ok=True)  # left by a seal that was interrupted; no log speaks of it
     try:
         os.link(tail, target)
-    except OSError:  # a file system without hard links
+    except OSError as err:  # a file system without hard links
+        _logger.debug("%s: no hard link (%s), copied", target, err.strerror)
         partial = target.with_name(target.name + ".partial")
         shutil.copyfile(tail, partial)
         partial.replace(target)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -18,9 +20,12 @@ from replaystore.errors import ReplayStoreError, WriteError
 from replaystore.index import Part
 from replaystore.scheduling import let_others_preempt
 from replaystore.storage import checks, layout, seal, zarr_metadata
+from replaystore.storage.counters import Counters
 from replaystore.storage.layout import Paths
 from replaystore.storage.ledger import Ledger, Seal, SealedColumn, pack_commit, pack_config, pack_evict, pack_seal
 from replaystore.storage.log import LogWriter, SyncError, sync_directory, sync_file, write_fully
+
+_logger = logging.getLogger(__name__)
 
 U8 = NDArray[np.uint8]
 
@@ -46,6 +51,7 @@ class StoreWriter:
     def __init__(
         self, paths: Paths, ledger: Ledger, log: LogWriter, lock: threading.RLock,
         on_sealed: Callable[[int, list[tuple[U8, FrameChunk | None]]], None], on_dead: Callable[[list[int]], None],
+        counters: Counters,
     ) -> None:  # fmt: skip
         self._paths = paths
         self._ledger = ledger
@@ -53,6 +59,8 @@ class StoreWriter:
         self._lock = lock
         self._on_sealed = on_sealed
         self._on_dead = on_dead
+        self._counters = counters
+        self._has_evicted = False
         self._power = ledger.spec.durability == "power"
         self._tails: dict[tuple[int, int], int] = {}
         # Files that records behind the synced part of the log speak of. Guarded by the lock, as the log is.
@@ -72,9 +80,11 @@ class StoreWriter:
         if log.head.synced < log.end:  # whoever wrote before did not come to sync: it is left to this writer
             self._unsynced.update(self._data_files())
         chunk_rows = ledger.spec.chunk_rows
-        for chunk in sorted(ledger.segments):
-            if (chunk + 1) * chunk_rows <= ledger.next_row:
-                self._queue(chunk)
+        unsealed = [chunk for chunk in sorted(ledger.segments) if (chunk + 1) * chunk_rows <= ledger.next_row]
+        if unsealed:
+            _logger.info("%s: %d full chunks were not sealed: it is done now", paths.root, len(unsealed))
+        for chunk in unsealed:
+            self._queue(chunk)
 
     # Commits
 
@@ -89,9 +99,7 @@ class StoreWriter:
         """
         self.raise_pending()
         self._log.refuse_if_failed()
-        with self._waiting():
-            while len(self._pending) >= MAX_PENDING_CHUNKS and self._error is None:
-                self._condition.wait()
+        self._wait_for_room()
         chunk_rows = self._ledger.spec.chunk_rows
         stop = part.first_row + part.num_rows
         chunks = range(part.first_row // chunk_rows, (stop - 1) // chunk_rows + 1)
@@ -121,9 +129,21 @@ class StoreWriter:
             for chunk in chunks:
                 self._ledger.segments[chunk][-1].checked.update(range(len(rows)))
                 self._unsynced.update(self._paths.tail(column.name, chunk) for column in self._ledger.columns)
+        self._counters.add(rows_appended=part.num_rows, episodes_appended=int(part.t_start == 0))
         for chunk in chunks:
             if (chunk + 1) * chunk_rows <= stop:
                 self._queue(chunk)
+
+    def _wait_for_room(self) -> None:
+        with self._waiting():
+            if len(self._pending) < MAX_PENDING_CHUNKS or self._error is not None:
+                return
+            start = time.monotonic()
+            while len(self._pending) >= MAX_PENDING_CHUNKS and self._error is None:
+                self._condition.wait()
+        seconds = time.monotonic() - start
+        self._counters.add(encoder_waits=1, encoder_wait_seconds=seconds)
+        _logger.debug("%s: a commit waited %.3f s for chunks to be sealed", self._paths.root, seconds)
 
     def commit_end(self, part: Part) -> None:
         """Ends an episode whose rows are all committed: a part without rows."""
@@ -132,9 +152,21 @@ class StoreWriter:
 
     def evict(self, episodes: Sequence[int]) -> None:
         """Takes episodes out; their chunks are given to `on_dead`."""
+        index = self._ledger.index
         with self._lock:
+            rows = index.num_rows
             dead = self._log.append([(layout.EVICT, pack_evict(episodes))], self._ledger)
+            rows -= index.num_rows
             self._on_dead(dead)
+        self._counters.add(episodes_evicted=len(episodes), rows_evicted=rows)
+        # Once a store is full every commit evicts: only the first time is news.
+        _logger.log(
+            logging.DEBUG if self._has_evicted else logging.INFO,
+            "%s: evicted %d episodes, %d rows; %d transitions are left (capacity %s, disk budget %s)",
+            self._paths.root, len(episodes), rows, index.num_transitions, self._ledger.capacity,
+            self._ledger.disk_budget_bytes,
+        )  # fmt: skip
+        self._has_evicted = True
 
     def set_limits(self, capacity: int | None, disk_budget_bytes: int | None) -> None:
         """Records the limits that eviction keeps."""
@@ -229,6 +261,12 @@ class StoreWriter:
                 self.publish()
             except BaseException as err:
                 error = err
+                _logger.warning(
+                    "%s: sealing chunk %d failed: %s; the next call of the store raises it",
+                    self._paths.root,
+                    chunk,
+                    err,
+                )
                 if isinstance(err, SyncError):
                     self._log.poison(err)
             with self._condition:
@@ -248,7 +286,7 @@ class StoreWriter:
 
     def _seal(self, chunk: int, helper: Executor | None) -> None:
         # Also where no row of it is live any more: batches in flight may know them, and the tail goes.
-        ledger = self._ledger
+        ledger, start = self._ledger, time.monotonic()
         with self._lock:
             segments = list(ledger.segments[chunk])
         first_row = chunk * ledger.spec.chunk_rows
@@ -272,6 +310,9 @@ class StoreWriter:
         self._close_tails(chunk)
         for path in tails:
             path.unlink(missing_ok=True)
+        seconds, size = time.monotonic() - start, sum(file.file_bytes for file in files)
+        self._counters.add(chunks_sealed=1, bytes_sealed=size, sealing_seconds=seconds)
+        _logger.debug("%s: chunk %d sealed: %d bytes in %.3f s", self._paths.root, chunk, size, seconds)
         if not dead:
             self._on_sealed(chunk, contents)
 
@@ -315,20 +356,29 @@ class StoreWriter:
     def _clean_up(self, *, keep_tails: bool) -> None:
         """Finishes what a killed writer began: removes files that the log no longer or not yet speaks of."""
         ledger = self._ledger
-        for directory in (self._paths.root, self._paths.episodes):
-            for path in directory.glob("*.partial"):
-                path.unlink()
+        unfinished = [
+            path for directory in (self._paths.root, self._paths.episodes) for path in directory.glob("*.partial")
+        ]
+        chunk_files, tails = [], []
         for column in ledger.columns:
             for path in self._paths.array(column.name).iterdir():
                 chunk = Paths.chunk_number(path.name)
                 if path.name.endswith(".partial") or (chunk is not None and chunk not in ledger.seals):
-                    path.unlink()
+                    chunk_files.append(path)
         for path in self._paths.tails.iterdir():
             chunk = Paths.tail_chunk(path.name)
             if keep_tails and chunk in ledger.seals:
                 self._kept_tails.append(path)
             elif chunk is None or chunk not in ledger.segments:
-                path.unlink()
+                tails.append(path)
+        for path in (*unfinished, *chunk_files, *tails):
+            path.unlink()
+        if unfinished or chunk_files or tails:
+            _logger.info(
+                "%s: removed what an earlier writer left behind: %d chunk files that the log does not have,"
+                " %d tail files, %d unfinished metadata files",
+                self._paths.root, len(chunk_files), len(tails), len(unfinished),
+            )  # fmt: skip
 
     def _data_files(self) -> list[Path]:
         """Every chunk and tail file that the log speaks of."""

@@ -84,8 +84,8 @@ def result(*, limited: bool = True, measurements: tuple[Measurement, ...] | None
                 transitions=135_200,
                 episodes=271,
                 bytes_on_disk=round(8 * GIB / FACTOR[mode]),
-                bytes_per_transition=63_504 / FACTOR[mode],
-                bytes_per_transition_all_fields=63_544 / FACTOR[mode],
+                observation_bytes_per_transition=63_504 / FACTOR[mode],
+                bytes_per_transition=63_544 / FACTOR[mode],
                 compression_factor=FACTOR[mode],
                 schemes={"observation": {"id": "replaystore.frame_delta", "entropy": "lz4"}} if mode == "full" else {},
             )

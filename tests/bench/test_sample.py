@@ -95,7 +95,7 @@ def test_every_store_and_residency_is_timed_beside_the_copy(stores):
     assert labels == [*expected, ("copy", "plain copy", False)]
     assert {entry.milliseconds.count for entry in result.times} == {5}
     assert {entry.transitions for entry in result.stores} == {117}
-    assert result.raw_bytes_per_transition == 3 * 12 * 12
+    assert result.raw_observation_bytes == 3 * 12 * 12
     assert 0 <= result.conditions["used_by_other_processes"] <= 1
     for entry in result.stores:
         assert entry.bytes_per_transition > entry.observation_bytes_per_transition > 0
@@ -170,7 +170,7 @@ def entry(kind, name, median=None, size=None, **options):
 
 RESULT = SampleResult(
     batch_bytes=32_522_240,
-    raw_bytes_per_transition=63_504,
+    raw_observation_bytes=63_504,
     times=(
         entry("store", "half, ram", 2.0, 21_168.0, store="a/half", mode="half", residency="ram", transitions=4000),
         entry("store", "half, mapped", 4.0, 21_168.0, store="a/half", mode="half", residency="mapped"),

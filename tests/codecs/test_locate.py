@@ -112,7 +112,8 @@ def test_copies_from_memory_name_what_is_missing():
         addresses[chunk - 2], sizes[chunk - 2] = data.ctypes.data, data.size
     frames = np.array([[8, 9], [-1, 11], [11, 12], [16, 18], [18, 19], [7, 8], [20, 16], [10, 17]])
     out, missing = np.full((8, 2 * row_bytes), 77, np.uint8), np.zeros(8, np.int64)
-    count = copy_windows(addresses, sizes, 2, chunk_rows, row_bytes, frames, out, missing)
+    count, copied = copy_windows(addresses, sizes, 2, chunk_rows, row_bytes, frames, out, missing)
+    assert copied == 2 + 1 + 2 + 2  # of windows 0, 1, 3 and 7; one row of zeros is not copied
     assert missing[:count].tolist() == [2, 4, 5, 6]
 
     def row(number):

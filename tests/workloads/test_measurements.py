@@ -81,9 +81,11 @@ def test_sizes_of_games(tmp_path):
     noisy, quiet = result.games
     assert (noisy.game, noisy.transitions, noisy.raw_bytes) == ("Noise", 32, 28_224)
     for name in ("default", "zstd 1, 32"):
-        assert 33 * 7056 <= 32 * noisy.bytes_per_transition[name] <= 33 * 7056 + 8192  # headers, whole disk blocks
-        assert 32 * quiet.bytes_per_transition[name] < 3 * 7056 + 8192  # keyframes of noise
-        stored = noisy.bytes_per_transition[name] + quiet.bytes_per_transition[name]
+        assert (
+            33 * 7056 <= 32 * noisy.observation_bytes_per_transition[name] <= 33 * 7056 + 8192
+        )  # headers, whole disk blocks
+        assert 32 * quiet.observation_bytes_per_transition[name] < 3 * 7056 + 8192  # keyframes of noise
+        stored = noisy.observation_bytes_per_transition[name] + quiet.observation_bytes_per_transition[name]
         assert result.average_factors[name] == pytest.approx(2 * 28_224 / stored)
     text = CliRunner().invoke(main, ["atari-sizes", str(tmp_path), "--configuration", "default"]).output
     assert "ratio of" in text

@@ -1,4 +1,4 @@
-"""`python -m replaystore.cli`."""
+"""`python -m replaystore`: the command line."""
 
 from replaystore.cli import main
 
