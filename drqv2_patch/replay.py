@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -69,6 +70,18 @@ class ReplayBufferStorage:
     def store(self) -> ReplayStore | None:
         """The store; None while it waits for the first action, whose dtype a float64 action spec leaves open."""
         return self._store
+
+    @property
+    def mode(self) -> Mode:
+        """How images are stored."""
+        return self._mode
+
+    def row_bytes(self) -> int:
+        """Bytes of a row without compression: of an image its whole stack in mode `disk`, else one frame."""
+        return sum(
+            math.prod(field.stacked_shape if self._mode == "disk" else field.shape) * np.dtype(field.dtype).itemsize
+            for field in self._fields.values()
+        )
 
     @property
     def between_episodes(self) -> bool:

@@ -41,7 +41,8 @@ window.addEventListener("load", () => {
     page: widths(page),
     tables: [...document.querySelectorAll(".scroll")].map(widths),
     beyond: [...document.body.querySelectorAll("*")].filter(
-      (each) => !inside(each) && each.getBoundingClientRect().right > page.clientWidth + 0.5).map((each) => each.tagName),
+      (each) => !inside(each) && each.getBoundingClientRect().right > page.clientWidth + 0.5
+    ).map((each) => each.tagName),
     pictures: [...document.querySelectorAll("img")].map((each) => [each.naturalWidth, each.width]),
     smallest: Math.min(...sizes),
   });
