@@ -54,7 +54,7 @@ def buffer_line(storage: ReplayBufferStorage, capacity: int) -> str:
     num_bytes = capacity * (storage.row_bytes() if measured is None else measured)
     size = bytes_text(num_bytes)
     if measured is not None:
-        size = f"about {size}, as its rows so far compress"
+        size = f"about {size}, measured at its rows so far"
     elif storage.mode == "full":
         size = f"at most {size}, which is their size before compression"
     return f"buffer: mode {storage.mode}, {capacity:,} transitions take {size}{_place(store, num_bytes)}"
@@ -74,10 +74,10 @@ def _place(store: ReplayStore | None, num_bytes: float) -> str:
 
 
 def measured_row_bytes(store: ReplayStore) -> float | None:
-    """Bytes of a row in the sealed chunks of a store; None where there is no chunk yet."""
+    """Bytes of a row in the chunks of a store; None while they hold less rows than one chunk has room for."""
     info = store.info()
-    rows = info["chunks"] * info["chunk_rows"]
-    if not rows:
+    rows = info["rows"] - info["rows_in_tail"]
+    if rows < info["chunk_rows"]:
         return None
     fields = info["fields"].values()
     raw = sum(math.prod(field["stored_shape"]) * np.dtype(field["dtype"]).itemsize for field in fields)
