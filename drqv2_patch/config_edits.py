@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import yaml  # type: ignore[import-untyped]
 
+from drqv2_patch.device import AUTO
 from drqv2_patch.source import Edit, differs
 
 CONFIG = "cfgs/config.yaml"
@@ -21,6 +22,7 @@ _NEEDED = (
 )
 _LAUNCHER = "override hydra/launcher"
 _LOST_NAME = "agent_cfg.experiment"  # stands in the directories of sweeps, and is nowhere defined
+_DEVICE = f"{AUTO}  # cuda where torch finds a GPU, else cpu"
 _RUN_DIRECTORY = "drqv2_run"  # the resolver in drqv2_patch.runs
 
 
@@ -39,7 +41,7 @@ class ReplayOptions(NamedTuple):
 
 
 def edit_config(name: str, content: bytes, options: ReplayOptions) -> list[Edit]:
-    """The replay options, a run directory that can be found again, and no plugin that is not there.
+    """The replay options, a device that is there, a run directory that can be found again, and no missing plugin.
 
     Raises:
         UnknownCheckout: a key that is needed is missing, or one that is added exists.
@@ -64,7 +66,9 @@ def edit_config(name: str, content: bytes, options: ReplayOptions) -> list[Edit]
     run = source.require(hydra.value, "run")
     directory = source.require(run.value, "dir")
     source.refuse(hydra.value, "job")
-    edits = [source.lines_after(source.require(source.root, after), keys) for after, keys in added.items()]
+    device = source.require(source.root, "device")
+    edits = [source.replace(device.value, _DEVICE)] if device.value.value == "cuda" else []
+    edits += [source.lines_after(source.require(source.root, after), keys) for after, keys in added.items()]
     job = {
         "job": "",
         "  chdir": "true",

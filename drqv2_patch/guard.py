@@ -8,19 +8,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from drqv2_patch.checkout import Checkout
+from drqv2_patch.config_edits import CONFIG
+from drqv2_patch.device import check_device_argument
 from drqv2_patch.errors import PatchError
+from replaystore.errors import ReplayStoreError
 
 _REFUSED = 2
 _TASK = "task@_global_"
 
 
 def require_whole(train: str) -> None:
-    """Ends the process with one line where the checkout of this `train.py` is half patched, or has no such task."""
+    """Ends the process with one line where the checkout of this `train.py` is half patched, or cannot run as asked.
+
+    That is, where it has no such task, or is to use a GPU that is not there.
+    """
     directory = Path(train).resolve().parent
     try:
         Checkout(directory).check_whole()
         check_task(directory / "cfgs" / "task", sys.argv[1:])
-    except PatchError as err:
+        check_device_argument(sys.argv[1:], directory / CONFIG)
+    except ReplayStoreError as err:
         print(f"train.py: error: {err}", file=sys.stderr)
         sys.exit(_REFUSED)
 

@@ -62,6 +62,9 @@ class TupleLoader:
 
     A batch is a tuple of tensors (observation, action, reward, discount, next_observation): observations and actions
     (batch, *shape) as stored, reward and discount float32 (batch, 1). Arguments: see `make_replay_loader`.
+
+    Attributes:
+        num_batches: that this loader returned.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class TupleLoader:
         self._loader: ReplayLoader | None = None
         self._own: ReplayStore | None = None  # opened here, to read
         self._closed = False
+        self.num_batches = 0
         if ReplayStore.opened(self._path) is not None:
             self._start()
 
@@ -102,6 +106,7 @@ class TupleLoader:
             StoreNotFound: only episode files of DrQ-v2 are there. SpecError: the store is of another mode.
         """
         batch = next(self._start())
+        self.num_batches += 1
         return batch["observation"], batch["action"], batch["reward"], batch["discount"], batch["next_observation"]
 
     def state_dict(self) -> dict[str, Any]:

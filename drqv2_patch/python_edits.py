@@ -114,6 +114,7 @@ def _snapshots(source: PythonSource, workspace: ast.ClassDef) -> list[Edit]:
     )
     return [
         source.replace(condition.test, "training.snapshot_is_due(self)"),
+        source.insert_above(train.body[0], "training.start(self)"),
         source.insert_below(train.body[-1], "training.finish(self)"),
         source.replace_body(save, "training.save_snapshot(self)"),
         source.replace_body(load, "training.load_snapshot(self)"),

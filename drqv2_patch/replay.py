@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from drqv2_patch.fields import ROLES, check_fields, field_of, row_bytes
 from replaystore import FieldSpec, ReplayStore
 from replaystore.errors import EpisodeError, SpecError, StoreNotFound
 
@@ -21,7 +22,6 @@ Row = dict[str, NDArray[Any]]
 STORE_NAME = "store"  # inside replay_dir
 _CONVERTING_NAME = "store.converting"  # renamed to STORE_NAME when every episode file is in
 
-_ROLES: Mapping[str, Any] = {name: name for name in ("observation", "action", "reward", "discount")}
 _AT_RESET = {"reward": 0.0, "discount": 1.0}  # where dm_env gives None
 
 
@@ -49,10 +49,10 @@ class ReplayBufferStorage:
         self, data_specs: Iterable[Any], replay_dir: str | os.PathLike[str], mode: Mode = "full", frame_stack: int = 3,
         *, residency: Residency = "auto", budget_bytes: int | None = None,
     ) -> None:  # fmt: skip
-        self._fields = {spec.name: _field_of(spec, frame_stack) for spec in data_specs}
-        missing = [name for name in _ROLES if name not in self._fields]
+        self._fields = {spec.name: field_of(spec, frame_stack) for spec in data_specs}
+        missing = [name for name in ROLES if name not in self._fields]
         if missing:
-            raise SpecError(f"data_specs: expected {list(_ROLES)}, got {list(self._fields)}: missing {missing}")
+            raise SpecError(f"data_specs: expected {list(ROLES)}, got {list(self._fields)}: missing {missing}")
         self._path = Path(replay_dir) / STORE_NAME
         self._mode: Mode = mode
         self._frame_stack = frame_stack
@@ -69,6 +69,15 @@ class ReplayBufferStorage:
     def store(self) -> ReplayStore | None:
         """The store; None while it waits for the first action, whose dtype a float64 action spec leaves open."""
         return self._store
+
+    @property
+    def mode(self) -> Mode:
+        """How images are stored."""
+        return self._mode
+
+    def row_bytes(self) -> int:
+        """Bytes of a row without compression."""
+        return row_bytes(self._fields.values(), self._mode)
 
     @property
     def between_episodes(self) -> bool:
@@ -155,7 +164,7 @@ class ReplayBufferStorage:
             store = ReplayStore.open(self._path, **self._options)
         try:
             check_mode(store, self._mode)
-            _check_fields(store, self._fields)
+            check_fields(store, self._fields)
         except SpecError:
             store.close()
             raise
@@ -187,44 +196,6 @@ def check_mode(store: ReplayStore, mode: Mode) -> None:
             f" mode={store.spec.mode!r} to ReplayBufferStorage and to make_replay_loader, on a command line"
             f" replay_mode={store.spec.mode}, or use another replay_dir"
         )
-
-
-def _field_of(spec: Any, frame_stack: int) -> FieldSpec:
-    name, shape, dtype = str(spec.name), tuple(int(size) for size in spec.shape), np.dtype(spec.dtype)
-    role = _ROLES.get(name, "extra")
-    if role != "observation" or dtype != np.uint8 or len(shape) != 3:
-        return FieldSpec(name=name, shape=shape, dtype=dtype.name, role=role)
-    if frame_stack < 1 or shape[0] % frame_stack:
-        raise SpecError(
-            f"field {name!r}: expected channels that frame_stack={frame_stack} divides, got shape {shape}; pass the"
-            " frame_stack of the environment"
-        )
-    return FieldSpec.image(name, (shape[0] // frame_stack, *shape[1:]), frame_stack=frame_stack, channels="first")
-
-
-def _check_fields(store: ReplayStore, fields: Mapping[str, FieldSpec]) -> None:
-    stored = {field.name: field for field in store.spec.fields}
-    for name in sorted({*stored, *fields}):
-        found, expected = stored.get(name), fields.get(name)
-        if found is None or expected is None or not _agree(found, expected):
-            raise SpecError(
-                f"{store.path}: field {name!r}: expected {_text(expected)}, found {_text(found)} in the store; use the"
-                " environment and frame_stack that it was written with, or another replay_dir"
-            )
-
-
-def _agree(found: FieldSpec, expected: FieldSpec) -> bool:
-    """Whether the fields differ at most in the width of a float."""
-    kinds = np.dtype(found.dtype).kind, np.dtype(expected.dtype).kind
-    return (found.dtype == expected.dtype or kinds == ("f", "f")) and all(
-        getattr(found, part) == getattr(expected, part) for part in ("shape", "role", "frame_stack", "channels")
-    )
-
-
-def _text(field: FieldSpec | None) -> str:
-    if field is None:
-        return "no such field"
-    return f"{field.dtype} {field.shape} with frame_stack {field.frame_stack}"
 
 
 def _as_array(field: FieldSpec, value: Any, first: bool) -> NDArray[Any]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import functools
+import io
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from drqv2_patch.device import choose_device, describe_device
 from drqv2_patch.errors import RunError
+from drqv2_patch.progress import Pulse, buffer_line, measured_row_bytes, watch
 from drqv2_patch.replay import STORE_NAME
 from drqv2_patch.rewind import Mark, mark_of, rewind
 from drqv2_patch.runs import BUFFER, SNAPSHOT, budget_bytes, check_config, check_directory, register_resolver
@@ -37,7 +40,12 @@ def run(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
     def checked(cfg: Any) -> Any:
         try:
             check_config(cfg)
+            device = choose_device(cfg.device)
             check_directory(cfg, Path.cwd())
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(line_buffering=True)  # or a file or a pipe shows nothing for minutes
+            print(f"device: {describe_device(cfg.device, device)}; logs and snapshots: {Path.cwd()}")
+            cfg.device = str(device)
             if cfg.resume == "exact":
                 _rewind(Path.cwd())
             return main(cfg)
@@ -118,12 +126,75 @@ def load_snapshot(workspace: Any) -> None:
     )
 
 
+def start(workspace: Any) -> None:
+    """Says what memory the buffer takes, and from then on now and then how far training or evaluation is."""
+    print(buffer_line(workspace.replay_storage, workspace.cfg.replay_buffer_size))
+    workspace._progress = progress = _Progress(workspace)
+    watch(workspace.train_env, progress.train_step)
+    watch(workspace.eval_env, progress.eval_step)
+
+
+class _Progress:
+    """Lines between those of the checkout, which prints none before the first evaluation and the first update."""
+
+    def __init__(self, workspace: Any) -> None:
+        self._workspace = workspace
+        self._pulse = Pulse()
+        self._first_frame = workspace.global_frame
+        self._eval_frame, self._eval_steps, self._eval_episodes = -1, 0, 0
+        self._eval_seconds = 0.0
+        self._eval_started = 0.0
+        self._measured = False
+
+    def train_step(self, time_step: Any) -> None:
+        """After a step of training."""
+        if not self._pulse.due():
+            return
+        cfg, frame = self._workspace.cfg, self._workspace.global_frame
+        seconds = self._pulse.seconds - self._eval_seconds
+        rate = (frame - self._first_frame) / seconds if seconds > 0 else 0.0
+        updates = self._workspace.replay_loader.num_batches
+        learning = f"{updates:,} updates"
+        if not updates and frame < cfg.num_seed_frames:
+            learning = f"the first update comes at frame {cfg.num_seed_frames:,}"
+        print(
+            f"frame {frame:,} of {cfg.num_train_frames:,}, episode {self._workspace._global_episode + 1:,}:"
+            f" {rate:,.0f} frames/s, {learning}"
+        )
+        self._tell_measured()
+
+    def eval_step(self, time_step: Any) -> None:
+        """After a step of an evaluation."""
+        now, frame = self._pulse.seconds, self._workspace.global_frame
+        if frame != self._eval_frame:
+            self._eval_frame, self._eval_steps, self._eval_episodes = frame, 0, 0
+            self._eval_started = now
+        self._eval_steps += 1
+        self._eval_episodes += bool(time_step.last())
+        self._eval_seconds += now - self._eval_started
+        self._eval_started = now
+        if self._pulse.due():
+            print(
+                f"evaluation at frame {frame:,}: episode {self._eval_episodes + 1:,}, {self._eval_steps:,} steps so far"
+            )
+
+    def _tell_measured(self) -> None:
+        store = self._workspace.replay_storage.store
+        if not self._measured and store is not None and measured_row_bytes(store) is not None:
+            self._measured = True
+            print(buffer_line(self._workspace.replay_storage, self._workspace.cfg.replay_buffer_size))
+
+
 def finish(workspace: Any) -> None:
     """Ends a run: saves a last snapshot, where snapshots are saved at all, and closes the store."""
     if workspace.replay_storage.between_episodes:  # the loop counts an episode when it goes on after it
         workspace._global_episode += 1
     if workspace.cfg.save_snapshot or workspace.cfg.snapshot_every_frames is not None:
         save_snapshot(workspace)
+    print(
+        f"ended at frame {workspace.global_frame:,}, episode {workspace._global_episode:,}:"
+        f" {workspace.replay_loader.num_batches:,} updates, {len(workspace.replay_storage):,} transitions"
+    )
     workspace.replay_loader.close()
     workspace.replay_storage.close()
 

@@ -270,7 +270,7 @@ FILES = {
         nstep: 3
         batch_size: 4
         seed: 7
-        device: cpu
+        device: cuda
         experiment: some
         agent:
           _target_: agent.Agent

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import small_drqv2
+import torch
 import yaml
 from click.testing import CliRunner, Result
 
@@ -57,13 +58,14 @@ def test_apply_makes_the_edits_and_leaves_every_other_line(checkout):
     after = files_of(checkout)
     assert sorted(name for name in before if before[name] != after[name]) == sorted(CHANGED)
     kept = {name: [line for line in before[name].splitlines() if line in after[name].splitlines()] for name in CHANGED}
-    assert [len(before[name].splitlines()) - len(kept[name]) for name in CHANGED] == [9, 1, 1, 6]
+    assert [len(before[name].splitlines()) - len(kept[name]) for name in CHANGED] == [9, 1, 1, 7]
     train = after["train.py"].decode()
     assert "os.environ.setdefault('MUJOCO_GL', \"glfw\")\n" in train
     assert 'os.environ["MADE_UP"] = "1"\n' in train
     assert "from drqv2_patch import ReplayBufferStorage, make_replay_loader, training  # the buffer\n" in train
     assert "version_base='1.3')\n@training.run\ndef main(cfg):" in train
     assert "_global_step += 1  # one more\n        training.finish(self)\n" in train
+    assert "    def train(self):\n        training.start(self)\n        now = " in train
     assert "torch.save" not in train
     assert "torch.load" not in train
     assert not train.endswith("\n")
@@ -71,6 +73,7 @@ def test_apply_makes_the_edits_and_leaves_every_other_line(checkout):
     assert config["defaults"] == ["_self_", {"task@_global_": "walking"}]
     assert [config[f"replay_{name}"] for name in ("mode", "residency", "budget")] == ["half", "ram", "2GiB"]
     assert (config["resume"], config["snapshot_every_frames"]) == (False, 10000)
+    assert config["device"] == "auto"
     assert "launcher" not in config["hydra"]
     assert config["hydra"]["sweep"]["dir"] == "./sweeps/${experiment}"
     assert (checkout / "train.py").stat().st_mode & 0o777 == 0o755
@@ -409,3 +412,32 @@ def test_an_unknown_task_is_told_in_one_line(checkout, monkeypatch, capsys):
     assert line.endswith("found 'walkng'; try walking")
     (line,) = run_guard(checkout, monkeypatch, capsys, "task=walking")
     assert line == "train.py: error: task=walking: expected task@_global_=walking, as Hydra 1.3 takes it"
+
+
+def test_a_gpu_that_is_not_there_is_told_before_anything_is_made(checkout, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    call("apply", checkout)
+    before = small_drqv2.contents(checkout)
+    (line,) = run_guard(checkout, monkeypatch, capsys, "seed=3", "device=cuda")
+    assert line == ("train.py: error: device: expected a CUDA device that torch can use, found none; pass device=cpu")
+    for other in ((), ("device=cuda", "device=cpu"), ("device=cuda", "--cfg=job"), ("device=cuda,cpu",)):
+        monkeypatch.setattr(sys, "argv", ["train.py", *other])
+        require_whole(str(checkout / "train.py"))
+    config = checkout / "cfgs" / "config.yaml"
+    config.write_text(config.read_text().replace("device: auto", "device: cuda:1"))
+    (line,) = run_guard(checkout, monkeypatch, capsys)
+    assert "found none; pass device=cpu" in line
+    monkeypatch.setattr(sys, "argv", ["train.py", "device=auto"])
+    require_whole(str(checkout / "train.py"))
+    config.write_text("a: [")  # for Hydra to report
+    require_whole(str(checkout / "train.py"))
+    assert set(small_drqv2.contents(checkout)) == set(before)
+
+
+def test_a_device_that_was_chosen_already_stays(tmp_path):
+    path = tmp_path / "checkout"
+    small_drqv2.write_checkout(path)
+    config = path / "cfgs" / "config.yaml"
+    config.write_text(config.read_text().replace("device: cuda", "device: cpu"))
+    call("apply", path)
+    assert yaml.safe_load(config.read_text())["device"] == "cpu"

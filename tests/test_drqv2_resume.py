@@ -85,6 +85,13 @@ def test_trains_to_its_end_and_alike_in_every_mode(checkout):
     for mode in MODES:
         done = train(checkout, f"replay_mode={mode}", f"hydra.run.dir=runs/today/1_{mode}")
         assert done.returncode == 0, done.stderr
+        device, first, *lines = done.stdout.splitlines()
+        assert re.fullmatch(rf"device: (cpu|cuda) \(auto: .*\); logs and snapshots: .*1_{mode}", device)
+        row_bytes = 3 * 8 * 8 * (3 if mode == "disk" else 1) + 2 * 4 + 4 + 4
+        size = f"{'at most ' if mode == 'full' else ''}{1000 * row_bytes / 1024:.1f} KiB"
+        assert first.startswith(f"buffer: mode {mode}, 1,000 transitions take {size}")
+        assert first.endswith("; all in memory")
+        assert "ended at frame 240, episode 10: 95 updates, 120 transitions" in lines
         assert "MUJOCO_GL is glfw" in done.stdout  # the checkout's own choice where the user has none
         run = checkout / "runs" / "today" / f"1_{mode}"
         found[mode] = snapshot.read_snapshot(run / "snapshot.pt")
@@ -210,6 +217,7 @@ GOOD = {
     "snapshot_every_frames": None,
     "nstep": 3,
     "num_seed_frames": 4,
+    "device": "auto",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -18,11 +19,15 @@ _FRAMES_PER_SECOND = 30
 _SCALE = 4  # of a video's pixels; even, as the encoder wants it
 
 
-def evaluate(agent: Agent, config: CollectConfig, *, episodes: int, seed: int, video: Path | None = None) -> float:
+def evaluate(
+    agent: Agent, config: CollectConfig, *, episodes: int, seed: int, video: Path | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> float:  # fmt: skip
     """Mean reward of an episode.
 
     Args:
         video: where to put a film of the first episode; None: nowhere.
+        on_step: called before every step with (number of the episode, from 0 on; rows after its reset).
     """
     total = 0.0
     with closing(Environment(config, seed + _SEED_OFFSET)) as environment:
@@ -30,6 +35,8 @@ def evaluate(agent: Agent, config: CollectConfig, *, episodes: int, seed: int, v
             step = environment.reset()
             pictures = [step.observation]
             while not step.last():
+                if on_step is not None:
+                    on_step(number, step.number)
                 step = environment.step(agent.act(step.observation, 0, explore=False))
                 total += step.reward
                 if video is not None and number == 0:

@@ -11,6 +11,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from drqv2_patch.progress import Pulse
 from replaystore.errors import MissingDependency
 
 EVALUATIONS = "evaluations.jsonl"
@@ -61,6 +62,7 @@ class RunLog:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )  # fmt: skip
+        self._pulse, self._total_frames = Pulse(), total_frames
         self._progress = Progress(*columns, console=self._console, disable=not sys.stderr.isatty())
         self._bar = self._progress.add_task("frames", total=total_frames, completed=frame, note="")
 
@@ -73,9 +75,20 @@ class RunLog:
         if self._writer is not None:
             self._writer.close()
 
-    def advance(self, frame: int) -> None:
-        """Moves the bar."""
+    def advance(self, frame: int, learning: str = "") -> None:
+        """Moves the bar, or without a terminal now and then says where the run is.
+
+        Args:
+            learning: how many updates there were, or when the first one comes.
+        """
         self._progress.update(self._bar, completed=frame)
+        if self._progress.disable and self._pulse.due():
+            self.tell(f"frame {frame:,} of {self._total_frames:,}  {learning}")
+
+    def evaluating(self, frame: int, number: int, episodes: int, rows: int) -> None:
+        """Now and then says how far an evaluation is: at row `rows` of episode `number` of `episodes`."""
+        if self._pulse.due():
+            self.tell(f"evaluation at frame {frame:,}: episode {number + 1:,} of {episodes:,}, row {rows:,}")
 
     def tell(self, line: str) -> None:
         """A line of text."""

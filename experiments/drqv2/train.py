@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from experiments.drqv2.commands import run
+import sys
+
+from drqv2_patch.device import check_device_argument
+from experiments.drqv2.commands import fail, run
 from experiments.drqv2.train_config import TrainConfig
 from experiments.drqv2.trainer import train
+from replaystore.errors import SpecError
 
 
 def main(config: TrainConfig) -> None:
@@ -13,4 +17,8 @@ def main(config: TrainConfig) -> None:
 
 
 if __name__ == "__main__":
+    try:
+        check_device_argument(sys.argv[1:])  # before Hydra makes the directory of the run
+    except SpecError as err:
+        fail(err)
     run("train", TrainConfig, main)

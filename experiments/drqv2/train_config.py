@@ -35,7 +35,7 @@ class TrainConfig:
         replay_capacity: transitions. replay_threads: that fill batches.
         batch_size, n_step, discount, update_every_steps: of learning; one update every so many rows.
         seed_frames: before the first update. train_frames: in all.
-        seed: of everything. device: `auto` takes CUDA where it is there.
+        seed: of everything. device: `auto` (CUDA where torch finds a GPU, else the CPU), `cpu` or `cuda`.
         deterministic: only operations of torch that give the same bits in every run.
         resume: go on from the last snapshot in `output_dir`.
         snapshot_every_frames: at the first end of an episode after so many. eval_every_frames: 0 for never.

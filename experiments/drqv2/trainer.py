@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -12,6 +13,8 @@ from typing import Any, cast
 import torch
 
 from drqv2_patch import ReplayBufferStorage, TupleLoader, make_replay_loader
+from drqv2_patch.device import choose_device, describe_device
+from drqv2_patch.progress import buffer_line
 from drqv2_patch.snapshot import load_random_state, random_state, read_snapshot, write_snapshot
 from experiments.drqv2.agent import Agent
 from experiments.drqv2.environment import Environment, TimeStep, data_specs
@@ -23,18 +26,6 @@ from replaystore.errors import NotEnoughData, SpecError
 SNAPSHOT, REPLAY = "snapshot.pt", "buffer"
 FORM = "replaystore experiments.drqv2 2"
 _COUNTERS = ("step", "frame", "episode", "updates", "seconds")
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` is CUDA where it is there.
-
-    Raises:
-        SpecError: CUDA is asked for and not there.
-    """
-    found = torch.cuda.is_available()
-    if name == "cuda" and not found:
-        raise SpecError("device: expected a CUDA device that torch can use, found none; pass device=cpu")
-    return torch.device("cuda" if name != "cpu" and found else "cpu")
 
 
 def read_run(directory: Path) -> dict[str, Any]:
@@ -69,6 +60,7 @@ def train(config: TrainConfig) -> dict[str, float]:
     device = choose_device(config.device)
     if config.save_video:
         check_video()
+    print(f"device: {describe_device(config.device, device)}; logs and snapshots: {directory}", file=sys.stderr)
     directory.mkdir(parents=True, exist_ok=True)
     if not has_run:
         note_config(config, directory)
@@ -117,6 +109,7 @@ class _Run:
         self.log = stack.enter_context(
             RunLog(directory, tensorboard=config.tensorboard, total_frames=config.train_frames, frame=self.frame)
         )
+        self.log.tell(buffer_line(self.storage, config.replay_capacity))
         if config.resume:
             self.log.tell(
                 f"going on at frame {self.frame:,}, episode {self.episode:,}, with {len(self.storage):,} transitions"
@@ -138,7 +131,7 @@ class _Run:
             self.step += 1
             self.frame += config.action_repeat
             reward, length = reward + time_step.reward, length + 1
-            self.log.advance(self.frame)
+            self.log.advance(self.frame, self._learning())
             if time_step.last():
                 self.episode += 1
                 self.seconds = earlier + time.perf_counter() - started
@@ -163,6 +156,11 @@ class _Run:
         self.log.tell("ended: " + "  ".join(f"{name} {value:,.6g}" for name, value in ended.items()))
         return ended
 
+    def _learning(self) -> str:
+        if self.updates or self.frame >= self.config.seed_frames:
+            return f"{self.updates:,} updates"
+        return f"the first update comes at frame {self.config.seed_frames:,}"
+
     def _reset(self) -> TimeStep:
         time_step = self.environment.reset()
         self.storage.add(time_step)
@@ -179,7 +177,10 @@ class _Run:
     def _evaluate(self) -> None:
         config = self.config
         video = self.directory / "videos" / f"{self.frame}.mp4" if config.save_video else None
-        reward = evaluate(self.agent, self.pixels, episodes=config.eval_episodes, seed=config.seed, video=video)
+        reward = evaluate(
+            self.agent, self.pixels, episodes=config.eval_episodes, seed=config.seed, video=video,
+            on_step=lambda number, rows: self.log.evaluating(self.frame, number, config.eval_episodes, rows),
+        )  # fmt: skip
         self.log.evaluation({"frame": self.frame, "episode": self.episode, "reward": reward})
 
     def _save(self) -> None:

@@ -30,6 +30,32 @@ COLUMNS = (
     "peak",
     "status",
 )
+# On a page `COLUMNS` stand in two tables, so that each fits a window of 800 pixels and a sheet of paper.
+TIME_COLUMNS = (
+    "data",
+    "mode",
+    "residency",
+    "batches",
+    "p50 ms",
+    "p95 ms",
+    "p99 ms",
+    "mean ms",
+    "open s",
+    "first ms",
+    "status",
+)
+MEMORY_COLUMNS = (
+    "data",
+    "mode",
+    "transitions",
+    "store",
+    "in RAM",
+    "faults/batch",
+    "read/batch",
+    "PSS",
+    "charged",
+    "peak",
+)
 NARROW_COLUMNS = (
     "data",
     "mode",

@@ -14,8 +14,10 @@ from rich.table import Table
 from replaystore.bench.paging_plot import plot_png
 from replaystore.bench.paging_result import PagingResult
 from replaystore.bench.paging_text import (
+    MEMORY_COLUMNS,
     NARROW_COLUMNS,
     TEXT_COLUMNS,
+    TIME_COLUMNS,
     condition_rows,
     headline,
     notes,
@@ -79,6 +81,8 @@ def to_html(result: PagingResult) -> str:
         notes=[note.replace("`", "") for note in notes(result)],
         rows=table_rows(result),
         text_columns=TEXT_COLUMNS,
+        time_columns=TIME_COLUMNS,
+        memory_columns=MEMORY_COLUMNS,
         stores=store_rows(result),
         conditions=condition_rows(result),
         example=result.example,

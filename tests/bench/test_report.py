@@ -16,7 +16,16 @@ from rich.console import Console
 from replaystore.bench.frame_example import frame_example
 from replaystore.bench.paging_plot import plot_png
 from replaystore.bench.paging_result import FrameExample, Measurement, PagingConfig, PagingResult, StoreSummary
-from replaystore.bench.paging_text import COLUMNS, NARROW_COLUMNS, format_bytes, headline, notes, store_rows, table_rows
+from replaystore.bench.paging_text import (
+    MEMORY_COLUMNS,
+    NARROW_COLUMNS,
+    TIME_COLUMNS,
+    format_bytes,
+    headline,
+    notes,
+    store_rows,
+    table_rows,
+)
 from replaystore.bench.report import to_html, to_markdown, to_table, write_report
 from replaystore.errors import SpecError
 from replaystore.spec import FieldSpec, Mode
@@ -127,7 +136,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.references += [value or "" for name, value in attrs if name in ("src", "srcset", "href", "data", "action")]
-        if tag not in ("img", "meta", "source"):
+        if tag not in ("img", "meta", "source", "wbr"):
             self.open_tags.append(tag)
         if tag == "table":
             self.tables.append([])
@@ -215,9 +224,13 @@ def test_html_refers_to_nothing_outside_itself() -> None:
 def test_html_tables_are_the_table() -> None:
     page = Page(to_html(result()))
     assert page.open_tags == []
-    header, *body = page.tables[0]
-    assert header == list(COLUMNS)
-    assert [dict(zip(header, row, strict=True)) for row in body] == table_rows(result())
+    parts = []
+    for (header, *body), columns in zip(page.tables[:2], (TIME_COLUMNS, MEMORY_COLUMNS), strict=True):
+        assert header == list(columns)
+        parts.append([dict(zip(header, row, strict=True)) for row in body])
+    assert [{**time, **memory} for time, memory in zip(*parts, strict=True)] == table_rows(result())
+    header, *body = page.tables[2]
+    assert [dict(zip(header, row, strict=True)) for row in body] == store_rows(result())
 
 
 def test_html_escapes_what_comes_from_outside() -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from replaystore import ReplayStore
 from replaystore.collect import CollectConfig, RenderingUnavailable, ensure_rendering
 from replaystore.errors import MissingDependency, SpecError
 
-from .conftest import frame
+from .conftest import SIDE, frame
 
 LENGTH = 10  # rows of an episode: 20 frames
 
@@ -221,16 +222,25 @@ def test_what_is_not_installed_is_named(train_config, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("override", "words"), [("replay_mode=fall", "expected one of disk, half, full"), ("fnord=1", "fnord")]
+    ("override", "words"),
+    [
+        ("replay_mode=fall", "expected one of disk, half, full"),
+        ("fnord=1", "fnord"),
+        ("device=cuda", "expected a CUDA device that torch can use, found none; pass device=cpu"),
+    ],
 )
 def test_the_command_ends_with_one_line_and_status_2(tmp_path, override, words):
     pytest.importorskip("hydra")
+    if override == "device=cuda" and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device, so device=cuda is no mistake here")
     command = [sys.executable, "-m", "experiments.drqv2.train", f"output_dir={tmp_path / 'run'}", override]
     root = Path(trainer.__file__).parents[2]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root, timeout=120)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert words in done.stderr
+    if override == "device=cuda":
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.dm_control
@@ -304,3 +314,22 @@ def test_modes_learn_the_same_on_cuda(train_config, tmp_path):
         digests.add(agent_digest(directory))
     torch.use_deterministic_algorithms(False)
     assert len(digests) == 1
+
+
+def test_a_run_says_what_it_does_from_its_start(train_config, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("experiments.drqv2.logs.Pulse", lambda: SimpleNamespace(due=lambda: True))
+    train(replace(train_config, device="auto", train_frames=40, eval_every_frames=30))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"device: cpu (auto: torch finds no CUDA device); logs and snapshots: {train_config.output_dir}"
+    row_bytes = SIDE * SIDE + 2 * 4 + 4 + 4
+    assert lines[1] == (
+        f"buffer: mode full, 1,000 transitions take at most {1000 * row_bytes / 1024:.1f} KiB, which is their size"
+        " before compression; all in memory"
+    )
+    assert lines[2] == "evaluation at frame 0: episode 1 of 1, row 0"
+    assert "frame 2 of 40  the first update comes at frame 20" in lines
+    assert any(line.startswith("frame 40 of 40  ") and line.endswith(" updates") for line in lines)
+    assert train(replace(train_config, device="auto", resume=True, train_frames=60))["frame"] == 60
+    assert "measured at its rows so far" not in capsys.readouterr().err  # 33 rows are no chunk
+    assert train(replace(train_config, device="cpu", resume=True, train_frames=80))["frame"] == 80

@@ -1,0 +1,73 @@
+"""The device that a run computes on, chosen before anything is made for the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml  # type: ignore[import-untyped]
+
+from replaystore.errors import SpecError
+
+if TYPE_CHECKING:
+    import torch
+
+AUTO = "auto"
+_KEY = "device"
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` is CUDA where torch finds a GPU, else the CPU.
+
+    Raises:
+        SpecError: torch does not know the name, or CUDA is asked for and not there.
+    """
+    import torch  # here, so that the guard of a checkout does not wait for it
+
+    if name == AUTO:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as err:
+        raise SpecError(f"device: expected auto, cpu, cuda or cuda:NUMBER, found {name!r}; pass device=auto") from err
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise SpecError("device: expected a CUDA device that torch can use, found none; pass device=cpu")
+        if (device.index or 0) >= count:
+            raise SpecError(f"device: expected one of {count} CUDA devices, found {name}; pass device=cuda:{count - 1}")
+    return device
+
+
+def describe_device(name: str, device: torch.device) -> str:
+    """`cpu (auto: torch finds no CUDA device)`, for the first line of a run."""
+    if name != AUTO:
+        return str(device)
+    if device.type == "cpu":
+        return "cpu (auto: torch finds no CUDA device)"
+    import torch
+
+    return f"{device} (auto: {torch.cuda.get_device_name(device)})"
+
+
+def check_device_argument(arguments: Sequence[str], config: Path | None = None) -> None:
+    """Raises `SpecError` where the command line, or else `config`, asks for a CUDA device that is not there.
+
+    Hydra makes the directory of a run before the run can check anything, so this looks at the arguments themselves.
+    Calls with options, which may run elsewhere or only show the configuration, and sweeps over devices are left to it.
+    """
+    if any(argument.startswith("-") for argument in arguments):
+        return
+    chosen = [argument.partition("=")[2] for argument in arguments if argument.lstrip("+").startswith(f"{_KEY}=")]
+    name = chosen[-1].strip("'\"") if chosen else _configured(config)
+    if name.startswith("cuda") and "," not in name:
+        choose_device(name)
+
+
+def _configured(config: Path | None) -> str:
+    try:
+        found = yaml.safe_load(config.read_text(encoding="utf-8")) if config is not None else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return ""  # Hydra reports it
+    return str(found.get(_KEY, "")) if isinstance(found, dict) else ""
