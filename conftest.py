@@ -8,7 +8,6 @@ import tempfile
 from typing import Any
 
 import numpy as np
-import torch
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
@@ -30,6 +29,8 @@ class _Environment:
 
 
 def _setup(names: dict[str, Any]) -> None:
+    import torch  # here, so that tests that need no torch run where it is not installed
+
     stack = names["stack"] = contextlib.ExitStack()
     stack.enter_context(contextlib.chdir(stack.enter_context(tempfile.TemporaryDirectory())))
     episode = {

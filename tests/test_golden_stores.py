@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 
@@ -52,3 +53,24 @@ def test_golden_store_reads(name: str, read_only: bool, tmp_path: Path) -> None:
             store.append(make.episode(0))
     with ReplayStore.open(path, read_only=True) as store:
         assert store.num_episodes == len(make.LENGTHS) + (not read_only)
+        assert store.verify().ok, store.verify().problems
+    for array in [spec.name for spec in make.fields()] + ["episodes"]:
+        document = json.loads((path / array / "zarr.json").read_bytes())
+        assert ("dimension_names" in document) is (not read_only), "names come with the next seal"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_damaged_metadata_of_a_golden_store_are_noticed(mode: str, tmp_path: Path) -> None:
+    """Metadata without names of axes are whole; any other difference is none that an earlier version wrote."""
+    path = tmp_path / "store"
+    shutil.copytree(GOLDEN / f"v1_{mode}", path)
+    files = sorted(path.rglob("zarr.json"))
+    assert len(files) == 2 + len(make.fields())
+    for file in files:
+        data = file.read_bytes()
+        for at in range(0, len(data), 7):
+            file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+            with ReplayStore.open(path, read_only=True) as store:
+                (problem,) = store.verify().problems
+            assert str(file) in problem
+        file.write_bytes(data)

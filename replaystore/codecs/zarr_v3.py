@@ -3,6 +3,8 @@
 Zarr finds them by the entry points of the installed package; in a chunk's metadata they are
 `{"name": "replaystore.round_clamp", "configuration": {...}}` with the configuration of the numcodecs codec, less "id".
 A chunk that Zarr pads is encoded with its padding, which is the array's fill value.
+
+Only public modules of Zarr are imported: the private ones change between its minor versions.
 """
 
 from __future__ import annotations
@@ -11,20 +13,42 @@ import asyncio
 import json
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
+from zarr.abc.buffer import Buffer, BufferPrototype, NDBuffer
 from zarr.abc.codec import ArrayBytesCodec
-from zarr.core.array_spec import ArraySpec
-from zarr.core.buffer import Buffer, NDBuffer
-from zarr.core.chunk_grids import ChunkGrid, RegularChunkGrid
-from zarr.core.common import JSON, parse_named_configuration
-from zarr.core.dtype.wrapper import TBaseDType, TBaseScalar, ZDType
+from zarr.dtype import ZDType
 
 from replaystore.codecs.frame_delta import FrameDelta
 from replaystore.codecs.round_clamp import RoundClamp
 from replaystore.errors import ChunkError, SpecError
+
+
+class ChunkSpec(Protocol):
+    """What the codecs read of the specification that Zarr passes with a chunk. Zarr's own class is private."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the chunk, padding included."""
+        ...
+
+    @property
+    def dtype(self) -> ZDType[Any, Any]:
+        """Zarr's data type of the array."""
+        ...
+
+    @property
+    def fill_value(self) -> Any:
+        """The array's fill value."""
+        ...
+
+    @property
+    def prototype(self) -> BufferPrototype:
+        """The classes of the buffers that Zarr expects back."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,19 +66,24 @@ class _RowCodecV3(ArrayBytesCodec):
             raise SpecError(f"{self.name}: expected a {self.codec_class.__name__} codec, got {self.codec!r}")
 
     @classmethod
-    def from_dict(cls, data: dict[str, JSON]) -> Self:
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """The codec that `to_dict` described, as it stands in zarr.json.
 
         Raises:
-            SpecError: the configuration cannot work or has unknown entries.
+            SpecError: another codec's description, or a configuration that cannot work or has unknown entries.
         """
-        _, configuration = parse_named_configuration(data, cls.name)
+        configuration = data.get("configuration") if isinstance(data, Mapping) else None
+        if not isinstance(configuration, Mapping) or data.get("name") != cls.name:
+            raise SpecError(
+                f"{cls.name}: expected {{'name': {cls.name!r}, 'configuration': {{...}}}}, got {data!r}; write what"
+                " to_dict() returns"
+            )
         try:
             return cls(cls.codec_class(**configuration))
         except TypeError as err:
             raise SpecError(f"{cls.name}: not a configuration of this codec: {configuration!r}") from err
 
-    def to_dict(self) -> dict[str, JSON]:
+    def to_dict(self) -> dict[str, Any]:
         """Name and configuration, as they stand in zarr.json."""
         config = self.codec.get_config()
         return {"name": self.name, "configuration": {key: config[key] for key in config if key != "id"}}
@@ -69,22 +98,34 @@ class _RowCodecV3(ArrayBytesCodec):
     def _check_rows(self, chunk_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         """Raises SpecError where rows of such chunks are not rows of the codec."""
 
-    def validate(
-        self, *, shape: tuple[int, ...], dtype: ZDType[TBaseDType, TBaseScalar], chunk_grid: ChunkGrid
-    ) -> None:
-        """Refuses, with SpecError, an array whose dtype or chunk shape does not suit the codec."""
-        if not isinstance(chunk_grid, RegularChunkGrid) or not shape:
-            raise SpecError(f"{self.name}: expected an array of rows in regular chunks, got {shape} in {chunk_grid}")
-        self._check_rows(chunk_grid.chunk_shape, dtype.to_native_dtype())
+    def validate(self, *, shape: tuple[int, ...], dtype: ZDType[Any, Any], chunk_grid: object) -> None:
+        """Refuses an array whose dtype or chunk shape does not suit the codec.
 
-    def _encode_sync(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
+        Args:
+            shape: shape of the array.
+            dtype: its Zarr data type.
+            chunk_grid: Zarr's description of the chunks. Its class depends on the version of Zarr; only that of regular
+                chunks has a `chunk_shape`.
+
+        Raises:
+            SpecError: the array does not suit.
+        """
+        chunk_shape = getattr(chunk_grid, "chunk_shape", None)
+        if chunk_shape is None or not shape:
+            raise SpecError(
+                f"{self.name}: expected an array of rows in regular chunks, got shape {shape} in {chunk_grid}; give the"
+                " array a row axis and one chunk shape"
+            )
+        self._check_rows(tuple(chunk_shape), dtype.to_native_dtype())
+
+    def _encode_sync(self, chunk_data: NDBuffer, chunk_spec: ChunkSpec) -> Buffer:
         dtype = chunk_spec.dtype.to_native_dtype()
         self._check_rows(chunk_spec.shape, dtype)
         # Zarr holds a chunk in the array's memory order and byte order; the codec takes C order and the machine's.
         values = np.ascontiguousarray(chunk_data.as_numpy_array(), dtype.newbyteorder("="))
         return chunk_spec.prototype.buffer.from_bytes(bytes(self.codec.encode(values)))
 
-    def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+    def _decode_sync(self, chunk_data: Buffer, chunk_spec: ChunkSpec) -> NDBuffer:
         rows = self.codec.decode(chunk_data.as_numpy_array())
         if rows.size != math.prod(chunk_spec.shape):
             raise ChunkError(
@@ -94,13 +135,13 @@ class _RowCodecV3(ArrayBytesCodec):
         values = rows.reshape(chunk_spec.shape).astype(chunk_spec.dtype.to_native_dtype(), copy=False)
         return chunk_spec.prototype.nd_buffer.from_ndarray_like(values)
 
-    async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
+    async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ChunkSpec) -> Buffer:
         return await asyncio.to_thread(self._encode_sync, chunk_data, chunk_spec)
 
-    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
+    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ChunkSpec) -> NDBuffer:
         return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
 
-    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ChunkSpec) -> int:
         """Bytes of an encoded chunk, where they do not depend on its values."""
         raise NotImplementedError(f"{self.name}: chunks differ in size")
 
@@ -123,7 +164,7 @@ class RoundClampV3(_RowCodecV3):
                 f" in chunks {chunk_shape}; change the codec's dtype and row_size, or the array"
             )
 
-    def evolve_from_array_spec(self, array_spec: ArraySpec) -> Self:
+    def evolve_from_array_spec(self, array_spec: ChunkSpec) -> Self:
         """This codec; refuses, with SpecError, a fill value that it cannot encode."""
         codec: RoundClamp = self.codec
         fill = np.asarray(array_spec.fill_value)
@@ -133,7 +174,7 @@ class RoundClampV3(_RowCodecV3):
                 raise SpecError(f"{self.name}: expected a finite fill_value, got {fill}; fill_value=0.0 is the usual")
         return self
 
-    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ChunkSpec) -> int:
         """Bytes of an encoded chunk: those of its packed rows."""
         codec: RoundClamp = self.codec
         return input_byte_length // (np.dtype(codec.dtype).itemsize * int(codec.row_size or 1)) * codec.row_bytes

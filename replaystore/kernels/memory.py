@@ -8,17 +8,18 @@ import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import carray, njit, types  # type: ignore[attr-defined]
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 Int = Any  # Python's or NumPy's: kernels do not tell them apart
+
+_BYTE_POINTER = ir.IntType(8).as_pointer()
 
 
 def _as_pointer(typing_context: Any, address: Any) -> Any:
     """The pointer with this integer value."""
 
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+        return builder.inttoptr(arguments[0], _BYTE_POINTER)
 
     return types.voidptr(address), build
 
@@ -59,6 +60,12 @@ load_u64: Any = _load(types.uint64)
 store_u64: Any = intrinsic(_store_u64)
 
 
+def _declared(module: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    """The function of this name in an LLVM module, declared where the module does not have it yet."""
+    known = module.globals.get(name)
+    return ir.Function(module, ir.FunctionType(result, arguments), name) if known is None else known
+
+
 def _copy_few(typing_context: Any, target: Any, source: Any, mask: Any) -> Any:
     def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         to, origin, bits = arguments
@@ -69,15 +76,10 @@ def _copy_few(typing_context: Any, target: Any, source: Any, mask: Any) -> Any:
         zeros = ir.Constant(vector, [0] * 32)
         pointer = vector.as_pointer()
         suffix = "v32i8.p0"
-        insert: Any = cgutils.get_or_insert_function
-        load = insert(
-            module, ir.FunctionType(vector, [pointer, ir.IntType(32), lanes, vector]), f"llvm.masked.load.{suffix}"
-        )
-        store = insert(
-            module, ir.FunctionType(ir.VoidType(), [vector, pointer, ir.IntType(32), lanes]),
-            f"llvm.masked.store.{suffix}",
-        )  # fmt: skip
-        one = ir.Constant(ir.IntType(32), 1)  # aligned to a byte
+        alignment = ir.IntType(32)
+        load = _declared(module, f"llvm.masked.load.{suffix}", vector, [pointer, alignment, lanes, vector])
+        store = _declared(module, f"llvm.masked.store.{suffix}", ir.VoidType(), [vector, pointer, alignment, lanes])
+        one = ir.Constant(alignment, 1)  # aligned to a byte
         value = builder.call(load, [builder.inttoptr(origin, pointer), one, chosen, zeros])
         builder.call(store, [value, builder.inttoptr(to, pointer), one, chosen])
         return context.get_dummy_value()

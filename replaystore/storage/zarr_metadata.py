@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from replaystore.storage import layout
 from replaystore.storage.columns import Column
+from replaystore.storage.dimensions import dimension_names
 from replaystore.storage.layout import Paths
 from replaystore.storage.ledger import Ledger
 from replaystore.storage.log import sync_directory, sync_file, write_fully
@@ -38,9 +39,15 @@ def replace_file(path: Path, data: bytes, *, power: bool) -> None:
         sync_directory(path.parent)
 
 
-def _array(shape: tuple[int, ...], chunks: tuple[int, ...], dtype: np.dtype[Any], codec: dict[str, Any]) -> bytes:
+def _array(
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: np.dtype[Any],
+    codec: dict[str, Any],
+    dimensions: tuple[str, ...] | None,
+) -> bytes:
     fill: Any = False if dtype.kind == "b" else 0.0 if dtype.kind == "f" else 0
-    document = {
+    document: dict[str, Any] = {
         "zarr_format": 3,
         "node_type": "array",
         "shape": list(shape),
@@ -52,6 +59,8 @@ def _array(shape: tuple[int, ...], chunks: tuple[int, ...], dtype: np.dtype[Any]
         "attributes": {},
         "storage_transformers": [],
     }
+    if dimensions is not None:
+        document["dimension_names"] = list(dimensions)
     return json.dumps(document, indent=2).encode()
 
 
@@ -59,8 +68,8 @@ def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
     return {"name": "bytes", **({"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {})}
 
 
-def column_metadata(column: Column, ledger: Ledger) -> bytes:
-    """`zarr.json` of a field: its array reaches to the end of the last sealed rows."""
+def column_metadata(column: Column, ledger: Ledger, dimensions: tuple[str, ...] | None) -> bytes:
+    """`zarr.json` of a field: its array reaches to the end of the last sealed rows. `dimensions`: names of the axes."""
     codec = column.packing or column.frames
     if codec is None:
         serializer = _bytes_codec(column.dtype)
@@ -68,7 +77,7 @@ def column_metadata(column: Column, ledger: Ledger) -> bytes:
         config = dict(codec.get_config())
         serializer = {"name": config.pop("id"), "configuration": config}
     shape = (sealed_rows(ledger), *column.shape)
-    return _array(shape, (ledger.spec.chunk_rows, *column.shape), column.dtype, serializer)
+    return _array(shape, (ledger.spec.chunk_rows, *column.shape), column.dtype, serializer, dimensions)
 
 
 def group_metadata(ledger: Ledger) -> bytes:
@@ -98,12 +107,27 @@ def episode_table(ledger: Ledger) -> NDArray[np.int64]:
     return table[np.argsort(table[:, layout.TABLE_COLUMNS.index("first_row")], kind="stable")]
 
 
-def published_files(paths: Paths, ledger: Ledger) -> dict[Path, bytes]:
-    """Every file that is derived from the ledger for plain Zarr readers, and what it must hold."""
+def published_files(paths: Paths, ledger: Ledger, *, named: bool = True) -> dict[Path, bytes]:
+    """Every file that is derived from the ledger for plain Zarr readers, and what it must hold.
+
+    Args:
+        paths: the store's files.
+        ledger: what its log says.
+        named: whether the axes of arrays have names. Stores written before there were names have none until they are
+            published again.
+    """
     table = episode_table(ledger)
-    files = {paths.metadata(column.name): column_metadata(column, ledger) for column in ledger.columns}
+    names = dimension_names(ledger.columns)
+    files = {
+        paths.metadata(column.name): column_metadata(column, ledger, names[column.name] if named else None)
+        for column in ledger.columns
+    }
     files[paths.metadata(layout.EPISODES)] = _array(
-        table.shape, (max(1, len(table)), table.shape[1]), np.dtype(np.int64), _bytes_codec(np.dtype(np.int64))
+        table.shape,
+        (max(1, len(table)), table.shape[1]),
+        np.dtype(np.int64),
+        _bytes_codec(np.dtype(np.int64)),
+        names[layout.EPISODES] if named else None,
     )
     files[paths.chunk(layout.EPISODES, 0, 2)] = table.tobytes()
     files[paths.group] = group_metadata(ledger)
