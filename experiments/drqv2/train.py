@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from experiments.drqv2.commands import run
-from experiments.drqv2.train_config import TrainConfig
-from experiments.drqv2.trainer import train
+from replaystore.extras import needs
+
+with needs("experiments.drqv2.train", "bench", "dmc", "drqv2", in_command=__name__ == "__main__"):
+    from experiments.drqv2.commands import run
+    from experiments.drqv2.train_config import TrainConfig
+    from experiments.drqv2.trainer import train
 
 
 def main(config: TrainConfig) -> None:

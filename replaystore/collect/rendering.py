@@ -26,6 +26,11 @@ class RenderingUnavailable(MissingDependency):
     """dm_control is there, but no OpenGL to render with; the message names what to install."""
 
 
+def require_dm_control() -> None:
+    """Raises `MissingDependency` where dm_control is not installed."""
+    require("recording episodes", "dmc", "dm_control")
+
+
 def ensure_rendering() -> str:
     """Makes sure that dm_control can render in this process, and returns the OpenGL backend it will use.
 
@@ -37,7 +42,7 @@ def ensure_rendering() -> str:
         MissingDependency: dm_control is not installed or cannot be imported.
         RenderingUnavailable: it cannot render.
     """
-    require("recording episodes", "dmc", "dm_control")
+    require_dm_control()
     chosen = os.environ.get(_VARIABLE)
     failures: dict[str, str] = {}
     for backend in (chosen,) if chosen else _HEADLESS:
