@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import sys
 
+from replaystore.errors import MissingDependency
+
 _WRONG_USE = 2
 
 
 def _start() -> None:
     try:
         from drqv2_patch.cli import main
-    except ModuleNotFoundError as err:
-        if (err.name or "").partition(".")[0] in ("drqv2_patch", "replaystore"):
-            raise
-        line = f"expected the package {err.name}, found none; pip install 'replaystore[drqv2]'"
-        print(f"drqv2_patch: error: {line}", file=sys.stderr)
+    except MissingDependency as err:
+        print(f"drqv2_patch: error: {err}", file=sys.stderr)
         sys.exit(_WRONG_USE)
     main()
 

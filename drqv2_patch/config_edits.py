@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import yaml  # type: ignore[import-untyped]
-
 from drqv2_patch.device import AUTO
 from drqv2_patch.source import Edit, differs
+from replaystore.extras import needs
+
+with needs("patching a checkout", "drqv2"):
+    import yaml  # type: ignore[import-untyped]
 
 CONFIG = "cfgs/config.yaml"
 

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-
 from drqv2_patch.replay import STORE_NAME, Mode, Residency, check_mode
 from replaystore import ReplayLoader, ReplayStore
 from replaystore.errors import NotEnoughData, SpecError, StoreClosed, StoreNotFound
+from replaystore.extras import needs
 from replaystore.sampler import seeded_generator
+
+with needs("drqv2_patch", "drqv2"):
+    import torch
 
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-from omegaconf import OmegaConf
 
 from drqv2_patch.errors import RunError
 from drqv2_patch.replay import STORE_NAME
 from drqv2_patch.rewind import finish_rewind
 from replaystore.cli.options import MODES, RESIDENCIES, size
+from replaystore.extras import needs
+
+with needs("drqv2_patch", "drqv2"):
+    from omegaconf import OmegaConf
 
 SNAPSHOT = "snapshot.pt"
 BUFFER = "buffer"  # the replay directory, inside the run's

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from drqv2_patch.errors import RunError
+from replaystore.extras import needs
+
+with needs("drqv2_patch", "drqv2"):
+    import torch
 
 PATCHED = "drqv2_patch 1"  # what snapshots of a patched checkout say of themselves
 

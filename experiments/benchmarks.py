@@ -21,16 +21,20 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 
-from replaystore.bench.peers.registry import PEERS, candidates
-from replaystore.bench.sample import run_sample
-from replaystore.bench.sample_plot import plot_png
-from replaystore.bench.sample_result import SampleResult, first_of_each_store
-from replaystore.bench.sample_text import markdown_table, summary_rows, to_markdown
 from replaystore.convert import fields_from_episode, with_schemes
+from replaystore.extras import needs
 from replaystore.npz import list_episode_files, read_episode
 from replaystore.store import ReplayStore
+
+with needs("experiments.benchmarks", "bench", in_command=__name__ == "__main__"):
+    from rich.console import Console
+
+    from replaystore.bench.peers.registry import PEERS, candidates
+    from replaystore.bench.sample import run_sample
+    from replaystore.bench.sample_plot import plot_png
+    from replaystore.bench.sample_result import SampleResult, first_of_each_store
+    from replaystore.bench.sample_text import markdown_table, summary_rows, to_markdown
 
 DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- results: written by experiments/benchmarks.py -->", "<!-- end of results -->"

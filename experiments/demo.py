@@ -15,17 +15,21 @@ import time
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from replaystore import ReplayStore
-from replaystore.bench.paging import run_paging
-from replaystore.bench.paging_result import PagingConfig
-from replaystore.bench.report import to_table, write_report
 from replaystore.collect import CollectConfig, RenderingUnavailable, collect
 from replaystore.convert import convert
+from replaystore.extras import needs
 from replaystore.spec import MODES
+
+with needs("experiments.demo", "bench", "dmc", in_command=__name__ == "__main__"):
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Table
+
+    from replaystore import ReplayStore
+    from replaystore.bench.paging import run_paging
+    from replaystore.bench.paging_result import PagingConfig
+    from replaystore.bench.report import to_table, write_report
 
 RECORDED = Path(__file__).parent / "recorded" / "walker_walk"
 SIZES = (0.5, 4.0)  # raw stacked data as multiples of the limit

@@ -32,20 +32,24 @@ from typing import Any, cast
 import click
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
-from experiments.device_reads import MOST_IN_FLIGHT, PAGE, RowFiles, read_bytes
-from replaystore import ReplayStore, Sampler
-from replaystore.bench.conditions import conditions
-from replaystore.bench.memory_limit import memory_group
-from replaystore.bench.paging_stores import EpisodeSource, StoreFolder, check_space, drop_page_cache
-from replaystore.bench.spread import Spread
 from replaystore.cli.options import AT_LEAST_1, DIRECTORY, EXISTING_DIRECTORY, as_json, size
 from replaystore.errors import ReplayStoreError
+from replaystore.extras import needs, require
 from replaystore.spec import DEFAULT_CHUNK_ROWS, Mode, Residency
 from replaystore.storage.layout import Paths
 from replaystore.store import DEFAULT_THREADS
+
+with needs("experiments.device", "bench", in_command=__name__ == "__main__"):
+    from rich.console import Console
+    from rich.table import Table
+
+    from experiments.device_reads import MOST_IN_FLIGHT, PAGE, RowFiles, read_bytes
+    from replaystore import ReplayStore, Sampler
+    from replaystore.bench.conditions import conditions
+    from replaystore.bench.memory_limit import memory_group
+    from replaystore.bench.paging_stores import EpisodeSource, StoreFolder, check_space, drop_page_cache
+    from replaystore.bench.spread import Spread
 
 I64 = NDArray[np.int64]
 
@@ -376,6 +380,8 @@ def main(episodes: Path, work_dir: Path, as_json: bool, plot_path: Path | None, 
     """Measures batches of mode `disk` from files in WORK_DIR beside the device's own random reads."""
     console = Console(stderr=as_json)
     try:
+        if plot_path is not None:
+            require("experiments.device --plot", "bench", "matplotlib")
         with console.status("") as status:
             result = run_device(episodes, work_dir, tell=status.update, **options)
     except (ReplayStoreError, OSError) as err:

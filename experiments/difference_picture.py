@@ -10,15 +10,19 @@ import io
 import sys
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib import pyplot as plt
 
-from replaystore import FrameDelta
-from replaystore.bench.frame_example import frame_example
 from replaystore.convert import fields_from_episode
 from replaystore.episode import frames_from_stacks
+from replaystore.extras import needs
 from replaystore.npz import list_episode_files, read_episode
+
+with needs("experiments.difference_picture", "bench", in_command=__name__ == "__main__"):
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    from replaystore import FrameDelta
+    from replaystore.bench.frame_example import frame_example
 
 RECORDED = Path(__file__).parent / "recorded" / "walker_walk"
 

@@ -22,11 +22,16 @@ from typing import Any
 
 import click
 import numpy as np
-import psutil
-from rich.console import Console
-from rich.table import Table
 
-import replaystore as rs  # its names load what they need when they are used, which is part of what is measured
+from replaystore.extras import needs
+
+with needs("experiments.growth", "bench", "torch", "zarr", in_command=__name__ == "__main__"):
+    import psutil
+    from rich.console import Console
+    from rich.table import Table
+
+    import replaystore as rs  # its names load what they need when they are used, which is part of what is measured
+
 
 RECORDED = Path(__file__).parent / "recorded" / "walker_walk"
 EPISODE_ROWS, FRAME_STACK = 501, 3

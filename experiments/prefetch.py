@@ -20,17 +20,21 @@ from typing import Any, cast
 
 import click
 import numpy as np
-import torch
-from rich.console import Console
-from rich.table import Table
 
-from replaystore import ReplayLoader, ReplayStore
-from replaystore.bench.conditions import conditions
-from replaystore.bench.paging_stores import EpisodeSource, StoreFolder
-from replaystore.bench.spread import Spread
 from replaystore.cli.options import AT_LEAST_1, DIRECTORY, EXISTING_DIRECTORY, as_json
 from replaystore.errors import ReplayStoreError
+from replaystore.extras import needs, require
 from replaystore.spec import DEFAULT_CHUNK_ROWS, MODES, Mode
+
+with needs("experiments.prefetch", "bench", "torch", in_command=__name__ == "__main__"):
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from replaystore import ReplayLoader, ReplayStore
+    from replaystore.bench.conditions import conditions
+    from replaystore.bench.paging_stores import EpisodeSource, StoreFolder
+    from replaystore.bench.spread import Spread
 
 DISCOUNT, N_STEP = 0.99, 3
 MOST_WAIT_MS = 0.5  # median of `idle`
@@ -219,6 +223,8 @@ def main(episodes: Path, work_dir: Path, mode: str, plot_path: Path | None, as_j
     """Measures how long consumers wait for batches of a store in WORK_DIR."""
     console = Console(stderr=as_json)
     try:
+        if plot_path is not None:
+            require("experiments.prefetch --plot", "bench", "matplotlib")
         with console.status("") as status:
             result = run_prefetch(episodes, work_dir, mode=cast(Mode, mode), tell=status.update, **options)
     except (ReplayStoreError, OSError) as err:

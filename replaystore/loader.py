@@ -14,16 +14,19 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.utils.data import IterableDataset, get_worker_info
 
 from replaystore.errors import Evicted, SpecError, StoreClosed, StoreError
+from replaystore.extras import needs
 from replaystore.gather import allocate_batch
 from replaystore.index_snapshot import IndexSnapshot
 from replaystore.sampler import Distribution, Sampler, generator_state, restore_generator
 from replaystore.scheduling import let_others_preempt
 from replaystore.store import ReplayStore
+
+with needs("batches for torch", "torch"):
+    import torch
+    from torch.utils.data import IterableDataset, get_worker_info
 
 _logger = logging.getLogger(__name__)
 

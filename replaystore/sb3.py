@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
-from stable_baselines3.common.preprocessing import get_obs_shape, is_image_space, is_image_space_channels_first
-from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
-from stable_baselines3.common.vec_env import VecNormalize
 
 from replaystore.errors import EpisodeError, NotEnoughData, SpecError, StoreNotFound
+from replaystore.extras import needs
 from replaystore.sampler import Sampler, seeded_generator
 from replaystore.spec import FieldSpec, Mode, Residency
 from replaystore.store import ReplayStore
+
+with needs("replaystore.sb3", "sb3"):
+    import torch
+    from gymnasium import spaces
+    from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+    from stable_baselines3.common.preprocessing import get_obs_shape, is_image_space, is_image_space_channels_first
+    from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
+    from stable_baselines3.common.vec_env import VecNormalize
 
 Observations = dict[str, NDArray[Any]]
 

@@ -225,7 +225,8 @@ def test_a_missing_package_is_one_line(checkout):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "drqv2_patch: error: expected the package yaml, found none; pip install 'replaystore[drqv2]'"
+        "drqv2_patch: error: patching a checkout: expected the package yaml, found none;"
+        " pip install 'replaystore[drqv2]'"
     ]
 
 

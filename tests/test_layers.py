@@ -15,7 +15,7 @@ ROOT = Path(replaystore.__file__).parent
 
 # Left to right, as in docs/design.md. A package is one layer; modules of a layer may import each other.
 LAYERS = [
-    {"errors", "kernels"},
+    {"errors", "extras", "kernels"},
     {"spec", "codecs"},
     {"stacks", "row_blocks", "episode", "npz", "memory", "scheduling"},
     {"index_snapshot", "index"},

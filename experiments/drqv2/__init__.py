@@ -1,7 +1,7 @@
 """A trainer of our own after DrQ-v2, and the experiments made with it.
 
 The agent is written from the paper, "Mastering Visual Continuous Control: Improved Data-Augmented Reinforcement
-Learning" (Yarats et al., 2021). Needs `pip install 'replaystore[dmc,drqv2]'`. Commands, each with `--help`:
+Learning" (Yarats et al., 2021). Needs `pip install 'replaystore[bench,dmc,drqv2]'`. Commands, each with `--help`:
 
     python -m experiments.drqv2.train task=walker_walk replay_mode=full
     python -m experiments.drqv2.same_learning

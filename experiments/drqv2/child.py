@@ -17,15 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
-import torch
 
-from experiments.drqv2.agent import Agent, AgentConfig
-from experiments.drqv2.buffers import ORIGINAL, Buffer, BufferConfig, episode_length, link_episodes, open_buffer
-from experiments.drqv2.environment import Environment, TimeStep
-from experiments.drqv2.recordings import Recording, play, time_steps
 from replaystore.collect import CollectConfig
+from replaystore.extras import needs
 from replaystore.npz import read_episode
+
+with needs("experiments.drqv2.child", "bench", "dmc", "drqv2", in_command=__name__ == "__main__"):
+    import psutil
+    import torch
+
+    from experiments.drqv2.agent import Agent, AgentConfig
+    from experiments.drqv2.buffers import ORIGINAL, Buffer, BufferConfig, episode_length, link_episodes, open_buffer
+    from experiments.drqv2.environment import Environment, TimeStep
+    from experiments.drqv2.recordings import Recording, play, time_steps
 
 _KEPT_EPISODES = 2  # whose rows stand in for an environment
 _LINKED = 4_000_000_000  # linked episodes are numbered from here, and so named later than those that a loop writes

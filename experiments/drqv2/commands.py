@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from replaystore.errors import MissingDependency, ReplayStoreError
+from replaystore.errors import ReplayStoreError
+from replaystore.extras import needs
 
 WRONG_USE, INTERRUPTED = 2, 130
 _CONFIG = Path(__file__).parent / "config"
@@ -39,12 +40,10 @@ def typed(config: Any, schema: type[Config]) -> Config:
 
 def run(config_name: str, schema: type[Config], work: Callable[[Config], None]) -> None:
     """Runs a command: `work` gets the configuration of config/`config_name`.yaml with the overrides of `sys.argv`."""
-    try:
+    with needs("experiments.drqv2", "drqv2", in_command=True):
         import hydra
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
-    except ImportError as err:
-        fail(MissingDependency(f"expected hydra-core, found {err}; pip install 'replaystore[drqv2]'"))
 
     @hydra.main(version_base="1.3", config_path=str(_CONFIG), config_name=config_name)
     def main(config: Any) -> None:

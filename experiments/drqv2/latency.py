@@ -18,17 +18,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from experiments.drqv2 import results
-from experiments.drqv2.buffers import BUFFERS, ORIGINAL, PUBLISHED, BufferConfig, check_checkout, link_episodes
-from experiments.drqv2.commands import run
-from experiments.drqv2.measuring import run_child
-from experiments.drqv2.recordings import Recording
-from replaystore.bench.conditions import git_commit
-from replaystore.bench.memory_limit import MIN_LIMIT_BYTES, memory_group
-from replaystore.bench.paging_stores import drop_page_cache
 from replaystore.errors import SpecError
+from replaystore.extras import needs
+
+with needs("experiments.drqv2.latency", "bench", "dmc", "drqv2", in_command=__name__ == "__main__"):
+    from matplotlib.figure import Figure
+
+    from experiments.drqv2 import results
+    from experiments.drqv2.buffers import BUFFERS, ORIGINAL, PUBLISHED, BufferConfig, check_checkout, link_episodes
+    from experiments.drqv2.commands import run
+    from experiments.drqv2.measuring import run_child
+    from experiments.drqv2.recordings import Recording
+    from replaystore.bench.conditions import git_commit
+    from replaystore.bench.memory_limit import MIN_LIMIT_BYTES, memory_group
+    from replaystore.bench.paging_stores import drop_page_cache
 
 _NAMES = {ORIGINAL: "DrQ-v2's loader", "disk": "`disk`", "half": "`half`", "full": "`full`"}
 _TEXT = ("buffer", "status")

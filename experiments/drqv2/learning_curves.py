@@ -16,15 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from matplotlib.figure import Figure
 
-from experiments.drqv2 import results
-from experiments.drqv2.commands import run, typed
-from experiments.drqv2.logs import read_evaluations
-from experiments.drqv2.train_config import TrainConfig, check_same_run
-from experiments.drqv2.trainer import train
 from replaystore.errors import SpecError
+from replaystore.extras import needs
+
+with needs("experiments.drqv2.learning_curves", "bench", "dmc", "drqv2", in_command=__name__ == "__main__"):
+    import torch
+    from matplotlib.figure import Figure
+
+    from experiments.drqv2 import results
+    from experiments.drqv2.commands import run, typed
+    from experiments.drqv2.logs import read_evaluations
+    from experiments.drqv2.train_config import TrainConfig, check_same_run
+    from experiments.drqv2.trainer import train
 
 _TEXT = ("task", "mode", "state")
 

@@ -22,22 +22,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-import replaystore
-from experiments.drqv2 import published_rows, results
-from experiments.drqv2.agent import AgentConfig
-from experiments.drqv2.buffers import BUFFERS, ORIGINAL, BufferConfig, check_checkout, episode_length
-from experiments.drqv2.commands import run
-from experiments.drqv2.measuring import copy_for_writing, kept, prepare
-from experiments.drqv2.recordings import Recording
-from experiments.drqv2.theoretical_factor import count_changed, newest_frames
-from replaystore.bench.conditions import git_commit
 from replaystore.codecs.formulas import published_observation_bytes
 from replaystore.collect import CollectConfig, collect
 from replaystore.collect.environment import luma
 from replaystore.errors import EpisodeFileError, SpecError
+from replaystore.extras import needs
 from replaystore.npz import list_episode_files, read_episode, write_episode
+
+with needs("experiments.drqv2.published_table", "bench", "dmc", "drqv2", in_command=__name__ == "__main__"):
+    import torch
+
+    import replaystore
+    from experiments.drqv2 import published_rows, results
+    from experiments.drqv2.agent import AgentConfig
+    from experiments.drqv2.buffers import BUFFERS, ORIGINAL, BufferConfig, check_checkout, episode_length
+    from experiments.drqv2.commands import run
+    from experiments.drqv2.measuring import copy_for_writing, kept, prepare
+    from experiments.drqv2.recordings import Recording
+    from experiments.drqv2.theoretical_factor import count_changed, newest_frames
+    from replaystore.bench.conditions import git_commit
 
 VARIANTS = ("rgb", "gray", "gray_black")
 _EPISODE_TRANSITIONS = 500  # with two frames a row

@@ -17,15 +17,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
-from drqv2_patch import ReplayBufferStorage, make_replay_loader
-from experiments.drqv2 import results
-from experiments.drqv2.agent import Agent, AgentConfig
-from experiments.drqv2.commands import run
-from experiments.drqv2.recordings import Recording, play
 from replaystore.errors import ReplayStoreError, SpecError
+from replaystore.extras import needs
 from replaystore.spec import MODES
+
+with needs("experiments.drqv2.same_learning", "bench", "dmc", "drqv2", in_command=__name__ == "__main__"):
+    import torch
+
+    from drqv2_patch import ReplayBufferStorage, make_replay_loader
+    from experiments.drqv2 import results
+    from experiments.drqv2.agent import Agent, AgentConfig
+    from experiments.drqv2.commands import run
+    from experiments.drqv2.recordings import Recording, play
 
 _LOSSES = ("critic_loss", "actor_loss")
 _CONTROL_UPDATES = 3

@@ -18,16 +18,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullFormatter
 
-from experiments.drqv2 import results
-from experiments.drqv2.commands import run
-from experiments.drqv2.recordings import Recording
-from replaystore import FrameDelta
 from replaystore.codecs.formulas import published_observation_factor, simplified_observation_factor
 from replaystore.errors import SpecError
+from replaystore.extras import needs
 from replaystore.npz import read_episode
+
+with needs("experiments.drqv2.theoretical_factor", "bench", "dmc", "drqv2", in_command=__name__ == "__main__"):
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, NullFormatter
+
+    from experiments.drqv2 import results
+    from experiments.drqv2.commands import run
+    from experiments.drqv2.recordings import Recording
+    from replaystore import FrameDelta
 
 Frames = npt.NDArray[np.uint8]
 

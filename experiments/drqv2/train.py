@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 
 from drqv2_patch.device import check_device_argument
-from experiments.drqv2.commands import fail, run
-from experiments.drqv2.train_config import TrainConfig
-from experiments.drqv2.trainer import train
 from replaystore.errors import SpecError
+from replaystore.extras import needs
+
+with needs("experiments.drqv2.train", "bench", "dmc", "drqv2", in_command=__name__ == "__main__"):
+    from experiments.drqv2.commands import fail, run
+    from experiments.drqv2.train_config import TrainConfig
+    from experiments.drqv2.trainer import train
 
 
 def main(config: TrainConfig) -> None:

@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from experiments.workloads.recording import Arrays, EpisodeRows, Progress, Recorded, record
-from replaystore.errors import MissingDependency, SpecError
+from replaystore.errors import SpecError
+from replaystore.extras import needs
 
 GAMES = (
     "Asteroids", "BeamRider", "Breakout", "Enduro", "MsPacman", "Pong", "Qbert", "RoadRunner", "Seaquest",
     "SpaceInvaders",
 )  # fmt: skip
-
-_INSTALL = "pip install 'replaystore[atari]'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +64,11 @@ def make_environment(config: AtariConfig) -> Any:
     Raises:
         MissingDependency: gymnasium or ale-py is missing. SpecError: there is no such game.
     """
-    try:
+    with needs("recording Atari", "atari"):
         import ale_py
         import cv2  # noqa: F401  (gymnasium's wrapper scales with it)
         import gymnasium
         from gymnasium.wrappers import AtariPreprocessing, FrameStackObservation, TimeLimit
-    except ImportError as err:
-        raise MissingDependency(f"recording Atari: expected gymnasium and ale-py, found {err}; {_INSTALL}") from err
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
     gymnasium.register_envs(ale_py)
     try:

@@ -12,8 +12,7 @@ import numpy as np
 
 from experiments.workloads.recording import Arrays, EpisodeRows, Progress, Recorded, record
 from replaystore.errors import MissingDependency, SpecError
-
-_INSTALL = "pip install 'replaystore[mujoco-gym]'"
+from replaystore.extras import install_command, needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +49,14 @@ def make_environment(config: HumanoidConfig) -> Any:
         MissingDependency: gymnasium or mujoco is missing. SpecError: there is no such environment.
     """
     os.environ.setdefault("MUJOCO_GL", "disabled")  # nothing is rendered, and a missing display shall not matter
-    try:
+    with needs("recording Humanoid", "humanoid"):
         import gymnasium
-    except ImportError as err:
-        raise MissingDependency(f"recording Humanoid: expected gymnasium, found {err}; {_INSTALL}") from err
     try:
         return gymnasium.make(config.environment)
     except (gymnasium.error.DependencyNotInstalled, ImportError) as err:
         raise MissingDependency(
-            f"recording Humanoid: expected mujoco and imageio with gymnasium, found {err}; {_INSTALL}"
+            f"recording Humanoid: expected mujoco and imageio with gymnasium, found {err};"
+            f" {install_command('humanoid')}"
         ) from err
     except gymnasium.error.Error as err:
         raise SpecError(f"environment: expected one of gymnasium, got {config.environment!r}: {err}") from err

@@ -12,12 +12,12 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-import psutil
 
 import replaystore
+from replaystore.memory import total_bytes
 
 _BLOCK_BYTES = 64 << 10
-_PACKAGES = ("numpy", "numba", "zarr", "numcodecs", "cramjam", "lz4")
+_PACKAGES = ("numpy", "numba", "numcodecs", "lz4")
 
 
 def _first_value(path: str, key: str) -> str | None:
@@ -100,7 +100,7 @@ def conditions(directory: Path) -> dict[str, str | int | float | None]:
         "cpu": _first_value("/proc/cpuinfo", "model name") or platform.processor() or platform.machine(),
         "cpu_cores": os.cpu_count(),
         "load_average_at_start": round(os.getloadavg()[0], 2),
-        "memory_bytes": int(psutil.virtual_memory().total),
+        "memory_bytes": total_bytes(),
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in _PACKAGES},

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.image import imsave
 
 from replaystore.bench.paging_result import FrameExample
+from replaystore.extras import needs
 from replaystore.spec import FieldSpec
 from replaystore.stacks import by_frame
+
+with needs("pictures of `bench`", "bench"):
+    from matplotlib.image import imsave
 
 Array = npt.NDArray[Any]
 

@@ -6,13 +6,15 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
-
 from replaystore.bench.paging_result import Measurement, PagingResult
+from replaystore.extras import needs
 from replaystore.spec import Mode
+
+with needs("plots of `bench`", "bench"):
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 # Okabe and Ito's palette: told apart with any kind of colour vision; markers and dashes say it again.
 _COLOURS: dict[Mode, str] = {"disk": "#D55E00", "half": "#0072B2", "full": "#009E73"}

@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from rich.table import Table
-
 from replaystore.bench.paging_plot import plot_png
 from replaystore.bench.paging_result import PagingResult
 from replaystore.bench.paging_text import (
@@ -24,6 +21,11 @@ from replaystore.bench.paging_text import (
     store_rows,
     table_rows,
 )
+from replaystore.extras import needs
+
+with needs("reports of `bench`", "bench"):
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from rich.table import Table
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from replaystore.bench.conditions import conditions
 from replaystore.bench.peers.data import PeerData, take_episodes
@@ -21,8 +20,12 @@ from replaystore.bench.peers.versions import versions_of
 from replaystore.bench.sample_result import SampleResult
 from replaystore.bench.sample_turns import Draws, Timed, hold, open_stores, plain_copy
 from replaystore.errors import SpecError
+from replaystore.extras import needs
 from replaystore.spec import FieldSpec, Residency
 from replaystore.store import ReplayStore
+
+with needs("`bench sample`", "bench"):
+    import psutil
 
 Progress = Callable[[int, int], None]
 

@@ -6,15 +6,17 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
-from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from matplotlib.transforms import Bbox
-
 from replaystore.bench.sample_result import SampleResult, SampleTimes
+from replaystore.extras import needs
+
+with needs("plots of `bench`", "bench"):
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patheffects import withStroke
+    from matplotlib.text import Text
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.transforms import Bbox
 
 _DPI = 160
 _GROUND, _INK, _FAINT = "#ffffff", "#1d2430", "#e3e7ec"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-
 from replaystore.bench.stages import StagesResult
+from replaystore.extras import needs
+
+with needs("plots of `bench`", "bench"):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette; the order is that in which the stages happen.
 _STAGES = (

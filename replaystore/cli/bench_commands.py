@@ -23,6 +23,7 @@ from replaystore.cli.options import (
     size,
 )
 from replaystore.cli.output import bytes_text, note, number_text, print_json, print_rich, print_table, progress_bar
+from replaystore.extras import require
 
 if TYPE_CHECKING:
     from replaystore.bench.spread import Spread
@@ -50,9 +51,14 @@ _threads = click.option("--threads", type=AT_LEAST_1, default=2, show_default=Tr
 _seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws.")
 
 
+def _check_packages() -> None:
+    """Raises `MissingDependency` before anything is measured, where what a result is shown with is missing."""
+    require("replaystore bench", "bench", "matplotlib", "jinja2", "psutil", "rich")
+
+
 @click.group()
 def bench() -> None:
-    """Measure on your own data and machine."""
+    """Measure on your own data and machine. Needs `pip install 'replaystore[bench]'`."""
 
 
 @bench.command()
@@ -86,6 +92,7 @@ def paging(
     The recorded episodes in EPISODE_DIR are stored again and again until there is enough data. Can be interrupted:
     the same command goes on.
     """
+    _check_packages()
     from replaystore.bench.paging import run_paging
     from replaystore.bench.paging_result import PagingConfig
 
@@ -143,6 +150,7 @@ def sample(
     Other buffers get transitions of the first STORE. They come with `pip install 'replaystore[peers]'`, but for
     DrQ-v2 and drqv2_compress, of which a checkout is needed. Everything is measured in turn, in one process.
     """
+    _check_packages()
     from replaystore.bench.peers.registry import candidates
     from replaystore.bench.sample import run_sample
 
@@ -185,6 +193,7 @@ def write(
     keyframe_interval: int | None, reference: str | None, entropy: str | None, level: int | None, **options: Any,
 ) -> None:  # fmt: skip
     """Time appending the episodes of EPISODE_DIR in each mode, beside a plain parallel write of the same bytes."""
+    _check_packages()
     from replaystore.bench.sample_text import conditions_text
     from replaystore.bench.write import run_write
 
@@ -227,6 +236,7 @@ def _spread_texts(spread: Spread, digits: int) -> tuple[str, str]:
 @as_json
 def stages(stores: tuple[Path, ...], as_json: bool, plot_file: Path | None, **options: Any) -> None:
     """Show where the time of a batch from each STORE goes: held in RAM, on one thread, stage by stage."""
+    _check_packages()
     from replaystore.bench.sample_text import conditions_text
     from replaystore.bench.stages import run_stages
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,18 +22,21 @@ def print_json(data: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str | None = None) -> None:
-    """Prints a table, the first column to the left and the others to the right; named or not."""
-    from rich.markup import escape
-    from rich.table import Table
+    """Prints a table, the first column to the left and the others to the right; its columns are named or not."""
+    named = any(columns)
+    lines = [columns, *rows] if named else rows
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    text = [_aligned(line, widths) for line in lines]
+    if named:
+        text.insert(1, "  ".join("-" * width for width in widths))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH_OF_FILES
+    text += [click.wrap_text(line, width) for line in (caption or "").splitlines()]
+    click.echo("\n".join([title, *text, ""]))
 
-    table = Table(
-        title=escape(title), caption=caption and escape(caption), title_justify="left", caption_justify="left"
-    )
-    for number, column in enumerate(columns):
-        table.add_column(escape(column), justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    print_rich(table)
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [text.rjust(width) for text, width in zip(line, widths, strict=True)]
+    return "  ".join([line[0].ljust(widths[0]), *cells[1:]]).rstrip()
 
 
 def print_rich(content: Any) -> None:
@@ -54,13 +58,13 @@ def progress_bar(what: str) -> Iterator[Progress]:
     if not _shows_progress():
         yield lambda done, total: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    with click.progressbar(length=1, label=what, file=sys.stderr, show_pos=True, width=0) as bar:
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr, force_terminal=True)) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        def progress(done: int, total: int) -> None:
+            bar.length = max(1, total)
+            bar.update(done - bar.pos)
+
+        yield progress
 
 
 def _shows_progress() -> bool:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import cramjam
 import lz4.block
+import numcodecs.zstd
 import numpy as np
 from numpy.typing import NDArray
 
@@ -189,7 +189,7 @@ def _filter_keyframe(frame: U8, fmt: FrameFormat) -> None:
 
 def _compress(data: Any, entropy: int, level: int) -> bytes:
     if entropy == _ZSTD:
-        return bytes(cramjam.zstd.compress(data, level))
+        return bytes(numcodecs.zstd.compress(data, level))
     if level < _LZ4_HC_FROM:
         return bytes(lz4.block.compress(data, store_size=False))
     return bytes(lz4.block.compress(data, mode="high_compression", compression=level, store_size=False))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from replaystore.collect.config import CollectConfig
 from replaystore.collect.environment import PixelEnvironment, Row, smooth_actions
+from replaystore.collect.rendering import require_dm_control
 from replaystore.errors import EpisodeFileError, WriteError
 from replaystore.npz import EpisodePath, list_episode_files, peek_episode, write_episode
 
@@ -51,6 +52,8 @@ def collect(
         WriteError: a file could not be written.
     """
     folder = Path(directory)
+    if not folder.exists():
+        require_dm_control()
     _claim(folder, config)
     present = _present(folder, config)
     paths = []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
 
 from replaystore.errors import MissingDependency
+from replaystore.extras import install_command, require
 
 _VARIABLE = "MUJOCO_GL"
 _HEADLESS = ("egl", "osmesa")
@@ -18,13 +18,17 @@ physics = mujoco.Physics.from_xml_string("<mujoco><worldbody><geom size='.1'/></
 physics.render(8, 8)
 """
 _IMPORT_PROBE = "from dm_control import suite"
-_INSTALL = "pip install 'replaystore[dmc]'"
 
 _working: set[str] = set()
 
 
 class RenderingUnavailable(MissingDependency):
     """dm_control is there, but no OpenGL to render with; the message names what to install."""
+
+
+def require_dm_control() -> None:
+    """Raises `MissingDependency` where dm_control is not installed."""
+    require("recording episodes", "dmc", "dm_control")
 
 
 def ensure_rendering() -> str:
@@ -38,8 +42,7 @@ def ensure_rendering() -> str:
         MissingDependency: dm_control is not installed or cannot be imported.
         RenderingUnavailable: it cannot render.
     """
-    if importlib.util.find_spec("dm_control") is None:
-        raise MissingDependency(f"recording episodes: expected dm_control, found no such package; {_INSTALL}")
+    require_dm_control()
     chosen = os.environ.get(_VARIABLE)
     failures: dict[str, str] = {}
     for backend in (chosen,) if chosen else _HEADLESS:
@@ -54,7 +57,7 @@ def ensure_rendering() -> str:
     import_failure = _run(_IMPORT_PROBE, "disabled")
     if import_failure is not None:
         raise MissingDependency(
-            f"recording episodes: expected to import dm_control, found {import_failure!r}; {_INSTALL}"
+            f"recording episodes: expected to import dm_control, found {import_failure!r}; {install_command('dmc')}"
         )
     raise RenderingUnavailable(
         f"rendering with {_VARIABLE}={' or '.join(failures)}: expected a picture, found {failures};"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import portalocker
 
 from replaystore.convert.agreement import ConversionOptions
 from replaystore.convert.fields import Array, fields_from_episode, with_schemes
@@ -71,7 +72,7 @@ def _only_one_in(directory: Path) -> Iterator[None]:
     """Waits for a lock of the directory that dies with its owner and leaves no file behind."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        portalocker.lock(descriptor, portalocker.LockFlags.EXCLUSIVE)
         yield
     finally:
         os.close(descriptor)

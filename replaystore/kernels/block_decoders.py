@@ -2,7 +2,7 @@
 
 A call from Python for each block costs more than many a block takes to decode, and threads queue for the interpreter.
 numcodecs' extension modules export the libraries that they are built with, or are linked to them; where a build of it
-hides them, the same symbols are bound to Python functions that decode with `cramjam`: slower, otherwise the same.
+hides them, the same symbols are bound to Python functions that decode a block each: slower, otherwise the same.
 
 `bind` must have run before a kernel that calls these is compiled or loaded; importing this module does it.
 """
@@ -14,8 +14,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import cramjam
 import llvmlite.binding
+import lz4.block
 import numcodecs.lz4
 import numcodecs.zstd
 from numba import types
@@ -30,19 +30,21 @@ _keep_alive: list[Any] = []
 
 def _decode_lz4(source: int, target: int, source_size: int, wanted: int, capacity: int) -> int:
     block = ctypes.string_at(source, source_size)
-    room = (ctypes.c_char * capacity).from_address(target)
     try:
-        return int(cramjam.lz4.decompress_block_into(block, memoryview(room).cast("B")))
-    except cramjam.DecompressionError:
+        frames = lz4.block.decompress(block, uncompressed_size=capacity)
+    except lz4.block.LZ4BlockError:
         return -1
+    ctypes.memmove(target, frames, len(frames))
+    return len(frames)
 
 
 def _decode_zstd(context: int, target: int, capacity: int, source: int, source_size: int) -> int:
     block = ctypes.string_at(source, source_size)
     room = (ctypes.c_char * capacity).from_address(target)
     try:
-        return int(cramjam.zstd.decompress_into(block, memoryview(room).cast("B")))
-    except cramjam.DecompressionError:
+        numcodecs.zstd.decompress(block, memoryview(room).cast("B"))  # raises where the block decodes to more
+        return len(numcodecs.zstd.decompress(block))
+    except (RuntimeError, ValueError):
         return _FAILED
 
 
@@ -62,15 +64,15 @@ def _bind(symbol: str, module: Any, name: str, prototype: Any, substitute: Calla
 
 def bind() -> None:
     """Gives the compiler the addresses of the decoders."""
-    lz4, zstd = numcodecs.lz4, numcodecs.zstd
+    of_lz4, of_zstd = numcodecs.lz4, numcodecs.zstd
     block = ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER, _INT, _INT, _INT)
-    _bind("replaystore_lz4_prefix", lz4, "LZ4_decompress_safe_partial", block, _decode_lz4)
+    _bind("replaystore_lz4_prefix", of_lz4, "LZ4_decompress_safe_partial", block, _decode_lz4)
     create = ctypes.CFUNCTYPE(_SIZE)
-    _bind("replaystore_zstd_create", zstd, "ZSTD_createDCtx", create, lambda: 1)
+    _bind("replaystore_zstd_create", of_zstd, "ZSTD_createDCtx", create, lambda: 1)
     free = ctypes.CFUNCTYPE(_SIZE, _SIZE)
-    _bind("replaystore_zstd_free", zstd, "ZSTD_freeDCtx", free, lambda context: 0)
+    _bind("replaystore_zstd_free", of_zstd, "ZSTD_freeDCtx", free, lambda context: 0)
     frame = ctypes.CFUNCTYPE(_SIZE, _SIZE, _POINTER, _SIZE, _POINTER, _SIZE)
-    _bind("replaystore_zstd_frame", zstd, "ZSTD_decompressDCtx", frame, _decode_zstd)
+    _bind("replaystore_zstd_frame", of_zstd, "ZSTD_decompressDCtx", frame, _decode_zstd)
 
 
 bind()

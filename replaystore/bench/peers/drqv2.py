@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from replaystore.bench.peers.data import PeerData
 from replaystore.bench.peers.peer import Batch, Candidate, Peer, Unable, module_from
+from replaystore.extras import needs
 from replaystore.npz import write_episode
+
+with needs("`bench sample`", "bench"):
+    import psutil
 
 WORKERS = (0, 1, 2, 4)
 _READY_PER_WORKER = 2  # the DataLoader's default

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.bench.peers.data import PeerData
+from replaystore.extras import install_command
 
 Array = npt.NDArray[Any]
 Batch = Mapping[str, Any]
@@ -96,7 +97,7 @@ def imported(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as err:
-        raise Unable(f"{package} does not import ({err}); pip install 'replaystore[peers]'") from err
+        raise Unable(f"{package} does not import ({err}); {install_command('peers')}") from err
     finally:
         logger.setLevel(logging.ERROR)  # importing may have changed it
 
