@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from replaystore.kernels.block_decoders import lz4_prefix, zstd_create, zstd_frame, zstd_free
+from replaystore.kernels.compiled import helper, kernel
 from replaystore.kernels.delta import (
     FRAME_BLOCK,
     FRAME_POINTS8,
@@ -49,7 +49,7 @@ _DIGIT_BITS = 11  # sorted at a time
 _ENTRY = 24  # bytes of a table entry, docs/format.md
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def decode_block(entropy: Int, context: Int, source: Int, size: Int, target: Int, wanted: Int, capacity: Int) -> Any:
     """Whether at least `wanted` bytes of a block were decoded."""
     if size >= 1 << 31 or capacity >= 1 << 31:
@@ -61,7 +61,7 @@ def decode_block(entropy: Int, context: Int, source: Int, size: Int, target: Int
     return lz4_prefix(source, target, np.int32(size), np.int32(wanted), np.int32(capacity)) >= wanted
 
 
-@njit(cache=True, nogil=True)
+@helper
 def _listed_frame(
     group: Int, length: Int, num_rows: Int, k: Int, layout: I64, context: Int, current: U8, spare: U8
 ) -> Any:
@@ -103,7 +103,7 @@ def _listed_frame(
     return 0 if status == 0 else BAD_LIST
 
 
-@njit(cache=True, nogil=True)
+@helper
 def _emit(
     frame: U8, local: I64, k: Int, j: Int, stop: Int, targets: I64, slots: I64, depth: Int, layout: I64, out: U8
 ) -> Any:
@@ -118,7 +118,7 @@ def _emit(
     return j
 
 
-@njit(cache=True, nogil=True)
+@helper
 def _decode_blocks(
     group: Int, length: Int, num_rows: Int, middle: Int, ahead: Int, behind: Int, layout: I64, context: Int, target: Int
 ) -> Any:
@@ -140,7 +140,7 @@ def _decode_blocks(
     )
 
 
-@njit(cache=True, nogil=True)
+@helper
 def _decode_group(
     group: Int, length: Int, form: Int, num_rows: Int, local: I64, start: Int, stop: Int, targets: I64, slots: I64,
     depth: Int, layout: I64, context: Int, scratch: U8, out: U8,
@@ -209,7 +209,7 @@ def _decode_group(
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def decode_groups(
     addresses: I64, lengths: I64, forms: I64, num_rows: I64, bounds: I64, local: I64, targets: I64, slots: I64,
     depth: Int, layout: I64, interval: Int, out: U8,
@@ -257,7 +257,7 @@ def decode_groups(
     return failed
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def locate_groups(
     rows: I64, chunk_rows: Int, tables: I64, num_groups: I64, bases: I64, first_chunk: Int,
     chunks: I64, numbers: I64, places: I64, lengths: I64, forms: I64, num_rows: I64, bounds: I64, local: I64,
@@ -313,14 +313,15 @@ def locate_groups(
     return found
 
 
-@njit(cache=True, nogil=True)
+@helper
 def _sort_keys(keys: I64, spare: I64, low_bit: Int, high_bit: Int) -> None:
     """Sorts by the bits from `low_bit` to below `high_bit`, keeping the order of equal ones. spare: like `keys`."""
     counts = np.empty(1 << _DIGIT_BITS, np.int64)
     mask = np.int64((1 << _DIGIT_BITS) - 1)
     source, target = keys, spare
     for shift in range(low_bit, high_bit, _DIGIT_BITS):
-        counts[:] = 0
+        for digit in range(counts.size):  # an assignment to a slice compiles text for its error
+            counts[digit] = 0
         for j in range(source.size):
             counts[(source[j] >> shift) & mask] += 1
         start = np.int64(0)
@@ -334,10 +335,11 @@ def _sort_keys(keys: I64, spare: I64, low_bit: Int, high_bit: Int) -> None:
             counts[digit] += 1
         source, target = target, source
     if (max(0, high_bit - low_bit) + _DIGIT_BITS - 1) // _DIGIT_BITS % 2:
-        keys[:] = spare
+        for j in range(keys.size):
+            keys[j] = spare[j]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def locate_windows(
     frames: I64, chunk_rows: Int, tables: I64, num_groups: I64, payloads: I64, first_chunk: Int,
     chunks: I64, numbers: I64, addresses: I64, lengths: I64, forms: I64, num_rows: I64, bounds: I64, local: I64,

@@ -7,9 +7,11 @@ from typing import Any
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types  # type: ignore[attr-defined]
+from numba import carray, types  # type: ignore[attr-defined]
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from replaystore.kernels.compiled import inlined
 
 Int = Any  # Python's or NumPy's: kernels do not tell them apart
 
@@ -26,7 +28,7 @@ def _as_pointer(typing_context: Any, address: Any) -> Any:
 _pointer: Any = intrinsic(_as_pointer)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def bytes_at(address: Int, length: Int) -> Any:
     """uint8 (length,) at an address."""
     return carray(_pointer(np.int64(address)), (length,), np.uint8)

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from replaystore.kernels.compiled import helper, kernel
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def part_of(row: int, part_first_row: Ints, part_num_rows: Ints) -> int:
     """Position of the part that holds `row`, or -1 where no live part does.
 
@@ -39,7 +40,7 @@ def part_of(row: int, part_first_row: Ints, part_num_rows: Ints) -> int:
     return part
 
 
-@numba.njit(cache=True, nogil=True)
+@helper
 def _fill_window(
     time: int, part: int, part_first_row: Ints, part_t_start: Ints, part_prev: Ints,
     part_zero_padding: npt.NDArray[np.bool_], out: Ints,
@@ -62,7 +63,7 @@ def _fill_window(
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def window_rows(
     rows: Ints, part_first_row: Ints, part_num_rows: Ints, part_t_start: Ints, part_prev: Ints,
     part_zero_padding: npt.NDArray[np.bool_], out: Ints,
@@ -96,7 +97,7 @@ def window_rows(
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def transition_rows(
     rows: Ints, part_first_row: Ints, part_num_rows: Ints, part_t_start: Ints, part_prev: Ints, part_next: Ints,
     part_zero_padding: npt.NDArray[np.bool_], steps: Ints, windows: Ints,
@@ -149,7 +150,7 @@ def transition_rows(
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def drawn_rows(
     shares: npt.NDArray[np.float64], cumulative: Ints, start: int, episode_part_start: Ints, episode_parts: Ints,
     part_first_row: Ints, part_num_rows: Ints, part_t_start: Ints, out: Ints,
@@ -194,7 +195,7 @@ def drawn_rows(
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@helper
 def _row_at(
     episode: Any, time: Any, episode_part_start: Ints, episode_parts: Ints, part_first_row: Ints, part_num_rows: Ints,
     part_t_start: Ints,
@@ -217,7 +218,7 @@ def _row_at(
     return part_first_row[part] + offset
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def episode_rows(
     episodes: Ints,
     times: Ints,
@@ -257,7 +258,7 @@ def episode_rows(
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def n_step_returns(reward: Floats, discount: Floats, gamma: Any, out_reward: Floats, out_discount: Floats) -> None:
     """Discounted sum of rewards and product of discounts over each row of steps, in float32 and in loop order.
 
@@ -288,7 +289,7 @@ def n_step_returns(reward: Floats, discount: Floats, gamma: Any, out_reward: Flo
         out_discount[b] = product
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def held_returns(
     reward_base: int, rewards: npt.NDArray[np.uint8], discount_base: int, discounts: npt.NDArray[np.uint8], steps: Ints,
     gamma: Any, out_reward: Floats, out_discount: Floats,
