@@ -17,14 +17,14 @@ ROOT = Path(replaystore.__file__).parent
 LAYERS = [
     {"errors", "kernels"},
     {"spec", "codecs"},
-    {"stacks", "row_blocks", "episode", "npz", "memory", "scheduling"},
+    {"stacks", "row_blocks", "episode", "npz", "memory", "scheduling", "compilation"},
     {"index_snapshot", "index"},
     {"storage"},
     {"sampler"},
     {"gather", "recorder"},
     {"store"},
     {"loader"},
-    {"convert", "collect", "plan", "sb3"},
+    {"convert", "collect", "plan", "sb3", "warmup"},
     {"bench"},
     {"cli"},
 ]

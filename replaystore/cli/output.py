@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from replaystore.compilation import show_compilation
+
 _WIDTH_OF_FILES = 140  # of tables where stdout is no terminal
 
 Progress = Callable[[int, int], None]
@@ -60,7 +62,8 @@ def progress_bar(what: str) -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=sys.stderr, force_terminal=True)) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        with show_compilation(lambda text: bar.update(task, description=f"{what}, {text}" if text else what)):
+            yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _shows_progress() -> bool:

@@ -89,8 +89,8 @@ def emit_frame(
             )
     if add_green and channels == 3:
         green = target[start + target_plane :]
-        _add_strided(green, target[start:], target_step, pixels)
-        _add_strided(green, target[start + 2 * target_plane :], target_step, pixels)
+        for c in range(0, 3, 2):  # one call: each is a copy of the loop for the compiler
+            _add_strided(green, target[start + c * target_plane :], target_step, pixels)
 
 
 @kernel

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.kernels.compiled import helper, kernel
+from replaystore.kernels.memory import load_f32
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -305,18 +306,27 @@ def held_returns(
         Whether all are there; else the outputs are as they were.
 
     Raises:
-        ValueError: the outputs are too small.
+        ValueError: the outputs are too small, or rows are not of four bytes.
     """
     batch, n_step = steps.shape
     if out_reward.shape[0] < batch or out_discount.shape[0] < batch:
         raise ValueError("held_returns: the outputs are smaller than the batch")
-    reward_values, discount_values = rewards.view(np.float32), discounts.view(np.float32)
-    reward, discount = np.empty((batch, n_step), np.float32), np.empty((batch, n_step), np.float32)
+    if rewards.shape[1] != 4 or discounts.shape[1] != 4:
+        raise ValueError("held_returns: rewards or discounts are not float32")
     for b in range(batch):
         for k in range(n_step):
             r, d = steps[b, k] - reward_base, steps[b, k] - discount_base
-            if r < 0 or d < 0 or r >= reward_values.shape[0] or d >= discount_values.shape[0]:
+            if r < 0 or d < 0 or r >= rewards.shape[0] or d >= discounts.shape[0]:
                 return False
-            reward[b, k], discount[b, k] = reward_values[r, 0], discount_values[d, 0]
-    n_step_returns(reward, discount, gamma, out_reward, out_discount)
+    reward, discount = np.int64(rewards.ctypes.data), np.int64(discounts.ctypes.data)
+    step = np.float32(gamma)
+    for b in range(batch):
+        total = np.float32(0.0)
+        product = np.float32(1.0)
+        for k in range(n_step):
+            total = np.float32(total + np.float32(product * load_f32(reward + 4 * (steps[b, k] - reward_base))))
+            factor = np.float32(load_f32(discount + 4 * (steps[b, k] - discount_base)) * step)
+            product = np.float32(product * factor)
+        out_reward[b] = total
+        out_discount[b] = product
     return True
