@@ -14,6 +14,7 @@ from replaystore.cli.collect_command import collect
 from replaystore.cli.groups import ReportingGroup
 from replaystore.cli.plan_command import plan
 from replaystore.cli.store_commands import convert, export, info, verify
+from replaystore.cli.warmup_command import warmup
 
 __all__ = ["cli", "main"]
 
@@ -28,7 +29,7 @@ def cli(context: click.Context, debug: bool, progress: bool | None) -> None:
     context.ensure_object(dict).update(debug=debug, progress=progress)
 
 
-for _command in (collect, convert, export, info, verify, plan, bench):
+for _command in (collect, convert, export, info, verify, plan, bench, warmup):
     cli.add_command(_command)
 
 

@@ -117,3 +117,14 @@ def _guard(dispatcher: Any) -> None:
 
     dispatcher._cache = _Cache(dispatcher._cache, name)  # numba has no public way to hear of a cache miss in time
     dispatcher.compile = guarded
+
+
+@kernel
+def _nothing() -> None:
+    """Is never called; where it would be kept is where all kernels are."""
+
+
+def cache_directory() -> str | None:
+    """Where compiled kernels are kept; None: in memory only."""
+    path = _nothing.stats.cache_path
+    return None if path is None else str(path)
