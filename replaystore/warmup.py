@@ -22,7 +22,7 @@ from replaystore.store import ReplayStore
 _CHUNK_ROWS, _EPISODE_ROWS, _EPISODES = 32, 50, 3
 _SIDE, _FRAME_STACK = 24, 3
 _BATCH_SIZE, _N_STEPS = 64, (1, 3)
-_PACKED_SIZES = (4, 12)  # values of a row: under eight they are not read eight at a time
+_PACKED_SIZES = (4, 12, 256)  # values of a row: read one by one, eight at a time, and where chunks are held
 _LARGE_ROW = 100  # float32 values, more than the bytes of a row that is always held in memory
 
 
@@ -54,7 +54,7 @@ def warm_up() -> WarmUp:
         for mode in MODES:
             _use_store(Path(directory) / mode, mode, _fields(FrameDelta(frame_shape=(3, _SIDE, _SIDE))))
         for number, image in enumerate(_other_codecs()):
-            _use_store(Path(directory) / f"codec-{number}", "full", _fields(image))
+            _use_store(Path(directory) / f"codec-{number}", "full", _fields(image, packed_scalars=True))
     return WarmUp(tuple(compiled()[earlier:]), time.perf_counter() - started, cache_directory(), cache_trouble())
 
 
@@ -64,21 +64,25 @@ def _other_codecs() -> Iterable[FrameDelta]:
     yield FrameDelta(frame_shape=shape, entropy="points")
 
 
-def _fields(image: FrameDelta) -> list[FieldSpec]:
+def _fields(image: FrameDelta, *, packed_scalars: bool = False) -> list[FieldSpec]:
+    """Of rows with images, a large and several packed fields; observations have a next value, other fields do not."""
+    reward = RoundClamp(decimals=2, low=-10.0, high=10.0, row_size=1).get_config() if packed_scalars else None
     fields = [
         FieldSpec.image("observation", (3, _SIDE, _SIDE), frame_stack=_FRAME_STACK, scheme=image.get_config()),
         FieldSpec(name="features", shape=(_LARGE_ROW,), dtype="float32", role="observation"),
         FieldSpec(name="action", shape=(6,), dtype="float32", role="action"),
-        FieldSpec(name="reward", shape=(1,), dtype="float32", role="reward"),
+        FieldSpec(name="reward", shape=(1,), dtype="float32", role="reward", scheme=reward),
         FieldSpec(name="discount", shape=(1,), dtype="float32", role="discount"),
     ]
     for dtype in ("float32", "float64"):
         for size in _PACKED_SIZES:
             codec = RoundClamp(decimals=2, low=-10.0, high=10.0, dtype=dtype, row_size=size)
-            name = f"packed_{dtype}_{size}"
-            fields.append(
-                FieldSpec(name=name, shape=(size,), dtype=dtype, role="observation", scheme=codec.get_config())
-            )
+            fields += [
+                FieldSpec(
+                    name=f"{role}_{dtype}_{size}", shape=(size,), dtype=dtype, role=role, scheme=codec.get_config()
+                )
+                for role in ("observation", "extra")
+            ]
     return fields
 
 

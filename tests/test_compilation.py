@@ -216,7 +216,7 @@ def wrong(): return no_such_name
 import numba
 with show_compilation(shown.append):
     try: kernel(wrong)()
-    except numba.core.errors.TypingError: pass
+    except numba.TypingError: pass
 print(json.dumps(shown))
 """
     code_file = tmp_path / "wrong.py"

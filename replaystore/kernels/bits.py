@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from replaystore.kernels.compiled import helper, kernel
+from replaystore.kernels.compiled import kernel
 
 MAX_BITS = 53
 
@@ -21,7 +21,7 @@ _THREE = np.uint64(3)
 _SPLITTER = 134217729.0  # 2**27 + 1: splits a float64 into two halves whose products are exact
 
 
-@helper
+@kernel
 def _pack_row(levels: Any, widths: Any, packed: Any, row: int) -> None:
     """Writes all bytes of one row of `packed` from the D `levels`, which must fit their widths."""
     pending = np.uint64(0)
@@ -43,7 +43,7 @@ def _pack_row(levels: Any, widths: Any, packed: Any, row: int) -> None:
         position += 1
 
 
-@helper
+@kernel
 def _unpack_row(flat: Any, start: int, offsets: Any, masks: Any, levels: Any) -> None:
     """Reads the D levels of the row at byte `start` of `flat`; the row must lie inside it."""
     first_byte = np.uint64(start)
@@ -74,7 +74,7 @@ def _unpack_row(flat: Any, start: int, offsets: Any, masks: Any, levels: Any) ->
         levels[value] = (window >> (offsets[value] & _SEVEN)) & masks[value]
 
 
-@helper
+@kernel
 def _layout(widths: Any, row_bytes: int) -> Any:
     """Bit offsets and masks of a row, uint64 (D,) each, and its bits; checks widths against `row_bytes`."""
     offsets = np.empty(widths.size, np.uint64)
@@ -125,7 +125,7 @@ def unpack_levels(packed: Any, rows: Any, widths: Any, levels: Any) -> None:
         _unpack_row(flat, rows[i] * packed.shape[1], offsets, masks, levels[i])
 
 
-@helper
+@kernel
 def _product_error(a: float, b: float, product: float) -> float:
     """`a * b - product` exactly, for `product` = a * b rounded (Dekker 1971); no overflow below 1e290."""
     split = _SPLITTER * a
@@ -137,7 +137,7 @@ def _product_error(a: float, b: float, product: float) -> float:
     return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
 
 
-@helper
+@kernel
 def _nearest_level(x: float, scale: float, divide: bool) -> Any:
     """x * scale (or x / scale) rounded half to even, as if computed exactly; its size is at most 2**53."""
     scaled = x / scale if divide else x * scale

@@ -25,19 +25,13 @@ def kernel(function: Function) -> Any:
     return _compiled(function)
 
 
-def helper(function: Function) -> Any:
-    """A kernel that only other kernels call: no code is made for calls from Python."""
-    return _compiled(function, no_cpython_wrapper=True)
-
-
 def inlined(function: Function) -> Any:
-    """A helper whose statements take the place of each call, before types are known."""
+    """A kernel with one or few callers whose statements take the place of each call, before types are known."""
     return _compiled(function, inline="always")
 
 
 def _compiled(function: Function, **options: Any) -> Any:
-    # No kernel is passed to C as a callback, so none needs numba's wrapper for that.
-    dispatcher = njit(nogil=True, no_cfunc_wrapper=True, **options)(function)
+    dispatcher: Any = njit(nogil=True, **options)(function)
     if not hasattr(dispatcher, "enable_caching"):
         return dispatcher  # NUMBA_DISABLE_JIT leaves the function as it is
     if events.cache_trouble() is None:

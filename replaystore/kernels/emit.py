@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from replaystore.kernels.compiled import helper, kernel
+from replaystore.kernels.compiled import kernel
 from replaystore.kernels.memory import Int
 
 U8 = NDArray[np.uint8]
@@ -21,7 +21,7 @@ def copy_bytes(source: U8, target: U8) -> None:
         target[i] = source[i]
 
 
-@helper
+@kernel
 def _planes_of_three(source: U8, red: U8, green: U8, blue: U8, add_green: bool) -> None:
     # Slices that start at 0 and constant strides let the compiler shuffle whole vectors.
     count = green.size
@@ -38,7 +38,7 @@ def _planes_of_three(source: U8, red: U8, green: U8, blue: U8, add_green: bool) 
             blue[i] = source[3 * i + 2]
 
 
-@helper
+@kernel
 def _copy_strided(source: U8, source_step: int, target: U8, target_step: int, count: int) -> None:
     if source_step == 1 and target_step == 1:
         copy_bytes(source, target[:count])
@@ -47,7 +47,7 @@ def _copy_strided(source: U8, source_step: int, target: U8, target_step: int, co
             target[i * target_step] = source[i * source_step]
 
 
-@helper
+@kernel
 def _add_strided(green: U8, target: U8, step: int, count: int) -> None:
     if step == 1:
         for i in range(count):

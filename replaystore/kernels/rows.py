@@ -13,7 +13,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from replaystore.kernels.compiled import helper, kernel
+from replaystore.kernels.compiled import kernel
 from replaystore.kernels.memory import Int, bytes_at
 
 U8 = NDArray[np.uint8]
@@ -25,7 +25,7 @@ _advise: Any = types.ExternalFunction("posix_fadvise", types.int32(types.int32, 
 _WILL_NEED = np.int32(os.POSIX_FADV_WILLNEED)
 
 
-@helper
+@kernel
 def _run_length(which: I64, local: I64, targets: I64, j: int) -> int:
     """How many rows from `j` on follow each other both in their source and in the target."""
     run = 1

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.kernels.compiled import helper, kernel
+from replaystore.kernels.compiled import kernel
 from replaystore.kernels.memory import load_f32
 
 Ints = npt.NDArray[np.int64]
@@ -41,7 +41,7 @@ def part_of(row: int, part_first_row: Ints, part_num_rows: Ints) -> int:
     return part
 
 
-@helper
+@kernel
 def _fill_window(
     time: int, part: int, part_first_row: Ints, part_t_start: Ints, part_prev: Ints,
     part_zero_padding: npt.NDArray[np.bool_], out: Ints,
@@ -196,7 +196,7 @@ def drawn_rows(
     return -1
 
 
-@helper
+@kernel
 def _row_at(
     episode: Any, time: Any, episode_part_start: Ints, episode_parts: Ints, part_first_row: Ints, part_num_rows: Ints,
     part_t_start: Ints,
