@@ -25,7 +25,7 @@ import numpy as np
 
 from replaystore.extras import needs
 
-with needs("experiments.growth", "bench", "torch", "zarr", in_command=__name__ == "__main__"):
+with needs("experiments.growth", "bench", "torch", in_command=__name__ == "__main__"):
     import psutil
     from rich.console import Console
     from rich.table import Table

@@ -16,7 +16,7 @@ from replaystore.cli import cli
 from replaystore.codecs import frame_delta
 from replaystore.npz import read_episode
 
-COMMANDS = ["collect", "convert", "export", "info", "verify", "plan", "bench", "bench paging", "bench sample"]
+COMMANDS = ["collect", "convert", "export", "info", "verify", "plan", "bench", "warmup", "bench paging", "bench sample"]
 
 
 def run(*arguments):

@@ -152,7 +152,7 @@ def test_extras_that_need_torch_include_it():
 
 def test_what_make_installs_is_all_that_tests_and_demo_need():
     installed = set(re.search(r"-e '\.\[([a-z0-9,]+)\]'", (ROOT / "Makefile").read_text())[1].split(","))
-    assert {"bench", "dmc", "drqv2", "test", "torch", "zarr"} <= installed
+    assert {"bench", "dmc", "drqv2", "test", "torch"} <= installed
 
 
 # The core, with everything optional blocked
@@ -244,17 +244,17 @@ def test_the_interface_names_the_extra(code, package, extra):
 @pytest.mark.parametrize(
     ("module", "arguments", "package", "extras"),
     [
-        ("replaystore.cli", ("collect", "walker_walk", "OUT"), "dm_control", ["dmc"]),
-        ("replaystore.cli", ("bench", "sample", "."), "matplotlib", ["bench"]),
-        ("replaystore.cli", ("bench", "write", "."), "matplotlib", ["bench"]),
-        ("replaystore.cli", ("bench", "stages", "."), "matplotlib", ["bench"]),
-        ("replaystore.cli", ("bench", "paging", ".", "--work-dir", "OUT"), "matplotlib", ["bench"]),
+        ("replaystore", ("collect", "walker_walk", "OUT"), "dm_control", ["dmc"]),
+        ("replaystore", ("bench", "sample", "."), "matplotlib", ["bench"]),
+        ("replaystore", ("bench", "write", "."), "matplotlib", ["bench"]),
+        ("replaystore", ("bench", "stages", "."), "matplotlib", ["bench"]),
+        ("replaystore", ("bench", "paging", ".", "--work-dir", "OUT"), "matplotlib", ["bench"]),
         ("drqv2_patch", ("apply", "."), "yaml", ["drqv2"]),
         ("experiments.workloads", ("atari", "OUT"), "gymnasium", ["atari"]),
         ("experiments.workloads", ("humanoid", "OUT"), "gymnasium", ["humanoid"]),
         ("experiments.demo", ("OUT",), "rich", ["bench", "dmc"]),
         ("experiments.device", (), "rich", ["bench"]),
-        ("experiments.growth", (), "psutil", ["bench", "torch", "zarr"]),
+        ("experiments.growth", (), "psutil", ["bench", "torch"]),
         ("experiments.prefetch", (), "torch", ["bench", "torch"]),
         ("experiments.benchmarks", (), "rich", ["bench"]),
         ("experiments.difference_picture", (), "matplotlib", ["bench"]),

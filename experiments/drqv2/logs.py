@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from drqv2_patch.progress import Pulse
+from replaystore.compilation import show_compilation
 from replaystore.errors import MissingDependency
 
 EVALUATIONS = "evaluations.jsonl"
@@ -68,9 +69,12 @@ class RunLog:
 
     def __enter__(self) -> Self:
         self._progress.start()
+        self._shown = show_compilation(self._tell_compilation)
+        self._shown.__enter__()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        self._shown.__exit__(None, None, None)
         self._progress.stop()
         if self._writer is not None:
             self._writer.close()
@@ -93,6 +97,11 @@ class RunLog:
     def tell(self, line: str) -> None:
         """A line of text."""
         self._console.print(line, highlight=False, markup=False)
+
+    def _tell_compilation(self, line: str | None) -> None:
+        self._progress.update(self._bar, note=line or "")
+        if line is not None and self._progress.disable:
+            self.tell(line)
 
     def scalars(self, group: str, frame: int, values: Mapping[str, float]) -> None:
         """Numbers at a frame."""

@@ -17,7 +17,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from replaystore.bench.conditions import conditions
@@ -25,6 +24,7 @@ from replaystore.codecs import frame_groups
 from replaystore.codecs.frame_groups import Groups
 from replaystore.errors import SpecError
 from replaystore.kernels.block_decoders import zstd_create, zstd_free
+from replaystore.kernels.compiled import kernel
 from replaystore.kernels.groups import FORM_BLOCK, FORM_RAW_BLOCK, decode_block
 from replaystore.kernels.rows import copy_windows
 from replaystore.sampler import Sampler
@@ -211,7 +211,7 @@ def _decode_blocks(call: _Call) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _blocks(
     entropy: int, addresses: I64, lengths: I64, wanted: I64, capacities: I64, scratch: NDArray[np.uint8]
 ) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import click
 
+from replaystore.compilation import show_status
 from replaystore.errors import ReplayStoreError, SpecError
 
 FAILED = 1
@@ -23,7 +25,8 @@ class ReportingGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; an error becomes a line on stderr, unless `--debug` asks for all of it."""
         try:
-            return super().invoke(ctx)
+            with contextlib.nullcontext() if ctx.params.get("progress") is False else show_status():
+                return super().invoke(ctx)
         except (ReplayStoreError, OSError, KeyboardInterrupt) as err:
             if isinstance(err, BrokenPipeError) or (ctx.params.get("debug") and not isinstance(err, KeyboardInterrupt)):
                 raise

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from replaystore.compilation import show_compilation
+
 _WIDTH_OF_FILES = 140  # of tables where stdout is no terminal
 
 Progress = Callable[[int, int], None]
@@ -64,7 +66,12 @@ def progress_bar(what: str) -> Iterator[Progress]:
             bar.length = max(1, total)
             bar.update(done - bar.pos)
 
-        yield progress
+        def show(compiling: str | None) -> None:
+            bar.label = f"{what}, {compiling}" if compiling else what
+            bar.render_progress()
+
+        with show_compilation(show):
+            yield progress
 
 
 def _shows_progress() -> bool:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from replaystore.kernels.compiled import kernel
 
 MAX_BITS = 53
 
@@ -20,7 +21,7 @@ _THREE = np.uint64(3)
 _SPLITTER = 134217729.0  # 2**27 + 1: splits a float64 into two halves whose products are exact
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _pack_row(levels: Any, widths: Any, packed: Any, row: int) -> None:
     """Writes all bytes of one row of `packed` from the D `levels`, which must fit their widths."""
     pending = np.uint64(0)
@@ -42,7 +43,7 @@ def _pack_row(levels: Any, widths: Any, packed: Any, row: int) -> None:
         position += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _unpack_row(flat: Any, start: int, offsets: Any, masks: Any, levels: Any) -> None:
     """Reads the D levels of the row at byte `start` of `flat`; the row must lie inside it."""
     first_byte = np.uint64(start)
@@ -73,7 +74,7 @@ def _unpack_row(flat: Any, start: int, offsets: Any, masks: Any, levels: Any) ->
         levels[value] = (window >> (offsets[value] & _SEVEN)) & masks[value]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _layout(widths: Any, row_bytes: int) -> Any:
     """Bit offsets and masks of a row, uint64 (D,) each, and its bits; checks widths against `row_bytes`."""
     offsets = np.empty(widths.size, np.uint64)
@@ -90,7 +91,7 @@ def _layout(widths: Any, row_bytes: int) -> Any:
     return offsets, masks, num_bits
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def pack_levels(levels: Any, widths: Any, packed: Any) -> Any:
     """Packs levels, uint64 (rows, D), into packed, uint8 (rows, row_bytes); widths: bits of each value, int64 (D,).
 
@@ -108,7 +109,7 @@ def pack_levels(levels: Any, widths: Any, packed: Any) -> Any:
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def unpack_levels(packed: Any, rows: Any, widths: Any, levels: Any) -> None:
     """Unpacks `rows` (int64 (B,), any order) of packed, uint8 (num_rows, row_bytes), into levels, uint64 (B, D).
 
@@ -124,7 +125,7 @@ def unpack_levels(packed: Any, rows: Any, widths: Any, levels: Any) -> None:
         _unpack_row(flat, rows[i] * packed.shape[1], offsets, masks, levels[i])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _product_error(a: float, b: float, product: float) -> float:
     """`a * b - product` exactly, for `product` = a * b rounded (Dekker 1971); no overflow below 1e290."""
     split = _SPLITTER * a
@@ -136,7 +137,7 @@ def _product_error(a: float, b: float, product: float) -> float:
     return ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _nearest_level(x: float, scale: float, divide: bool) -> Any:
     """x * scale (or x / scale) rounded half to even, as if computed exactly; its size is at most 2**53."""
     scaled = x / scale if divide else x * scale
@@ -155,7 +156,7 @@ def _nearest_level(x: float, scale: float, divide: bool) -> Any:
     return np.int64(nearest)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def quantize_rows(
     values: Any, low: Any, high: Any, scale: float, divide: bool, first_levels: Any, substitutes: Any, widths: Any,
     packed: Any,
@@ -201,7 +202,7 @@ def quantize_rows(
     return num_clamped, -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def dequantize_rows(
     packed: Any, rows: Any, targets: Any, scale: float, divide: bool, first_levels: Any, last_levels: Any, widths: Any,
     out: Any,

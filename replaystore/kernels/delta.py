@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from replaystore.kernels.compiled import inlined, kernel
 from replaystore.kernels.memory import HAS_MASKS, Int, bytes_at, copy_masked, load_u16, load_u64, store_u64
 
 U8 = NDArray[np.uint8]
@@ -27,14 +27,14 @@ _MAX_HEADS = 0xFFFF
 _HEAD = 2
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def add_into(target: U8, reference: U8) -> None:
     """target += reference (mod 256); both uint8 (n,)."""
     for i in range(target.size):
         target[i] = np.uint8(target[i] + reference[i])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def undo_filter(frame: U8, keyframe_filter: Int, pixels: Int, channels: Int) -> None:
     """Undoes a keyframe filter in place. frame: uint8 (rows * pixels * channels,)."""
     width = pixels * channels
@@ -50,7 +50,7 @@ def undo_filter(frame: U8, keyframe_filter: Int, pixels: Int, channels: Int) -> 
                 here[i] = np.uint8(here[i] + above[i])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def encode_spans(frame: U8, reference: U8, out: U8) -> int:
     """Spans of `frame` that differ from `reference`: u16 count, (u8 skip, u8 length) each, then all new bytes.
 
@@ -124,7 +124,7 @@ def encode_spans(frame: U8, reference: U8, out: U8) -> int:
     return at
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _blend(target: Int, source: Int, length: Int) -> Any:
     """Copies `length` of 8 bytes, 0 to 8."""
     half = np.uint64(4 * length)  # in two steps: a shift by 64 bits would be none
@@ -132,7 +132,7 @@ def _blend(target: Int, source: Int, length: Int) -> Any:
     store_u64(target, (load_u64(target) & ~mask) | (load_u64(source) & mask))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def decode_spans(address: Int, size: Int, frame: Int, frame_size: Int) -> Any:
     """Writes the spans of `size` bytes at `address` over the frame at `frame`, which holds the reference.
 
@@ -194,7 +194,7 @@ def decode_spans(address: Int, size: Int, frame: Int, frame_size: Int) -> Any:
     return 0 if at == end else -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def encode_points(frame: U8, reference: U8, width: int, wide: bool, out: U8) -> int:
     """The published scheme: (row, column, int16 difference) of each changed pixel. Returns bytes written, or -1.
 
@@ -224,7 +224,7 @@ def encode_points(frame: U8, reference: U8, width: int, wide: bool, out: U8) -> 
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def decode_points(points: U8, frame: U8, width: Int, wide: Any) -> int:
     """Adds points to `frame`, which holds the reference. Returns 0, or -1 where they leave a buffer or the range."""
     step = 6 if wide else 4

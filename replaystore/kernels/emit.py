@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from replaystore.kernels.compiled import kernel
 from replaystore.kernels.memory import Int
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def copy_bytes(source: U8, target: U8) -> None:
     """target = source, as long as `target` is."""
     for i in range(target.size):
         target[i] = source[i]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _planes_of_three(source: U8, red: U8, green: U8, blue: U8, add_green: bool) -> None:
     # Slices that start at 0 and constant strides let the compiler shuffle whole vectors.
     count = green.size
@@ -38,7 +38,7 @@ def _planes_of_three(source: U8, red: U8, green: U8, blue: U8, add_green: bool) 
             blue[i] = source[3 * i + 2]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _copy_strided(source: U8, source_step: int, target: U8, target_step: int, count: int) -> None:
     if source_step == 1 and target_step == 1:
         copy_bytes(source, target[:count])
@@ -47,7 +47,7 @@ def _copy_strided(source: U8, source_step: int, target: U8, target_step: int, co
             target[i * target_step] = source[i * source_step]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _add_strided(green: U8, target: U8, step: int, count: int) -> None:
     if step == 1:
         for i in range(count):
@@ -57,7 +57,7 @@ def _add_strided(green: U8, target: U8, step: int, count: int) -> None:
             target[i * step] = np.uint8(target[i * step] + green[i * step])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def emit_frame(
     source: U8, target: U8, slot: Int, depth: Int, pixels: Int, channels: Int, source_last: Any, add_green: Any,
     target_last: Any,
@@ -89,11 +89,11 @@ def emit_frame(
             )
     if add_green and channels == 3:
         green = target[start + target_plane :]
-        _add_strided(green, target[start:], target_step, pixels)
-        _add_strided(green, target[start + 2 * target_plane :], target_step, pixels)
+        for c in range(0, 3, 2):  # one call: each is a copy of the loop for the compiler
+            _add_strided(green, target[start + c * target_plane :], target_step, pixels)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def emit_frames(
     frames: U8, sources: I64, targets: I64, slots: I64, pixels: int, channels: int, source_last: bool, add_green: bool,
     target_last: bool, depth: int, out: U8,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from replaystore.kernels.block_decoders import lz4_prefix, zstd_create, zstd_frame, zstd_free
+from replaystore.kernels.compiled import inlined, kernel
 from replaystore.kernels.delta import (
     FRAME_BLOCK,
     FRAME_POINTS8,
@@ -49,7 +49,7 @@ _DIGIT_BITS = 11  # sorted at a time
 _ENTRY = 24  # bytes of a table entry, docs/format.md
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def decode_block(entropy: Int, context: Int, source: Int, size: Int, target: Int, wanted: Int, capacity: Int) -> Any:
     """Whether at least `wanted` bytes of a block were decoded."""
     if size >= 1 << 31 or capacity >= 1 << 31:
@@ -61,7 +61,7 @@ def decode_block(entropy: Int, context: Int, source: Int, size: Int, target: Int
     return lz4_prefix(source, target, np.int32(size), np.int32(wanted), np.int32(capacity)) >= wanted
 
 
-@njit(cache=True, nogil=True)
+@inlined
 def _listed_frame(
     group: Int, length: Int, num_rows: Int, k: Int, layout: I64, context: Int, current: U8, spare: U8
 ) -> Any:
@@ -103,22 +103,7 @@ def _listed_frame(
     return 0 if status == 0 else BAD_LIST
 
 
-@njit(cache=True, nogil=True)
-def _emit(
-    frame: U8, local: I64, k: Int, j: Int, stop: Int, targets: I64, slots: I64, depth: Int, layout: I64, out: U8
-) -> Any:
-    """Writes frame k of a group wherever it is wanted, from entry j towards `stop`. Returns the first other entry."""
-    step = 1 if j <= stop else -1
-    while j != stop and local[j] == k:
-        emit_frame(
-            frame, out[targets[j]], slots[j], depth, layout[_PIXELS], layout[_CHANNELS], layout[_SOURCE_LAST] != 0,
-            layout[_ADD_GREEN] != 0, layout[_TARGET_LAST] != 0,
-        )  # fmt: skip
-        j += step
-    return j
-
-
-@njit(cache=True, nogil=True)
+@inlined
 def _decode_blocks(
     group: Int, length: Int, num_rows: Int, middle: Int, ahead: Int, behind: Int, layout: I64, context: Int, target: Int
 ) -> Any:
@@ -140,24 +125,29 @@ def _decode_blocks(
     )
 
 
-@njit(cache=True, nogil=True)
+@inlined
 def _decode_group(
     group: Int, length: Int, form: Int, num_rows: Int, local: I64, start: Int, stop: Int, targets: I64, slots: I64,
     depth: Int, layout: I64, context: Int, scratch: U8, out: U8,
 ) -> Any:  # fmt: skip
-    """Frames stand in the order in which they are decoded: the keyframe and those after it, then those before it."""
+    """Decodes the frames wanted of a group and writes them into observations. Returns 0 or why not.
+
+    Frames stand in the order in which they are decoded: the keyframe and those after it, then those before it, going
+    back. What is done with a frame stands here once, and functions with one caller are inlined before they are
+    compiled: the compiler spends its time on every copy of a loop over pixels, and again in every function around it.
+    """
     frame_bytes = layout[_FRAME]
     current = scratch[:frame_bytes]
     spare = scratch[frame_bytes : 2 * frame_bytes]
     keyframe = scratch[2 * frame_bytes : 3 * frame_bytes]
     by_keyframe = layout[_REFERENCE] == REFERENCE_KEYFRAME
     middle = num_rows // 2 if layout[_REFERENCE] == REFERENCE_INWARD else np.int64(0)
-    j = start  # the first entry from the keyframe on
-    while j < stop and local[j] < middle:
-        j += 1
-    before = j - 1
-    ahead = local[stop - 1] - middle + 1 if j < stop else np.int64(1)
-    behind = middle - local[start] if j > start else np.int64(0)
+    is_plain = form in (FORM_RAW, FORM_RAW_BLOCK)
+    from_keyframe = start  # the first entry from the keyframe on
+    while from_keyframe < stop and local[from_keyframe] < middle:
+        from_keyframe += 1
+    ahead = local[stop - 1] - middle + 1 if from_keyframe < stop else np.int64(1)
+    behind = middle - local[start] if from_keyframe > start else np.int64(0)
 
     source = group
     if form in (FORM_RAW, FORM_DELTA):
@@ -167,49 +157,45 @@ def _decode_group(
         source = np.int64(scratch.ctypes.data) + 3 * frame_bytes
         if not _decode_blocks(group, length, num_rows, middle, ahead, behind, layout, context, source):
             return BAD_BLOCK
-    if form in (FORM_RAW, FORM_RAW_BLOCK):
-        j = start
-        while j < stop:
-            k = local[j]
-            place = k - middle if k >= middle else num_rows - 1 - k
-            frame = bytes_at(source + place * frame_bytes, frame_bytes)
-            j = _emit(frame, local, k, j, stop, targets, slots, depth, layout, out)
-        return 0
 
-    for place in range(ahead):
-        if by_keyframe and place > 0:
-            if local[j] != place:
-                continue
-            copy_bytes(keyframe, current)
-        if form == FORM_LIST:
-            status = _listed_frame(group, length, num_rows, place, layout, context, current, spare)
-            if status != 0:
-                return status
-        elif place > 0:
-            add_into(current, bytes_at(source + place * frame_bytes, frame_bytes))
+    j = from_keyframe
+    for number in range(ahead + behind):
+        if number < ahead:
+            place, row, step = number, middle + number, 1
         else:
-            copy_bytes(bytes_at(source, frame_bytes), current)
-            undo_filter(current, layout[_FILTER], layout[_FILTER_PIXELS], layout[_FILTER_CHANNELS])
-        if place == 0 and (by_keyframe or behind > 0):
-            copy_bytes(current, keyframe)
-        j = _emit(current, local, middle + place, j, stop, targets, slots, depth, layout, out)
-    if behind > 0:
-        copy_bytes(keyframe, current)
-    j = before
-    for step in range(behind):
-        row = middle - 1 - step
-        place = num_rows - 1 - row
-        if form == FORM_LIST:
-            status = _listed_frame(group, length, num_rows, place, layout, context, current, spare)
-            if status != 0:
-                return status
-        else:
-            add_into(current, bytes_at(source + place * frame_bytes, frame_bytes))
-        j = _emit(current, local, row, j, start - 1, targets, slots, depth, layout, out)
+            row = middle - 1 - (number - ahead)
+            place, step = num_rows - 1 - row, -1
+            if number == ahead:
+                j = from_keyframe - 1
+        is_wanted = start <= j < stop and local[j] == row
+        if (by_keyframe or is_plain) and number > 0 and not is_wanted:
+            continue  # no other frame needs it
+        frame = bytes_at(source + place * frame_bytes, frame_bytes)
+        if not is_plain:
+            if number > 0 and (by_keyframe or number == ahead):
+                copy_bytes(keyframe, current)
+            if form == FORM_LIST:
+                status = _listed_frame(group, length, num_rows, place, layout, context, current, spare)
+                if status != 0:
+                    return status
+            elif place > 0:
+                add_into(current, frame)
+            else:
+                copy_bytes(frame, current)
+                undo_filter(current, layout[_FILTER], layout[_FILTER_PIXELS], layout[_FILTER_CHANNELS])
+            if number == 0 and (by_keyframe or behind > 0):
+                copy_bytes(current, keyframe)
+            frame = bytes_at(current.ctypes.data, frame_bytes)
+        while start <= j < stop and local[j] == row:
+            emit_frame(
+                frame, out[targets[j]], slots[j], depth, layout[_PIXELS], layout[_CHANNELS], layout[_SOURCE_LAST] != 0,
+                layout[_ADD_GREEN] != 0, layout[_TARGET_LAST] != 0,
+            )  # fmt: skip
+            j += step
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def decode_groups(
     addresses: I64, lengths: I64, forms: I64, num_rows: I64, bounds: I64, local: I64, targets: I64, slots: I64,
     depth: Int, layout: I64, interval: Int, out: U8,
@@ -257,7 +243,7 @@ def decode_groups(
     return failed
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def locate_groups(
     rows: I64, chunk_rows: Int, tables: I64, num_groups: I64, bases: I64, first_chunk: Int,
     chunks: I64, numbers: I64, places: I64, lengths: I64, forms: I64, num_rows: I64, bounds: I64, local: I64,
@@ -313,14 +299,15 @@ def locate_groups(
     return found
 
 
-@njit(cache=True, nogil=True)
+@inlined
 def _sort_keys(keys: I64, spare: I64, low_bit: Int, high_bit: Int) -> None:
     """Sorts by the bits from `low_bit` to below `high_bit`, keeping the order of equal ones. spare: like `keys`."""
     counts = np.empty(1 << _DIGIT_BITS, np.int64)
     mask = np.int64((1 << _DIGIT_BITS) - 1)
     source, target = keys, spare
     for shift in range(low_bit, high_bit, _DIGIT_BITS):
-        counts[:] = 0
+        for digit in range(counts.size):  # an assignment to a slice compiles text for its error
+            counts[digit] = 0
         for j in range(source.size):
             counts[(source[j] >> shift) & mask] += 1
         start = np.int64(0)
@@ -334,10 +321,11 @@ def _sort_keys(keys: I64, spare: I64, low_bit: Int, high_bit: Int) -> None:
             counts[digit] += 1
         source, target = target, source
     if (max(0, high_bit - low_bit) + _DIGIT_BITS - 1) // _DIGIT_BITS % 2:
-        keys[:] = spare
+        for j in range(keys.size):
+            keys[j] = spare[j]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def locate_windows(
     frames: I64, chunk_rows: Int, tables: I64, num_groups: I64, payloads: I64, first_chunk: Int,
     chunks: I64, numbers: I64, addresses: I64, lengths: I64, forms: I64, num_rows: I64, bounds: I64, local: I64,

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from replaystore.kernels.compiled import kernel
 from replaystore.kernels.memory import bytes_at
 
 LANES = 8
@@ -157,7 +158,7 @@ def _octet_builder(num_words: int) -> Callable[..., Any]:
 _octet_of_2, _octet_of_4, _octet_of_8 = map(_octet_intrinsic, _WORD_COUNTS)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def decode_octets(
     addresses: Any, sizes: Any, which: Any, local: Any, targets: Any, row_bytes: int, starts: Any, first_bytes: Any,
     shifts: Any, masks: Any, tops: Any, firsts: Any, major: float, minor: float, unused: Any, out: Any,

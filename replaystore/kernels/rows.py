@@ -10,9 +10,10 @@ import os
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numpy.typing import NDArray
 
+from replaystore.kernels.compiled import kernel
 from replaystore.kernels.memory import Int, bytes_at
 
 U8 = NDArray[np.uint8]
@@ -24,7 +25,7 @@ _advise: Any = types.ExternalFunction("posix_fadvise", types.int32(types.int32, 
 _WILL_NEED = np.int32(os.POSIX_FADV_WILLNEED)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _run_length(which: I64, local: I64, targets: I64, j: int) -> int:
     """How many rows from `j` on follow each other both in their source and in the target."""
     run = 1
@@ -38,7 +39,7 @@ def _run_length(which: I64, local: I64, targets: I64, j: int) -> int:
     return run
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def copy_rows(
     addresses: I64, sizes: I64, files: I64, which: I64, local: I64, targets: I64, row_bytes: int, out: U8
 ) -> Any:
@@ -56,7 +57,7 @@ def copy_rows(
         -1, or the j that failed: an index outside a buffer, or a file that could not be read.
     """
     n = which.size
-    j = 0
+    j = np.int64(0)
     while j < n:
         run = _run_length(which, local, targets, j)
         s = which[j]
@@ -68,7 +69,7 @@ def copy_rows(
             _advise(np.int32(files[s]), local[j] * row_bytes, run * row_bytes, _WILL_NEED)
         j += run
     base = np.uintp(out.ctypes.data)
-    j = 0
+    j = np.int64(0)
     while j < n:
         run = _run_length(which, local, targets, j)
         s = which[j]
@@ -91,7 +92,7 @@ def copy_rows(
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def copy_windows(
     addresses: I64, sizes: I64, first_chunk: Int, chunk_rows: Int, row_bytes: Int, frames: I64, out: U8, missing: I64
 ) -> Any:
@@ -146,7 +147,7 @@ def copy_windows(
     return count, copied
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def take_rows(held: U8, base: Int, rows: I64, out: U8) -> Any:
     """out[j] = held[rows[j] - base]. held: uint8 (n, row_bytes). out: uint8 (rows, row_bytes), C-contiguous.
 
@@ -168,7 +169,7 @@ def take_rows(held: U8, base: Int, rows: I64, out: U8) -> Any:
     return -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_rows(rows: I64, chunk_rows: Int, first_chunk: Int, addresses: I64, which: I64, local: I64) -> Any:
     """Chunk and place of rows: which[j] = its chunk, counted from `first_chunk`, local[j] = its row in that.
 
@@ -186,7 +187,7 @@ def find_rows(rows: I64, chunk_rows: Int, first_chunk: Int, addresses: I64, whic
     return found
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def read_ranges(files: I64, offsets: I64, lengths: I64, buffer: U8, starts: I64) -> Any:
     """Reads range j, `lengths[j]` bytes from `offsets[j]` of the open file `files[j]`, to `buffer[starts[j]:]`.
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from replaystore.kernels.compiled import kernel
+from replaystore.kernels.memory import load_f32
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def part_of(row: int, part_first_row: Ints, part_num_rows: Ints) -> int:
     """Position of the part that holds `row`, or -1 where no live part does.
 
@@ -39,7 +41,7 @@ def part_of(row: int, part_first_row: Ints, part_num_rows: Ints) -> int:
     return part
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _fill_window(
     time: int, part: int, part_first_row: Ints, part_t_start: Ints, part_prev: Ints,
     part_zero_padding: npt.NDArray[np.bool_], out: Ints,
@@ -62,7 +64,7 @@ def _fill_window(
     return True
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def window_rows(
     rows: Ints, part_first_row: Ints, part_num_rows: Ints, part_t_start: Ints, part_prev: Ints,
     part_zero_padding: npt.NDArray[np.bool_], out: Ints,
@@ -96,7 +98,7 @@ def window_rows(
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def transition_rows(
     rows: Ints, part_first_row: Ints, part_num_rows: Ints, part_t_start: Ints, part_prev: Ints, part_next: Ints,
     part_zero_padding: npt.NDArray[np.bool_], steps: Ints, windows: Ints,
@@ -149,7 +151,7 @@ def transition_rows(
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def drawn_rows(
     shares: npt.NDArray[np.float64], cumulative: Ints, start: int, episode_part_start: Ints, episode_parts: Ints,
     part_first_row: Ints, part_num_rows: Ints, part_t_start: Ints, out: Ints,
@@ -194,7 +196,7 @@ def drawn_rows(
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def _row_at(
     episode: Any, time: Any, episode_part_start: Ints, episode_parts: Ints, part_first_row: Ints, part_num_rows: Ints,
     part_t_start: Ints,
@@ -217,7 +219,7 @@ def _row_at(
     return part_first_row[part] + offset
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def episode_rows(
     episodes: Ints,
     times: Ints,
@@ -257,7 +259,7 @@ def episode_rows(
     return -1
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def n_step_returns(reward: Floats, discount: Floats, gamma: Any, out_reward: Floats, out_discount: Floats) -> None:
     """Discounted sum of rewards and product of discounts over each row of steps, in float32 and in loop order.
 
@@ -288,7 +290,7 @@ def n_step_returns(reward: Floats, discount: Floats, gamma: Any, out_reward: Flo
         out_discount[b] = product
 
 
-@numba.njit(cache=True, nogil=True)
+@kernel
 def held_returns(
     reward_base: int, rewards: npt.NDArray[np.uint8], discount_base: int, discounts: npt.NDArray[np.uint8], steps: Ints,
     gamma: Any, out_reward: Floats, out_discount: Floats,
@@ -304,18 +306,27 @@ def held_returns(
         Whether all are there; else the outputs are as they were.
 
     Raises:
-        ValueError: the outputs are too small.
+        ValueError: the outputs are too small, or rows are not of four bytes.
     """
     batch, n_step = steps.shape
     if out_reward.shape[0] < batch or out_discount.shape[0] < batch:
         raise ValueError("held_returns: the outputs are smaller than the batch")
-    reward_values, discount_values = rewards.view(np.float32), discounts.view(np.float32)
-    reward, discount = np.empty((batch, n_step), np.float32), np.empty((batch, n_step), np.float32)
+    if rewards.shape[1] != 4 or discounts.shape[1] != 4:
+        raise ValueError("held_returns: rewards or discounts are not float32")
     for b in range(batch):
         for k in range(n_step):
             r, d = steps[b, k] - reward_base, steps[b, k] - discount_base
-            if r < 0 or d < 0 or r >= reward_values.shape[0] or d >= discount_values.shape[0]:
+            if r < 0 or d < 0 or r >= rewards.shape[0] or d >= discounts.shape[0]:
                 return False
-            reward[b, k], discount[b, k] = reward_values[r, 0], discount_values[d, 0]
-    n_step_returns(reward, discount, gamma, out_reward, out_discount)
+    reward, discount = np.int64(rewards.ctypes.data), np.int64(discounts.ctypes.data)
+    step = np.float32(gamma)
+    for b in range(batch):
+        total = np.float32(0.0)
+        product = np.float32(1.0)
+        for k in range(n_step):
+            total = np.float32(total + np.float32(product * load_f32(reward + 4 * (steps[b, k] - reward_base))))
+            factor = np.float32(load_f32(discount + 4 * (steps[b, k] - discount_base)) * step)
+            product = np.float32(product * factor)
+        out_reward[b] = total
+        out_discount[b] = product
     return True

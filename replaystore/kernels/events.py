@@ -1,0 +1,137 @@
+"""Says that kernels are being compiled: to the log, and to whoever shows it. Imports no compiler."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+log = logging.getLogger("replaystore.kernels")
+
+
+class Watcher(Protocol):
+    """Hears of compilation, in the thread that compiles."""
+
+    def began(self, kernel: str) -> None:
+        """`kernel`, and the kernels that it calls, are being compiled."""
+
+    def ended(self, kernel: str, seconds: float) -> None:
+        """`kernel` is compiled, or compiling it was interrupted."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel that this process compiled for one set of types, with the kernels that it calls.
+
+    Attributes:
+        kernel: module and function.
+        seconds: that it took, those of kernels that were compiled with it included.
+        depth: 0 where a program called it, more where another kernel did.
+    """
+
+    kernel: str
+    seconds: float
+    depth: int
+
+
+@dataclass
+class _State:
+    compiled: list[Compiled] = field(default_factory=list)
+    watchers: list[Watcher] = field(default_factory=list)
+    has_announced: bool = False
+    cache_trouble: str | None = None
+    has_warned: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class _Stack(threading.local):
+    def __init__(self) -> None:
+        self.entries: list[tuple[str, float]] = []
+
+
+_state = _State()
+_stack = _Stack()  # kernels that this thread compiles: each is called by the one before it
+
+
+def compiled() -> list[Compiled]:
+    """The kernels that this process has compiled, not those that it loaded from a cache; in order of their ends."""
+    return list(_state.compiled)
+
+
+def cache_trouble() -> str | None:
+    """Why this process keeps compiled kernels in memory only; None where it does not."""
+    return _state.cache_trouble
+
+
+@contextlib.contextmanager
+def watching(watcher: Watcher) -> Iterator[None]:
+    """Lets `watcher` hear of compilation inside the `with` block, in place of those of enclosing blocks."""
+    with _state.lock:
+        _state.watchers.append(watcher)
+    try:
+        yield
+    finally:
+        with _state.lock:
+            _state.watchers.remove(watcher)
+
+
+def depth() -> int:
+    """How many kernels this thread is compiling."""
+    return len(_stack.entries)
+
+
+def begin(kernel: str, directory: str | None) -> None:
+    """This thread starts to compile `kernel`, to be kept in `directory`."""
+    if not _stack.entries:
+        with _state.lock:
+            watcher = _state.watchers[-1] if _state.watchers else None
+            is_first, _state.has_announced = not _state.has_announced, True
+        if is_first and directory is not None:
+            # Without anyone to show it, a warning is what a program that configures no logging prints.
+            log.log(
+                logging.INFO if watcher else logging.WARNING,
+                "compiling kernels, which takes seconds when they are first used; later processes load them from %s",
+                directory,
+            )
+        elif is_first:
+            warn_once("no directory for them can be written")
+        log.info("compiling %s", kernel)
+        if watcher is not None:
+            watcher.began(kernel)
+    _stack.entries.append((kernel, time.perf_counter()))
+
+
+def end(outer: int) -> None:
+    """This thread is done with all but the first `outer` kernels that it compiles."""
+    while len(_stack.entries) > outer:
+        kernel, started = _stack.entries.pop()
+        seconds = time.perf_counter() - started
+        with _state.lock:
+            _state.compiled.append(Compiled(kernel, seconds, len(_stack.entries)))
+            watcher = _state.watchers[-1] if _state.watchers else None
+        if not _stack.entries:
+            log.info("compiled %s in %.1f s", kernel, seconds)
+            if watcher is not None:
+                watcher.ended(kernel, seconds)
+
+
+def without_cache(trouble: str) -> None:
+    """Kernels are kept in memory only, because of `trouble`."""
+    _state.cache_trouble = trouble
+
+
+def warn_once(trouble: str) -> None:
+    """Warns that compiled kernels cannot be kept or read, unless this process did so before."""
+    with _state.lock:
+        if _state.has_warned:
+            return
+        _state.has_warned = True
+    log.warning(
+        "compiled kernels are kept in memory only, and every process spends seconds on compiling them: %s; set"
+        " NUMBA_CACHE_DIR to a directory that can be written, or run `replaystore warmup` where one can",
+        trouble,
+    )
