@@ -10,15 +10,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from drqv2_patch.loading import TupleLoader, make_replay_loader
-    from drqv2_patch.replay import ReplayBufferStorage
+    from drqv2_patch.loader import TupleLoader, make_replay_loader
+    from drqv2_patch.storage import ReplayBufferStorage
 
 __all__ = ["ReplayBufferStorage", "TupleLoader", "make_replay_loader"]
 
 _HOMES = {
-    "ReplayBufferStorage": "drqv2_patch.replay",
-    "TupleLoader": "drqv2_patch.loading",
-    "make_replay_loader": "drqv2_patch.loading",
+    "ReplayBufferStorage": "drqv2_patch.storage",
+    "TupleLoader": "drqv2_patch.loader",
+    "make_replay_loader": "drqv2_patch.loader",
 }
 
 

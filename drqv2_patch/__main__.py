@@ -11,7 +11,7 @@ _WRONG_USE = 2
 
 def _start() -> None:
     try:
-        from drqv2_patch.cli import main
+        from drqv2_patch.patch.cli import main
     except MissingDependency as err:
         print(f"drqv2_patch: error: {err}", file=sys.stderr)
         sys.exit(_WRONG_USE)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from drqv2_patch.replay import ReplayBufferStorage
+from drqv2_patch.storage import ReplayBufferStorage
 from replaystore.cli.output import bytes_text
 from replaystore.store import ReplayStore
 

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from drqv2_patch.errors import RunError
-from drqv2_patch.replay import STORE_NAME
 from drqv2_patch.rewind import finish_rewind
+from drqv2_patch.storage import STORE_NAME
 from replaystore.cli.options import MODES, RESIDENCIES, size
-from replaystore.extras import needs
+from replaystore.runtime.extras import needs
 
 with needs("drqv2_patch", "drqv2"):
     from omegaconf import OmegaConf

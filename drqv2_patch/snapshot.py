@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from drqv2_patch.errors import RunError
-from replaystore.extras import needs
+from replaystore.runtime.extras import needs
 
 with needs("drqv2_patch", "drqv2"):
     import torch

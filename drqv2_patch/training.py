@@ -13,7 +13,6 @@ from typing import Any
 from drqv2_patch.device import choose_device, describe_device
 from drqv2_patch.errors import RunError
 from drqv2_patch.progress import Pulse, buffer_line, measured_row_bytes, watch
-from drqv2_patch.replay import STORE_NAME
 from drqv2_patch.rewind import Mark, mark_of, rewind
 from drqv2_patch.runs import BUFFER, SNAPSHOT, budget_bytes, check_config, check_directory, register_resolver
 from drqv2_patch.snapshot import (
@@ -24,6 +23,7 @@ from drqv2_patch.snapshot import (
     read_snapshot,
     write_snapshot,
 )
+from drqv2_patch.storage import STORE_NAME
 from replaystore.errors import NotEnoughData, ReplayStoreError
 
 _FAILED = 2

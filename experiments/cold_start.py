@@ -38,9 +38,9 @@ def child(mode: str, episode_dir: str) -> dict[str, Any]:
     import numpy as np
 
     import replaystore as rs
-    from replaystore.compilation import compiled
-    from replaystore.convert import fields_from_episode
-    from replaystore.npz import list_episode_files, read_episode
+    from replaystore.datasets.drqv2_npz import list_episode_files, read_episode
+    from replaystore.datasets.fields import fields_from_episode
+    from replaystore.runtime.compilation import compiled
 
     store_class = rs.ReplayStore
     mark()

@@ -17,8 +17,8 @@ from pathlib import Path
 import click
 
 from replaystore.collect import CollectConfig, RenderingUnavailable, collect
-from replaystore.convert import convert
-from replaystore.extras import needs
+from replaystore.datasets.convert import convert
+from replaystore.runtime.extras import needs
 from replaystore.spec import MODES
 
 with needs("experiments.demo", "bench", "dmc", in_command=__name__ == "__main__"):

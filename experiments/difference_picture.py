@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from replaystore.convert import fields_from_episode
-from replaystore.episode import frames_from_stacks
-from replaystore.extras import needs
-from replaystore.npz import list_episode_files, read_episode
+from replaystore.datasets.drqv2_npz import list_episode_files, read_episode
+from replaystore.datasets.fields import fields_from_episode
+from replaystore.episodes.stacks import frames_from_stacks
+from replaystore.runtime.extras import needs
 
 with needs("experiments.difference_picture", "bench", in_command=__name__ == "__main__"):
     import matplotlib as mpl

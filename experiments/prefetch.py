@@ -23,7 +23,7 @@ import numpy as np
 
 from replaystore.cli.options import AT_LEAST_1, DIRECTORY, EXISTING_DIRECTORY, as_json
 from replaystore.errors import ReplayStoreError
-from replaystore.extras import needs, require
+from replaystore.runtime.extras import needs, require
 from replaystore.spec import DEFAULT_CHUNK_ROWS, MODES, Mode
 
 with needs("experiments.prefetch", "bench", "torch", in_command=__name__ == "__main__"):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from replaystore.kernels.rows import copy_rows
+from replaystore.kernels.row_copies import copy_rows
 
 ROW_BYTES, FILE_ROWS, FILES, BATCH = 63_504, 1024, 16, 512
 THREADS = (1, 2, 4, 8)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from replaystore.codecs.frame_delta import FrameDelta
     from replaystore.codecs.round_clamp import RoundClamp
-    from replaystore.loader import ReplayDataset, ReplayLoader
-    from replaystore.sampler import Sampler
+    from replaystore.loading.dataset import ReplayDataset
+    from replaystore.loading.loader import ReplayLoader
+    from replaystore.sampling.sampler import Sampler
     from replaystore.spec import FieldSpec, StoreSpec
     from replaystore.store import ReplayStore
 
@@ -20,12 +21,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "FieldSpec": "replaystore.spec",
-    "FrameDelta": "replaystore.codecs.frame_delta",
-    "ReplayDataset": "replaystore.loader",
-    "ReplayLoader": "replaystore.loader",
+    "FrameDelta": "replaystore.codecs.frame_delta.codec",
+    "ReplayDataset": "replaystore.loading.loader",
+    "ReplayLoader": "replaystore.loading.loader",
     "ReplayStore": "replaystore.store",
-    "RoundClamp": "replaystore.codecs.round_clamp",
-    "Sampler": "replaystore.sampler",
+    "RoundClamp": "replaystore.codecs.round_clamp.codec",
+    "Sampler": "replaystore.sampling.sampler",
     "StoreSpec": "replaystore.spec",
 }
 

@@ -16,24 +16,25 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from replaystore.batches.gather import Gatherer
+from replaystore.batches.layout import Batch, allocate_batch, batch_layout, check_batch
+from replaystore.columns.column import columns_of, resolved_fields
 from replaystore.errors import SpecError, StoreClosed, StoreError
-from replaystore.gather import Batch, Gatherer, allocate_batch, batch_layout, check_batch
-from replaystore.index import EpisodeInfo
-from replaystore.index_snapshot import IndexSnapshot
-from replaystore.recorder import Recorder
-from replaystore.sampler import Sampler
-from replaystore.scheduling import let_others_preempt
+from replaystore.index.parts import EpisodeInfo
+from replaystore.index.snapshot import IndexSnapshot
+from replaystore.recording.open_episodes import Recorder
+from replaystore.runtime.counters import Counters, StoreStats
+from replaystore.runtime.preemption import let_others_preempt
+from replaystore.sampling.sampler import Sampler
 from replaystore.spec import DEFAULT_CHUNK_ROWS, Durability, FieldSpec, Mode, Residency, StoreSpec
-from replaystore.storage.columns import columns_of, resolved_fields
-from replaystore.storage.counters import Counters, StoreStats
-from replaystore.storage.facts import store_facts
-from replaystore.storage.files import OpenFiles
-from replaystore.storage.opening import OpenedStore, create_store, open_to_read, open_to_write
-from replaystore.storage.reader import ColumnReader
-from replaystore.storage.residency import Memory
+from replaystore.storage.catalog.opening import OpenedStore, create_store, open_to_read, open_to_write
+from replaystore.storage.reading.chunk_cache import Memory
+from replaystore.storage.reading.column_reader import ColumnReader
+from replaystore.storage.reading.open_files import OpenFiles
+from replaystore.storage.reading.retention import Views
+from replaystore.storage.statistics import store_facts
 from replaystore.storage.verify import Report, verify_store
-from replaystore.storage.views import Views
-from replaystore.storage.writer import StoreWriter
+from replaystore.storage.writing.commits import StoreWriter
 
 _logger = logging.getLogger(__name__)
 

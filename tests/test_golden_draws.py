@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from golden_draws.draws import drqv2_draws, sb3_draws, store_draws
+from golden.draws.recipe import drqv2_draws, sb3_draws, store_draws
 
 from replaystore.spec import MODES
 
-GOLDEN = json.loads((Path(__file__).parent / "golden_draws" / "draws.json").read_text())
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "draws" / "draws.json").read_text())
 KINDS = {"store": store_draws, "drqv2": drqv2_draws, "sb3": sb3_draws}
 
 

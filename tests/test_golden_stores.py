@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from replaystore import ReplayStore, Sampler
-from replaystore.episode import stacks_from_frames
+from replaystore.episodes.stacks import stacks_from_frames
 from replaystore.spec import MODES
 
-GOLDEN = Path(__file__).parent / "golden_stores"
+GOLDEN = Path(__file__).parent / "golden" / "stores"
 _spec = importlib.util.spec_from_file_location("golden_make", GOLDEN / "make.py")
 assert _spec is not None
 assert _spec.loader is not None

@@ -1,10 +1,11 @@
-"""Data flows one way: a module imports only from the layers on its left."""
+"""Data flows one way: a room imports only from its own layer and from those before it. `layers.toml` has the layers."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,36 +13,22 @@ import pytest
 import replaystore
 
 ROOT = Path(replaystore.__file__).parent
-
-# Left to right, as in docs/design.md. A package is one layer; modules of a layer may import each other.
-LAYERS = [
-    {"errors", "extras", "kernels"},
-    {"spec", "codecs"},
-    {"stacks", "row_blocks", "episode", "npz", "memory", "scheduling", "compilation"},
-    {"index_snapshot", "index"},
-    {"storage"},
-    {"sampler"},
-    {"gather", "recorder"},
-    {"store"},
-    {"loader"},
-    {"convert", "collect", "plan", "sb3", "warmup"},
-    {"bench"},
-    {"cli"},
-    {"__main__"},
-]
-TORCH_USERS = {"loader", "sb3"}
+PROJECT = ROOT.parent
+LAYERS = tomllib.loads((PROJECT / "layers.toml").read_text())
+ROOMS = [layer["rooms"] for layer in LAYERS["layer"]]
+LEVELS = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
 
-def _modules() -> list[Path]:
-    return sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+def _modules(package: Path) -> list[Path]:
+    return sorted(path for path in package.rglob("*.py") if path != ROOT / "__init__.py")
 
 
 def _room(path: Path) -> str:
-    relative = path.relative_to(ROOT)
-    return relative.parts[0].removesuffix(".py")
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
 def _imports(path: Path) -> set[str]:
+    """Modules, and names in modules, that a file imports anywhere."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -53,32 +40,43 @@ def _imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_only_from_the_left(path: Path) -> None:
+def _rooms_of(imports: set[str]) -> set[str]:
+    """The rooms among them; names that the package itself exports are in none."""
+    return {name.split(".")[1] for name in imports if name.startswith("replaystore.")} - {*replaystore.__all__}
+
+
+def test_every_room_has_one_layer() -> None:
+    assert {_room(path) for path in _modules(ROOT)} - {"__main__"} == {*LEVELS} - _rooms_to_come()
+    assert len(LEVELS) == sum(map(len, ROOMS))
+
+
+def _rooms_to_come() -> set[str]:
+    return {room for room in LEVELS if not (ROOT / room).exists() and not (ROOT / f"{room}.py").exists()}
+
+
+@pytest.mark.parametrize("path", _modules(ROOT), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
     room = _room(path)
-    level = next((number for number, layer in enumerate(LAYERS) if room in layer), None)
-    assert level is not None, f"{room} stands in no layer: add it to docs/design.md and to this test"
-    allowed = set().union(*LAYERS[: level + 1])
-    inside = {name.split(".")[1] for name in _imports(path) if name.startswith("replaystore.")}
-    known = {name for name in inside if any(name in layer for layer in LAYERS)}
-    assert known <= allowed, f"{room} imports from its right: {sorted(known - allowed)}"
-
-
-@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_kernels_import_nothing_of_the_package_and_only_the_loader_imports_torch(path: Path) -> None:
+    level = LEVELS.get(room, len(ROOMS))  # __main__ stands behind all of them
     imports = _imports(path)
-    if _room(path) == "kernels":
-        inside = {name for name in imports if name.startswith("replaystore")}
-        assert all(name.startswith("replaystore.kernels") for name in inside)
-    if _room(path) not in TORCH_USERS:
+    behind = {name for name in _rooms_of(imports) if LEVELS[name] > level}
+    assert not behind, f"{room} imports rooms behind it: {sorted(behind)}; see layers.toml"
+    hidden = _rooms_of(imports) & {*LAYERS["edges"]["imported_by_nobody"]} - {room}
+    assert room == "__main__" or not hidden, f"{room} imports {sorted(hidden)}, which stand alone"
+    if room == "kernels":
+        assert all(name.startswith("replaystore.kernels") for name in imports if name.startswith("replaystore"))
+    if room not in LAYERS["torch"]["rooms"]:
         assert not any(name.split(".")[0] == "torch" for name in imports)
 
 
-@pytest.mark.parametrize("package", ["drqv2_patch"])
-def test_edge_packages_use_the_public_interface(package: str) -> None:
-    hidden = {"replaystore.storage", "replaystore.kernels", "replaystore.recorder", "replaystore.gather"}
-    for path in (ROOT.parent / package).rglob("*.py"):
-        assert not {name for name in _imports(path) if any(name.startswith(room) for room in hidden)}, path
+@pytest.mark.parametrize("package", LAYERS["outside"])
+def test_packages_beside_it_use_the_public_interface(package: str) -> None:
+    allowed, modules = (tuple(LAYERS["outside"][package][kind]) for kind in ("rooms", "modules"))
+    for path in _modules(PROJECT / package):
+        imports = {name for name in _imports(path) if not name.startswith(modules)}
+        private = _rooms_of(imports) - {*allowed}
+        assert not private, f"{path}: imports {sorted(private)} of replaystore; see layers.toml"
+        assert not any("._" in name for name in imports if name.startswith("replaystore")), path
 
 
 def test_importing_the_package_loads_nothing_of_weight() -> None:

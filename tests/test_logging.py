@@ -11,7 +11,8 @@ import pytest
 
 from replaystore import FieldSpec, ReplayLoader, ReplayStore
 from replaystore.kernels import block_decoders
-from replaystore.storage import layout, residency
+from replaystore.storage.format import layout
+from replaystore.storage.reading import chunk_cache as residency
 
 FIELDS = [
     FieldSpec.image("observation", (1, 12, 12)),
@@ -177,7 +178,7 @@ def test_filling_in_the_background_starts_finishes_and_fails_aloud(tmp_path, cap
 
 
 def test_a_failed_seal_is_logged_even_if_nobody_calls_again(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("replaystore.storage.seal.seal_column", lambda *given, **options: 1 / 0)
+    monkeypatch.setattr("replaystore.storage.writing.chunk_files.seal_column", lambda *given, **options: 1 / 0)
     store = ReplayStore.create(tmp_path / "s", FIELDS, mode="half", chunk_rows=16)
     store.append(make_episode(16))
     with pytest.raises(ZeroDivisionError):
@@ -204,7 +205,7 @@ def test_importing_configures_no_logging():
         "import logging, replaystore\n"
         "from replaystore import FrameDelta, ReplayLoader, ReplayStore\n"
         "ours = [name for name in logging.root.manager.loggerDict if name.startswith('replaystore')]\n"
-        "assert 'replaystore.storage.writer' in ours\n"
+        "assert 'replaystore.storage.writing.commits' in ours\n"
         "print([(l.handlers, l.level, l.propagate) for l in map(logging.getLogger, ours) if l.handlers or l.level])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

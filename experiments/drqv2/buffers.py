@@ -187,7 +187,7 @@ def link_episodes(files: Sequence[Path], directory: Path, first: int = 0) -> Non
     """Puts episode files into a directory, numbered from `first`, as if a second apart from the year 2000 on.
 
     DrQ-v2's workers share them out by number, and look for new ones among the latest names alone.
-    Hard links, or copies where those do not work; symbolic links are refused by `replaystore.npz`.
+    Hard links, or copies where those do not work; symbolic links are refused by `replaystore.datasets.drqv2_npz`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(files, first):

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from replaystore.collect import CollectConfig
-from replaystore.extras import needs
-from replaystore.npz import read_episode
+from replaystore.datasets.drqv2_npz import read_episode
+from replaystore.runtime.extras import needs
 
 with needs("experiments.drqv2.child", "bench", "dmc", "drqv2", in_command=__name__ == "__main__"):
     import psutil

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from replaystore.errors import ReplayStoreError
-from replaystore.extras import needs
+from replaystore.runtime.extras import needs
 
 WRONG_USE, INTERRUPTED = 2, 130
 _CONFIG = Path(__file__).parent / "config"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from replaystore.errors import SpecError
-from replaystore.extras import needs
+from replaystore.runtime.extras import needs
 
 with needs("experiments.drqv2.latency", "bench", "dmc", "drqv2", in_command=__name__ == "__main__"):
     from matplotlib.figure import Figure

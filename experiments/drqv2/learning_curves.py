@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from replaystore.errors import SpecError
-from replaystore.extras import needs
+from replaystore.runtime.extras import needs
 
 with needs("experiments.drqv2.learning_curves", "bench", "dmc", "drqv2", in_command=__name__ == "__main__"):
     import torch

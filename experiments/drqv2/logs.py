@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from drqv2_patch.progress import Pulse
-from replaystore.compilation import show_compilation
 from replaystore.errors import MissingDependency
+from replaystore.runtime.compilation import show_compilation
 
 EVALUATIONS = "evaluations.jsonl"
 

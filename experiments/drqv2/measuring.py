@@ -16,7 +16,7 @@ from experiments.drqv2.recordings import Recording
 from experiments.drqv2.results import write_json
 from replaystore import ReplayStore
 from replaystore.bench.memory_limit import LimitedRun, MemoryGroup
-from replaystore.convert import convert
+from replaystore.datasets.convert import convert
 from replaystore.errors import ReplayStoreError
 
 _TIMEOUT_SECONDS = 4 * 3600.0

@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.drqv2 import results
 from experiments.drqv2.buffers import BUFFERS
-from replaystore.codecs.formulas import average_factor
+from experiments.published.formulas import average_factor
 
 Result = Mapping[str, Any]
 

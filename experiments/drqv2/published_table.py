@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from replaystore.codecs.formulas import published_observation_bytes
+from experiments.published.formulas import published_observation_bytes
 from replaystore.collect import CollectConfig, collect
 from replaystore.collect.environment import luma
+from replaystore.datasets.drqv2_npz import list_episode_files, read_episode, write_episode
 from replaystore.errors import EpisodeFileError, SpecError
-from replaystore.extras import needs
-from replaystore.npz import list_episode_files, read_episode, write_episode
+from replaystore.runtime.extras import needs
 
 with needs("experiments.drqv2.published_table", "bench", "dmc", "drqv2", in_command=__name__ == "__main__"):
     import torch

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.drqv2.environment import ArraySpec, TimeStep, data_specs
-from replaystore.convert import fields_from_episode
+from replaystore.datasets.drqv2_npz import list_episode_files, peek_episode, read_episode
+from replaystore.datasets.fields import fields_from_episode
 from replaystore.errors import EpisodeFileError
-from replaystore.npz import list_episode_files, peek_episode, read_episode
 
 Arrays = dict[str, npt.NDArray[Any]]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from replaystore.errors import ReplayStoreError, SpecError
-from replaystore.extras import needs
+from replaystore.runtime.extras import needs
 from replaystore.spec import MODES
 
 with needs("experiments.drqv2.same_learning", "bench", "dmc", "drqv2", in_command=__name__ == "__main__"):

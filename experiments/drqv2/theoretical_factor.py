@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.codecs.formulas import published_observation_factor, simplified_observation_factor
+from experiments.published.formulas import published_observation_factor, simplified_observation_factor
+from replaystore.datasets.drqv2_npz import read_episode
 from replaystore.errors import SpecError
-from replaystore.extras import needs
-from replaystore.npz import read_episode
+from replaystore.runtime.extras import needs
 
 with needs("experiments.drqv2.theoretical_factor", "bench", "dmc", "drqv2", in_command=__name__ == "__main__"):
     from matplotlib.figure import Figure

@@ -6,7 +6,7 @@ import sys
 
 from drqv2_patch.device import check_device_argument
 from replaystore.errors import SpecError
-from replaystore.extras import needs
+from replaystore.runtime.extras import needs
 
 with needs("experiments.drqv2.train", "bench", "dmc", "drqv2", in_command=__name__ == "__main__"):
     from experiments.drqv2.commands import fail, run

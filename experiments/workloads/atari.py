@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.workloads.recording import Arrays, EpisodeRows, Progress, Recorded, record
 from replaystore.errors import SpecError
-from replaystore.extras import needs
+from replaystore.runtime.extras import needs
 
 GAMES = (
     "Asteroids", "BeamRider", "Breakout", "Enduro", "MsPacman", "Pong", "Qbert", "RoadRunner", "Seaquest",

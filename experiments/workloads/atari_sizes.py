@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from experiments.published.formulas import average_factor
 from replaystore import ReplayStore
-from replaystore.codecs.formulas import average_factor
-from replaystore.convert import fields_from_episode, with_schemes
+from replaystore.datasets.drqv2_npz import list_episode_files, read_episode
+from replaystore.datasets.fields import fields_from_episode, with_schemes
 from replaystore.errors import DamageError, EpisodeFileError
-from replaystore.npz import list_episode_files, read_episode
 
 OBSERVATION = "observation"
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.workloads.recording import Arrays, EpisodeRows, Progress, Recorded, record
 from replaystore.errors import MissingDependency, SpecError
-from replaystore.extras import install_command, needs
+from replaystore.runtime.extras import install_command, needs
 
 
 @dataclass(frozen=True, kw_only=True)

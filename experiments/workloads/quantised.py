@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from replaystore import FieldSpec, ReplayStore, Sampler
 from replaystore.bench.conditions import conditions
 from replaystore.bench.spread import Spread
-from replaystore.codecs.bounds import tight_bounds
 from replaystore.codecs.round_clamp import RoundClamp
-from replaystore.convert import fields_from_episode, with_schemes
+from replaystore.codecs.round_clamp.bounds import tight_bounds
+from replaystore.datasets.drqv2_npz import list_episode_files, read_episode
+from replaystore.datasets.fields import fields_from_episode, with_schemes
 from replaystore.errors import EpisodeFileError
-from replaystore.npz import list_episode_files, read_episode
 
 Arrays = dict[str, NDArray[Any]]
 

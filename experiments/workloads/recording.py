@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from replaystore.datasets.drqv2_npz import list_episode_files, write_episode
 from replaystore.errors import EpisodeFileError, WriteError
-from replaystore.npz import list_episode_files, write_episode
 
 Arrays = dict[str, NDArray[Any]]
 Play = Callable[[int], Arrays]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import replaystore
-from replaystore.memory import total_bytes
+from replaystore.runtime.available_memory import total_bytes
 
 _BLOCK_BYTES = 64 << 10
 _PACKAGES = ("numpy", "numba", "numcodecs", "lz4")

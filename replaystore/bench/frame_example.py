@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.bench.paging_result import FrameExample
-from replaystore.extras import needs
+from replaystore.episodes.stacks import by_frame
+from replaystore.runtime.extras import needs
 from replaystore.spec import FieldSpec
-from replaystore.stacks import by_frame
 
 with needs("pictures of `bench`", "bench"):
     from matplotlib.image import imsave

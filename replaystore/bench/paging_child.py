@@ -19,7 +19,7 @@ import numpy.typing as npt
 from replaystore.bench.control_group import read_memory
 from replaystore.bench.paging_result import PagingConfig
 from replaystore.errors import BudgetError
-from replaystore.sampler import Sampler
+from replaystore.sampling.sampler import Sampler
 from replaystore.spec import RESIDENCIES, Residency
 from replaystore.store import ReplayStore
 

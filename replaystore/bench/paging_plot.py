@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from replaystore.bench.paging_result import Measurement, PagingResult
-from replaystore.extras import needs
+from replaystore.runtime.extras import needs
 from replaystore.spec import Mode
 
 with needs("plots of `bench`", "bench"):

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 import replaystore
 from replaystore.bench.paging_result import StoreSummary
-from replaystore.convert import fields_from_episode, with_schemes
+from replaystore.datasets.drqv2_npz import list_episode_files, peek_episode, read_episode
+from replaystore.datasets.fields import fields_from_episode, with_schemes
 from replaystore.errors import EpisodeFileError, StoreExists, WriteError
-from replaystore.npz import list_episode_files, peek_episode, read_episode
 from replaystore.spec import FieldSpec, Mode
 from replaystore.store import ReplayStore
 

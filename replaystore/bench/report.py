@@ -21,7 +21,7 @@ from replaystore.bench.paging_text import (
     store_rows,
     table_rows,
 )
-from replaystore.extras import needs
+from replaystore.runtime.extras import needs
 
 with needs("reports of `bench`", "bench"):
     from jinja2 import Environment, PackageLoader, StrictUndefined

@@ -20,7 +20,7 @@ from replaystore.bench.peers.versions import versions_of
 from replaystore.bench.sample_result import SampleResult
 from replaystore.bench.sample_turns import Draws, Timed, hold, open_stores, plain_copy
 from replaystore.errors import SpecError
-from replaystore.extras import needs
+from replaystore.runtime.extras import needs
 from replaystore.spec import FieldSpec, Residency
 from replaystore.store import ReplayStore
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from replaystore.bench.sample_result import SampleResult, SampleTimes
-from replaystore.extras import needs
+from replaystore.runtime.extras import needs
 
 with needs("plots of `bench`", "bench"):
     from matplotlib.axes import Axes

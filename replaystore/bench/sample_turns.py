@@ -19,9 +19,9 @@ from replaystore.bench.peers.data import PeerData
 from replaystore.bench.peers.peer import Candidate, Peer, Unable
 from replaystore.bench.sample_result import SampleTimes
 from replaystore.bench.spread import Spread
-from replaystore.sampler import Sampler
+from replaystore.runtime.workers import Workers
+from replaystore.sampling.sampler import Sampler
 from replaystore.spec import Residency
-from replaystore.storage.workers import Workers
 from replaystore.store import ReplayStore
 
 Array = npt.NDArray[Any]

@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.bench.conditions import conditions
-from replaystore.codecs import frame_groups
-from replaystore.codecs.frame_groups import Groups
+from replaystore.codecs.frame_delta import groups as frame_groups
+from replaystore.codecs.frame_delta.groups import Groups
 from replaystore.errors import SpecError
 from replaystore.kernels.block_decoders import zstd_create, zstd_free
 from replaystore.kernels.compiled import kernel
-from replaystore.kernels.groups import FORM_BLOCK, FORM_RAW_BLOCK, decode_block
-from replaystore.kernels.rows import copy_windows
-from replaystore.sampler import Sampler
+from replaystore.kernels.frame_groups import FORM_BLOCK, FORM_RAW_BLOCK, decode_block
+from replaystore.kernels.row_copies import copy_windows
+from replaystore.sampling.sampler import Sampler
 from replaystore.store import ReplayStore
 
 I64 = NDArray[np.int64]
@@ -174,7 +174,7 @@ def _recorded() -> Iterator[list[_Call]]:
 
     with (
         mock.patch.object(frame_groups, "decode_groups", timed_decode),
-        mock.patch("replaystore.storage.reader.copy_windows", timed_copy),
+        mock.patch("replaystore.storage.reading.column_reader.copy_windows", timed_copy),
     ):
         yield calls
 

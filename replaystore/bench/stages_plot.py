@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 
 from replaystore.bench.stages import StagesResult
-from replaystore.extras import needs
+from replaystore.runtime.extras import needs
 
 with needs("plots of `bench`", "bench"):
     from matplotlib.backends.backend_agg import FigureCanvasAgg

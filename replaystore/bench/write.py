@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from replaystore.bench.conditions import conditions
 from replaystore.bench.spread import Spread
-from replaystore.convert import fields_from_episode, with_schemes
+from replaystore.datasets.drqv2_npz import list_episode_files, read_episode
+from replaystore.datasets.fields import fields_from_episode, with_schemes
 from replaystore.errors import EpisodeFileError, SpecError
-from replaystore.npz import list_episode_files, read_episode
 from replaystore.spec import DEFAULT_CHUNK_ROWS, MODES, Durability, FieldSpec, Mode
 from replaystore.store import ReplayStore
 

@@ -23,7 +23,7 @@ from replaystore.cli.options import (
     size,
 )
 from replaystore.cli.output import bytes_text, note, number_text, print_json, print_rich, print_table, progress_bar
-from replaystore.extras import require
+from replaystore.runtime.extras import require
 
 if TYPE_CHECKING:
     from replaystore.bench.spread import Spread

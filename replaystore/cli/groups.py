@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from replaystore.compilation import show_status
 from replaystore.errors import ReplayStoreError, SpecError
+from replaystore.runtime.compilation import show_status
 
 FAILED = 1
 WRONG_USE = 2

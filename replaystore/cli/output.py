@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from replaystore.compilation import show_compilation
+from replaystore.runtime.compilation import show_compilation
 
 _WIDTH_OF_FILES = 140  # of tables where stdout is no terminal
 

@@ -23,7 +23,7 @@ def plan(
     store_dir: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Store a few episodes of EPISODE_DIR in every mode, and say what will fit and which mode to take."""
-    from replaystore.plan import plan as make_plan
+    from replaystore.bench.plan import plan as make_plan
 
     with progress_bar("measuring") as progress:
         found = make_plan(

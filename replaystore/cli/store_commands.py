@@ -43,7 +43,7 @@ def convert(
 
     Can be interrupted: the same command goes on where it stopped.
     """
-    from replaystore.convert import convert as convert_episodes
+    from replaystore.datasets.convert import convert as convert_episodes
 
     frame_delta = chosen_frame_delta(
         keyframe_interval=keyframe_interval, reference=reference, entropy=entropy, level=level
@@ -70,7 +70,7 @@ def convert(
 @as_json
 def export(store: Path, episode_dir: Path, as_json: bool) -> None:
     """Write the episodes of STORE as DrQ-v2 episode files into EPISODE_DIR."""
-    from replaystore.convert import export as export_episodes
+    from replaystore.datasets.export import export as export_episodes
 
     with progress_bar("exporting") as progress:
         report = export_episodes(store, episode_dir, progress=progress)
@@ -88,7 +88,7 @@ def export(store: Path, episode_dir: Path, as_json: bool) -> None:
 @as_json
 def info(store: Path, as_json: bool) -> None:
     """Say what STORE holds and how large it is."""
-    from replaystore.convert import read_sources
+    from replaystore.datasets.sources import read_sources
     from replaystore.store import ReplayStore
 
     with ReplayStore.open(store, read_only=True, residency="mapped") as opened:

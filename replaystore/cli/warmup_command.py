@@ -17,7 +17,7 @@ def warmup(context: click.Context, as_json: bool) -> None:
     For container images, and before a measurement. Set NUMBA_CACHE_DIR to say where the cache is; the same directory
     must be there, and be writable, when the kernels are used. Exit code 1 where no directory can be written.
     """
-    from replaystore.warmup import warm_up
+    from replaystore.bench.warmup import warm_up
 
     done = warm_up()
     if as_json:

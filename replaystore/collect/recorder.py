@@ -16,8 +16,8 @@ import numpy.typing as npt
 from replaystore.collect.config import CollectConfig
 from replaystore.collect.environment import PixelEnvironment, Row, smooth_actions
 from replaystore.collect.rendering import require_dm_control
+from replaystore.datasets.drqv2_npz import EpisodePath, list_episode_files, peek_episode, write_episode
 from replaystore.errors import EpisodeFileError, WriteError
-from replaystore.npz import EpisodePath, list_episode_files, peek_episode, write_episode
 
 OnStep = Callable[[int, int], None]
 OnEpisode = Callable[[int, Path, bool], None]

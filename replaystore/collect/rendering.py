@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from replaystore.errors import MissingDependency
-from replaystore.extras import install_command, require
+from replaystore.runtime.extras import install_command, require
 
 _VARIABLE = "MUJOCO_GL"
 _HEADLESS = ("egl", "osmesa")

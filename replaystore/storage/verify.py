@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from replaystore.columns.column import Column
 from replaystore.errors import ChunkError, DamageError, FormatVersionError, LogError
-from replaystore.storage import checks, layout
-from replaystore.storage.columns import Column
-from replaystore.storage.files import OpenFile
-from replaystore.storage.layout import Paths
-from replaystore.storage.ledger import Ledger, Segment
-from replaystore.storage.log import LogReader
-from replaystore.storage.zarr_metadata import published_files
+from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.catalog.log import LogReader
+from replaystore.storage.format import checksums, layout
+from replaystore.storage.format.layout import Paths
+from replaystore.storage.format.records import Segment
+from replaystore.storage.format.zarr_metadata import published_files
+from replaystore.storage.reading.open_files import OpenFile
 
 
 @dataclass
@@ -47,14 +48,14 @@ def _open(path: Path) -> OpenFile:
 def check_sealed(paths: Paths, ledger: Ledger, column: Column, chunk: int) -> int:
     """Checks every byte of a sealed chunk file; returns their number. Raises `ChunkError`."""
     file, seal = _open(paths.chunk(column.name, chunk, column.ndim)), ledger.seals[chunk]
-    checks.read_chunk(file, column, seal.files[column.position], seal.num_rows)
+    checksums.read_chunk(file, column, seal.files[column.position], seal.num_rows)
     return file.size
 
 
 def check_tail(paths: Paths, ledger: Ledger, column: Column, chunk: int, segments: list[Segment]) -> int:
     """Checks the committed rows of a chunk that is not sealed; returns their bytes. Raises `ChunkError`."""
     file = _open(paths.tail(column.name, chunk))
-    return sum(checks.read_segment(file, column, segment, ledger.spec.chunk_rows).size for segment in segments)
+    return sum(checksums.read_segment(file, column, segment, ledger.spec.chunk_rows).size for segment in segments)
 
 
 def verify_store(paths: Paths, ledger: Ledger, *, progress: Callable[[int, int], None] | None = None) -> Report:

@@ -14,7 +14,7 @@ import pytest
 from made_up_episodes import write_directory
 from matplotlib.image import imread
 
-from experiments import benchmarks
+from experiments.benchmarks import __main__ as benchmarks
 from replaystore.bench import sample
 from replaystore.bench.peers.peer import Candidate, Peer, Unable
 from replaystore.bench.peers.registry import candidates
@@ -22,7 +22,7 @@ from replaystore.bench.sample_plot import plot_png
 from replaystore.bench.sample_result import SampleResult, SampleTimes, first_of_each_store, time_ratio
 from replaystore.bench.sample_text import format_factor, notes, summary_rows, table_rows, to_markdown
 from replaystore.bench.spread import Spread
-from replaystore.convert import convert
+from replaystore.datasets.convert import convert
 from replaystore.errors import SpecError
 
 

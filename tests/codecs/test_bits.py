@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replaystore.kernels import bits
+from replaystore.kernels import packed_bits as bits
 
 NO_SUBSTITUTES = np.full(3, np.nan)
 

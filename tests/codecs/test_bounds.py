@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replaystore.codecs.bounds import tight_bounds
 from replaystore.codecs.round_clamp import RoundClamp
+from replaystore.codecs.round_clamp.bounds import tight_bounds
 from replaystore.errors import SpecError
 
 

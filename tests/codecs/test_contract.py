@@ -19,7 +19,7 @@ from replaystore.codecs.round_clamp import RoundClamp
 from replaystore.codecs.zarr_v3 import FrameDeltaV3, RoundClampV3
 from replaystore.errors import ChunkError, EpisodeError, FormatVersionError, SpecError
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden" / "chunks"
 NAMESPACE = {"RoundClamp": RoundClamp, "FrameDelta": FrameDelta}
 SERIALIZERS = {RoundClamp: RoundClampV3, FrameDelta: FrameDeltaV3}
 

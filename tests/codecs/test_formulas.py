@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from replaystore.codecs import formulas
+from experiments.published import formulas
 from replaystore.codecs.round_clamp import RoundClamp
 from replaystore.errors import SpecError
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replaystore.codecs.frame_chunk import ENTROPIES, FILTERS, REFERENCES
 from replaystore.codecs.frame_delta import FrameDelta
-from replaystore.kernels import delta
-from replaystore.kernels.groups import FORM_BLOCK, FORM_DELTA, FORM_LIST, FORM_RAW, FORM_RAW_BLOCK
+from replaystore.codecs.frame_delta.chunk import ENTROPIES, FILTERS, REFERENCES
+from replaystore.kernels import spans as spans_kernel
+from replaystore.kernels.frame_groups import FORM_BLOCK, FORM_DELTA, FORM_LIST, FORM_RAW, FORM_RAW_BLOCK
 
 SHAPES = [((7, 9), "first"), ((3, 5, 6), "first"), ((5, 6, 3), "last"), ((2, 5, 6), "first"), ((1, 1), "first")]
 
@@ -84,19 +84,19 @@ def test_spans(size, changes, seed):
         start = rng.integers(size)
         frame[start : start + int(rng.choice([1, 2, 7, 8, 9, 300]))] = rng.integers(256)
     out = np.empty(2 * size + 16, np.uint8)
-    written = delta.encode_spans(frame, reference, out)
+    written = spans_kernel.encode_spans(frame, reference, out)
     assert written >= 0
     assert (written == 0) == (frame == reference).all()
     # In buffers without a byte to spare: nothing may be read or written behind them.
     spans, target = out[:written].copy(), reference.copy()
     guard = np.full(size + 8, 0xAA, np.uint8)
     guard[:size] = target
-    assert delta.decode_spans(spans.ctypes.data, written, guard.ctypes.data, size) == 0
+    assert spans_kernel.decode_spans(spans.ctypes.data, written, guard.ctypes.data, size) == 0
     assert (guard[:size] == frame).all()
     assert (guard[size:] == 0xAA).all()
     if written:
-        assert delta.encode_spans(frame, reference, np.empty(written - 1, np.uint8)) == -1
-        shorter = delta.decode_spans(
+        assert spans_kernel.encode_spans(frame, reference, np.empty(written - 1, np.uint8)) == -1
+        shorter = spans_kernel.decode_spans(
             spans.ctypes.data, written, guard.ctypes.data, max(0, int(np.flatnonzero(frame != reference)[-1]))
         )
         assert shorter == -1
@@ -107,7 +107,7 @@ def test_a_long_skip():
     frame = reference.copy()
     frame[[3, 70_000, -1]] = 7
     out = np.empty(64, np.uint8)
-    written = delta.encode_spans(frame, reference, out)
+    written = spans_kernel.encode_spans(frame, reference, out)
     assert 0 < written <= 24
-    assert delta.decode_spans(out.ctypes.data, written, reference.ctypes.data, reference.size) == 0
+    assert spans_kernel.decode_spans(out.ctypes.data, written, reference.ctypes.data, reference.size) == 0
     assert (reference == frame).all()

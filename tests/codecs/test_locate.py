@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replaystore.codecs.frame_chunk import GROUP
-from replaystore.kernels.groups import TABLE_UNKNOWN, locate_groups, locate_windows
-from replaystore.kernels.rows import copy_windows, find_rows, take_rows
+from replaystore.codecs.frame_delta.chunk import GROUP
+from replaystore.kernels.group_lookup import TABLE_UNKNOWN, locate_groups, locate_windows
+from replaystore.kernels.row_copies import copy_windows, find_rows, take_rows
 
 
 class Chunks:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from replaystore.codecs.round_clamp import RoundClamp
 from replaystore.errors import ChunkError
-from replaystore.kernels import bits, octets
+from replaystore.kernels import packed_bits as bits
+from replaystore.kernels import packed_bits_simd
 
 
 def one_by_one(codec, packed, rows, targets, out):
@@ -24,7 +25,9 @@ def decode(packed, rows, targets, settings, out):
     """`decode_octets` from one buffer."""
     address, size = np.array([packed.ctypes.data]), np.array([packed.size])
     rows, targets = np.asarray(rows), np.asarray(targets)
-    return octets.decode_octets(address, size, np.zeros_like(rows), rows, targets, packed.shape[1], *settings, out)
+    return packed_bits_simd.decode_octets(
+        address, size, np.zeros_like(rows), rows, targets, packed.shape[1], *settings, out
+    )
 
 
 @st.composite
@@ -59,7 +62,7 @@ def test_every_value_is_the_nearest_float(table):
         [float((int(first) + int(level)) / scale) for first, level in zip(codec._table.first, row, strict=True)]
         for row in levels
     ]
-    assert (codec._octets is None) == (codec.row_bytes < 8 or max(codec.bits) > octets.MAX_WIDTH)
+    assert (codec._octets is None) == (codec.row_bytes < 8 or max(codec.bits) > packed_bits_simd.MAX_WIDTH)
     found = codec.decode_rows(packed)
     assert found.tobytes() == np.array(expected).tobytes()
     plain = np.empty_like(found)
@@ -78,19 +81,19 @@ def test_the_two_factors_divide_as_division_does(decimals):
             (1 << random.integers(0, 53, 8_000)) + random.integers(-2, 3, 8_000),
         ]
     ).astype(np.float64)
-    plan = octets.plan_octets(np.full(8, 52), np.full(8, 1 << 52), 52)
+    plan = packed_bits_simd.plan_octets(np.full(8, 52), np.full(8, 1 << 52), 52)
     packed = np.zeros((1, 52), np.uint8)
     found = np.empty((1, 8))
-    factors = octets.two_factors(scale, True)
+    factors = packed_bits_simd.two_factors(scale, True)
     for firsts in np.resize(whole, (-(-len(whole) // 8), 8)):
         decode(packed, [0], [0], (*plan, firsts, *factors, np.uint8(0)), found)
         assert (found[0] == firsts / scale).all()
-    assert octets.two_factors(scale, False) == (scale, 0.0)
+    assert packed_bits_simd.two_factors(scale, False) == (scale, 0.0)
 
 
 @pytest.mark.parametrize(("width", "num_words"), [(12, 2), (15, 2), (17, 4), (28, 4), (29, 4), (31, 8), (52, 8)])
 def test_words_an_octet(width, num_words):
-    plan = octets.plan_octets(np.full(348, width), np.full(348, 1 << width), -(-348 * width // 8))
+    plan = packed_bits_simd.plan_octets(np.full(348, width), np.full(348, 1 << width), -(-348 * width // 8))
     assert plan[1].shape == (44, num_words)
     assert all(table.ctypes.data % 64 == 0 for table in plan[2:])
 

@@ -1,4 +1,4 @@
-"""`experiments.device`: what is cached and what was read, against plain reads; a whole run at a tiny size."""
+"""`experiments.device.__main__`: what is cached and what was read, against plain reads; a whole run at a tiny size."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from made_up_episodes import made_up_episode
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from experiments import device
-from experiments.device_reads import PAGE, RowFiles, read_bytes
+from experiments.device import __main__ as device
+from experiments.device.reads import PAGE, RowFiles, read_bytes
 
 MIB = 1 << 20
 ROW_BYTES, CHUNK_ROWS, NUM_FILES = 3 * PAGE + 100, 16, 3

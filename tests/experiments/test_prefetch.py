@@ -18,7 +18,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from experiments import prefetch
 from replaystore import ReplayLoader, ReplayStore
-from replaystore.convert import fields_from_episode
+from replaystore.datasets.fields import fields_from_episode
 
 
 class SlowLoader:

@@ -18,9 +18,9 @@ import numpy as np
 import oracle
 
 from replaystore import FieldSpec, ReplayStore, Sampler
-from replaystore.storage.layout import Paths
-from replaystore.storage.ledger import Ledger
-from replaystore.storage.log import LogReader
+from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.catalog.log import LogReader
+from replaystore.storage.format.layout import Paths
 
 FRAME = (8, 8)
 STACK = 3

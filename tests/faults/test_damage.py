@@ -12,8 +12,8 @@ from faults import scenario
 
 from replaystore import FieldSpec, ReplayStore
 from replaystore.errors import ChunkError, DamageError, FormatVersionError, LogError, ReplayStoreError
-from replaystore.storage import layout
-from replaystore.storage.layout import Paths
+from replaystore.storage.format import layout
+from replaystore.storage.format.layout import Paths
 
 LARGE = (32, 32)  # rows of 1,024 bytes and more have a checksum each
 

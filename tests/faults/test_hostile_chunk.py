@@ -18,8 +18,8 @@ import oracle
 import pytest
 from faults.scenario import Child
 
-from replaystore.codecs.frame_chunk import GROUP, HEADER
 from replaystore.codecs.frame_delta import FrameDelta
+from replaystore.codecs.frame_delta.chunk import GROUP, HEADER
 from replaystore.errors import ReplayStoreError
 
 SHAPES: tuple[tuple[int, ...], ...] = ((8, 8), (3, 4, 5), (1, 300))

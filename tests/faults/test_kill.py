@@ -14,7 +14,7 @@ from faults.scenario import Child, rows_of
 
 from replaystore import ReplayStore
 from replaystore.errors import StoreError
-from replaystore.storage.layout import Paths
+from replaystore.storage.format.layout import Paths
 
 CAPACITY = 100
 

@@ -12,8 +12,8 @@ import pytest
 from faults import scenario
 
 from replaystore import ReplayStore
-from replaystore.storage import layout
-from replaystore.storage.layout import Head, Paths
+from replaystore.storage.format import layout
+from replaystore.storage.format.layout import Head, Paths
 
 _CALL = re.compile(r"(\w+)\((?:\d+<([^>]*)>|(.*?))[,) ]")
 
@@ -302,8 +302,8 @@ def layout_head(root: Path) -> Head:
 
 def unsynced_files(root: Path, head: Head) -> list[str]:
     """Chunk and tail files that the synced part of the log does not speak of: a power cut may take them."""
-    from replaystore.storage.ledger import Ledger
-    from replaystore.storage.log import LogReader
+    from replaystore.storage.catalog.catalog import Ledger
+    from replaystore.storage.catalog.log import LogReader
 
     paths, reader = Paths(root), LogReader(Paths(root))
     synced, ledger = Ledger("synced"), scenario.ledger_of(root)

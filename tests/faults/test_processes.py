@@ -19,7 +19,7 @@ from faults.scenario import Child, run_child
 
 from replaystore import ReplayStore, Sampler
 from replaystore.errors import Evicted, NotEnoughData, StoreError, StoreLocked, WriteError
-from replaystore.storage.resident import ResidentRows
+from replaystore.storage.reading.small_fields import ResidentRows
 
 
 def test_second_writer(tmp_path: Path) -> None:

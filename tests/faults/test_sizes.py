@@ -12,9 +12,10 @@ from faults import scenario
 
 from replaystore import ReplayStore, Sampler
 from replaystore.errors import CapacityError, EpisodeError, NotEnoughData
-from replaystore.index import EpisodeIndex, Part
-from replaystore.kernels.rows import copy_rows
-from replaystore.storage.layout import Paths
+from replaystore.index.episode_index import EpisodeIndex
+from replaystore.index.parts import Part
+from replaystore.kernels.row_copies import copy_rows
+from replaystore.storage.format.layout import Paths
 
 CHUNK_ROWS = 8
 
@@ -267,9 +268,9 @@ def test_a_store_beyond_32_bits(tmp_path: Path, mode: str) -> None:
 
 def move_to(path: Path, row: int) -> None:
     """Appends records of an episode at `row`, sealed and evicted: the next row is behind it."""
-    from replaystore.storage import layout
-    from replaystore.storage.ledger import Seal, SealedColumn, pack_commit, pack_evict, pack_seal
-    from replaystore.storage.log import LogReader, LogWriter
+    from replaystore.storage.catalog.log import LogReader, LogWriter
+    from replaystore.storage.format import layout
+    from replaystore.storage.format.records import Seal, SealedColumn, pack_commit, pack_evict, pack_seal
 
     paths, ledger = Paths(path), scenario.ledger_of(path)
     reader = LogReader(paths)

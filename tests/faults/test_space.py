@@ -15,9 +15,9 @@ from faults.scenario import run_child
 
 from replaystore import ReplayStore
 from replaystore.errors import WriteError
-from replaystore.storage import layout
-from replaystore.storage.ledger import Ledger
-from replaystore.storage.log import LogWriter
+from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.catalog.log import LogWriter
+from replaystore.storage.format import layout
 
 
 def check_all(path: Path, numbers: dict[int, int]) -> None:
@@ -157,7 +157,7 @@ def fill(ballast: Path, leave: int = 0) -> None:
 
 def test_a_failing_sealer_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the next call and at `flush`, each time that it fails; then everything is sealed after all."""
-    from replaystore.storage import seal
+    from replaystore.storage.writing import chunk_files as seal
 
     path = tmp_path / "store"
     real = seal.seal_column

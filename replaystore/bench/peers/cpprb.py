@@ -10,7 +10,7 @@ import numpy as np
 
 from replaystore.bench.peers.data import Array, PeerData
 from replaystore.bench.peers.peer import Batch, Candidate, Peer, imported
-from replaystore.stacks import by_frame
+from replaystore.episodes.stacks import by_frame
 
 
 class _Cpprb(Peer):

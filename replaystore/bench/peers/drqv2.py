@@ -15,8 +15,8 @@ import numpy as np
 
 from replaystore.bench.peers.data import PeerData
 from replaystore.bench.peers.peer import Batch, Candidate, Peer, Unable, module_from
-from replaystore.extras import needs
-from replaystore.npz import write_episode
+from replaystore.datasets.drqv2_npz import write_episode
+from replaystore.runtime.extras import needs
 
 with needs("`bench sample`", "bench"):
     import psutil

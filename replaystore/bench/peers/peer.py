@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.bench.peers.data import PeerData
-from replaystore.extras import install_command
+from replaystore.runtime.extras import install_command
 
 Array = npt.NDArray[Any]
 Batch = Mapping[str, Any]

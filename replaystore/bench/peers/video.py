@@ -10,7 +10,7 @@ import numpy as np
 
 from replaystore.bench.peers.data import Array, PeerData
 from replaystore.bench.peers.peer import Batch, Candidate, Peer, Unable, imported
-from replaystore.stacks import by_frame
+from replaystore.episodes.stacks import by_frame
 
 # By number of channels: the encoder and the pixel format it takes without a change of values.
 _ENCODERS: dict[str, dict[int, tuple[str, str, dict[str, str]]]] = {

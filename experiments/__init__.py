@@ -1,0 +1,1 @@
+"""Measurements and experiments that compare the package with others. Not part of the package."""

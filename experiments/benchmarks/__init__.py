@@ -1,0 +1,1 @@
+"""Sampling beside other replay buffers."""

@@ -1,0 +1,1 @@
+"""Reading from a device, measured."""

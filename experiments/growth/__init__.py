@@ -1,0 +1,1 @@
+"""How opening and memory grow with a store."""

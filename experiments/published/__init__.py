@@ -1,0 +1,1 @@
+"""Formulas and figures of the published papers."""

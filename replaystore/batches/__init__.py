@@ -1,0 +1,1 @@
+"""What a drawn row becomes: transitions, gathered from stored rows."""

@@ -1,0 +1,253 @@
+"""Lossless frame-delta codec for image sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Literal, Self
+
+import google_crc32c
+import numpy as np
+from numcodecs.abc import Codec
+from numcodecs.compat import ensure_bytes, ndarray_copy
+from numpy.typing import NDArray
+
+from replaystore.codecs.frame_delta import chunk as frame_chunk
+from replaystore.codecs.frame_delta import groups as frame_groups
+from replaystore.codecs.frame_delta.chunk import ENTROPIES, FILTERS, REFERENCES, FrameChunk, FrameFormat
+from replaystore.errors import ChunkError, EpisodeError, SpecError
+
+DEFAULT_LEVELS = {"lz4": 4, "zstd": 1, "spans": 4}
+_DEFAULT_FILTERS = {"zstd": "left"}
+_MAX_INTERVAL = 0xFFFF
+_LEVELS = {"lz4": range(13), "zstd": range(-7, 23), "spans": range(13)}
+
+
+class FrameDelta(Codec):  # type: ignore[misc]
+    """Stores each frame as its difference to another one, compressed in groups; one frame decodes from its group.
+
+    Lossless for uint8 frames of any size. See docs/format.md for the bytes.
+
+    Args:
+        frame_shape: (height, width), (channels, height, width) or (height, width, channels).
+        channels: where a three-dimensional frame has its channels, `"first"` or `"last"`.
+        keyframe_interval: most frames in a group; twice as many in the groups of spans that entropy `lz4` chooses.
+        reference: what a frame is the difference to: `"inward"`, the neighbour nearer to the keyframe, which is in the
+            middle of the group (a batch then decodes half of what it would with the next one); the `"previous"` frame,
+            with the keyframe first; or the `"keyframe"` itself (fastest for single frames, larger).
+        entropy: `"spans"`: runs of changed bytes: the fastest to read, for images that change in few places; `"lz4"`:
+            an LZ4 block, or spans where they are not larger; `"zstd"`: smallest; blocks hold a group or, with reference
+            `keyframe`, a frame; `"points"`: the published scheme, (row, column, int16 difference); `"none"`.
+        level: of the compressor; LZ4 0 to 12 (from 3 on its high-compression encoder), zstd -7 to 22.
+        keyframe_filter: `"none"`, or difference to the pixel to the `"left"` or `"up"`.
+        color_transform: `"none"`, or `"subtract_green"` from the others, for three channels.
+        channels_moved: whether channels-first frames are stored with the channels last, which compresses colour
+            better.
+
+    Raises:
+        SpecError: the configuration cannot work.
+
+    >>> codec = FrameDelta(frame_shape=(84, 84), keyframe_interval=4)
+    >>> frames = np.zeros((10, 84, 84), np.uint8)
+    >>> len(codec.encode(frames)) < 500
+    True
+    >>> bool((codec.decode(codec.encode(frames)) == frames).all())
+    True
+    """
+
+    codec_id = "replaystore.frame_delta"
+
+    def __init__(
+        self,
+        *,
+        frame_shape: Sequence[int],
+        channels: Literal["first", "last"] = "first",
+        keyframe_interval: int = 16,
+        reference: Literal["inward", "previous", "keyframe"] = "inward",
+        entropy: Literal["lz4", "zstd", "spans", "points", "none"] = "lz4",
+        level: int | None = None,
+        keyframe_filter: Literal["none", "left", "up"] | None = None,
+        color_transform: Literal["none", "subtract_green"] | None = None,
+        channels_moved: bool | None = None,
+    ) -> None:
+        shape = tuple(int(n) for n in frame_shape)
+        if len(shape) not in (2, 3) or min(shape) < 1 or int(np.prod(shape, dtype=object)) >= 1 << 30:
+            raise SpecError(f"frame_delta: frame_shape is (height, width) or with channels, under 1 GiB, got {shape}")
+        _one_of("channels", channels, ("first", "last"))
+        _one_of("reference", reference, REFERENCES)
+        _one_of("entropy", entropy, ENTROPIES)
+        if not 1 <= keyframe_interval <= _MAX_INTERVAL:
+            raise SpecError(f"frame_delta: keyframe_interval is 1 to {_MAX_INTERVAL}, got {keyframe_interval}")
+        if level is None:
+            level = DEFAULT_LEVELS.get(entropy, 0)
+        if level not in _LEVELS.get(entropy, (0,)):
+            raise SpecError(f"frame_delta: no level {level} for entropy {entropy!r}; leave it out for the default")
+        num_channels = 1 if len(shape) == 2 else shape[0 if channels == "first" else 2]
+        if keyframe_filter is None:
+            keyframe_filter = _DEFAULT_FILTERS.get(entropy, "none")  # type: ignore[assignment]
+        _one_of("keyframe_filter", keyframe_filter, FILTERS)
+        if color_transform is None:
+            color_transform = "subtract_green" if num_channels == 3 and entropy in ("lz4", "zstd", "spans") else "none"
+        _one_of("color_transform", color_transform, ("none", "subtract_green"))
+        if color_transform != "none" and num_channels != 3:
+            raise SpecError(f"frame_delta: subtract_green needs 3 channels, frames {shape} have {num_channels}")
+        can_move = len(shape) == 3 and channels == "first"
+        if channels_moved is None:
+            channels_moved = can_move and 1 < num_channels <= 4 and entropy != "points"
+        if channels_moved and not can_move:
+            raise SpecError(f"frame_delta: channels_moved needs channels-first frames, got {shape} {channels}")
+        self.frame_shape = shape
+        self.channels = channels
+        self.keyframe_interval = int(keyframe_interval)
+        self.reference = reference
+        self.entropy = entropy
+        self.level = int(level)
+        self.keyframe_filter = keyframe_filter
+        self.color_transform = color_transform
+        self.channels_moved = bool(channels_moved)
+        color = frame_chunk.COLOR_NONE
+        if color_transform != "none":
+            color = frame_chunk.COLOR_LAST if channels_moved or channels == "last" else frame_chunk.COLOR_FIRST
+        self._format = FrameFormat(
+            frame_shape=shape,
+            keyframe_interval=self.group_rows,
+            reference=REFERENCES.index(reference),
+            entropy=ENTROPIES.index(entropy),
+            keyframe_filter=FILTERS.index(self.keyframe_filter),
+            color=color,
+            channels_moved=self.channels_moved,
+        )
+
+    @classmethod
+    def published(
+        cls, *, frame_shape: Sequence[int], frame_stack: int, channels: Literal["first", "last"] = "first"
+    ) -> Self:
+        """The scheme of "Differentially Encoded Observation Spaces": a keyframe every `frame_stack` frames, changed
+        pixels as (row, column, int16 difference) to it, raw where that is not smaller."""
+        return cls(
+            frame_shape=frame_shape,
+            channels=channels,
+            keyframe_interval=frame_stack,
+            reference="keyframe",
+            entropy="points",
+        )
+
+    @property
+    def format(self) -> FrameFormat:
+        """What the header of a chunk of this codec says, apart from counts."""
+        return self._format
+
+    @property
+    def group_rows(self) -> int:
+        """Most frames in a group: twice `keyframe_interval` where groups of spans compete with blocks, else that.
+
+        Groups start anew at every multiple of it, so a chunk can be encoded in parts that are cut there.
+        """
+        competing = self.entropy == "lz4" and self.reference != "keyframe"
+        return min(_MAX_INTERVAL, 2 * self.keyframe_interval) if competing else self.keyframe_interval
+
+    def encode_frames(self, frames: NDArray[np.uint8], starts: Sequence[int] = ()) -> bytes:
+        """A chunk of `frames`, uint8 (rows, *frame_shape), in which no difference crosses a row of `starts`."""
+        bounds = sorted({0, len(frames), *(int(s) for s in starts)})
+        if bounds[0] < 0 or bounds[-1] != len(frames):
+            raise SpecError(f"frame_delta: starts must lie in 0 .. {len(frames)}, got {bounds}")
+        payload = frame_groups.payload_frames(frames, self._format)
+        groups = []
+        for start, stop in pairwise(bounds):
+            for first in range(start, stop, self.group_rows):
+                run = payload[first : min(first + self.group_rows, stop)]
+                groups += frame_groups.encode_run(run, self._format, self.level, self.keyframe_interval)
+        return frame_chunk.pack_chunk(self._format, len(frames), groups)
+
+    def encode(self, buf: Any) -> bytes:
+        """A chunk of the frames in `buf`: uint8, whose bytes are whole frames; groups have a fixed size."""
+        array = np.asarray(buf)
+        if array.dtype != np.uint8 or array.size % self._format.frame_bytes:
+            raise EpisodeError(
+                f"frame_delta: expected uint8 frames of shape {self.frame_shape}, got {array.dtype} {array.shape}"
+            )
+        if not array.flags.c_contiguous and array.flags.f_contiguous:
+            raise EpisodeError("frame_delta: expected C order, got a Fortran-ordered array; store it with order='C'")
+        return self.encode_frames(np.ascontiguousarray(array).reshape(-1, *self.frame_shape))
+
+    def parse(self, chunk: Any, where: str = "frame_delta chunk") -> FrameChunk:
+        """Header and table of a chunk, checked, and checked to hold frames of this codec's shape."""
+        parsed = frame_chunk.parse_chunk(chunk, len(chunk), where)
+        if parsed.format.frame_shape != self.frame_shape:
+            raise ChunkError(f"{where}: expected frames {self.frame_shape}, found {parsed.format.frame_shape}")
+        return parsed
+
+    def decode_rows(self, chunk: Any, rows: Any, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """The frames of `rows` (int64, any order) of a chunk: uint8 (len(rows), *frame_shape)."""
+        view = memoryview(chunk).cast("B")
+        return self._decode_rows(view, self.parse(view), np.asarray(rows, np.int64), out)
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """All frames of a chunk, uint8 (rows, *frame_shape); into `out` where given."""
+        view = memoryview(ensure_bytes(buf))
+        parsed = self.parse(view)
+        check_groups(view[parsed.payload_start :], parsed, "frame_delta chunk")
+        frames = self._decode_rows(view, parsed, np.arange(parsed.num_rows), None)
+        return frames if out is None else ndarray_copy(frames, out)
+
+    def _decode_rows(
+        self, view: memoryview, parsed: FrameChunk, rows: NDArray[np.int64], out: NDArray[np.uint8] | None
+    ) -> NDArray[np.uint8]:
+        if rows.size and not 0 <= rows.min() <= rows.max() < parsed.num_rows:
+            raise IndexError(f"rows of a chunk lie in 0 .. {parsed.num_rows - 1}, got {rows.min()} .. {rows.max()}")
+        result = np.empty((len(rows), *self.frame_shape), np.uint8) if out is None else out
+        order = np.argsort(rows, kind="stable")
+        rows = rows[order]
+        group_of = np.searchsorted(parsed.first_rows, rows, side="right") - 1
+        starts = np.flatnonzero(np.diff(group_of, prepend=-1))
+        numbers = group_of[starts]
+        data = np.frombuffer(view, np.uint8)
+        table = parsed.table[numbers]
+        groups = frame_groups.Groups(
+            data.ctypes.data + parsed.starts[numbers], table["length"].astype(np.int64),
+            table["form"].astype(np.int64), table["num_rows"].astype(np.int64), np.append(starts, len(rows)),
+            rows - parsed.first_rows[group_of],
+        )  # fmt: skip
+        frame_groups.decode_groups(
+            groups, parsed.format, self.channels == "last", order, np.zeros(len(rows), np.int64), 1,
+            result.reshape(len(rows), self._format.frame_bytes), lambda g: f"frame_delta chunk, group {numbers[g]}",
+        )  # fmt: skip
+        return result
+
+    def get_config(self) -> dict[str, Any]:
+        """Plain data from which `from_config` makes an equal codec."""
+        return {
+            "id": self.codec_id,
+            "frame_shape": list(self.frame_shape),
+            "channels": self.channels,
+            "keyframe_interval": self.keyframe_interval,
+            "reference": self.reference,
+            "entropy": self.entropy,
+            "level": self.level,
+            "keyframe_filter": self.keyframe_filter,
+            "color_transform": self.color_transform,
+            "channels_moved": self.channels_moved,
+        }
+
+    def __repr__(self) -> str:
+        config = self.get_config()
+        config["frame_shape"] = self.frame_shape
+        return f"FrameDelta({', '.join(f'{key}={value!r}' for key, value in config.items() if key != 'id')})"
+
+
+def check_groups(payload: Any, parsed: FrameChunk, where: str) -> None:
+    """Checks the CRC of every group of a chunk. payload: the bytes after the table.
+
+    Raises:
+        ChunkError: a group is damaged.
+    """
+    for group, entry in enumerate(parsed.table):
+        start, length = int(entry["offset"]), int(entry["length"])
+        found = google_crc32c.value(np.frombuffer(payload, np.uint8, length, start))
+        if found != int(entry["crc"]):
+            raise ChunkError(f"{where}, group {group}: CRC32C expected {int(entry['crc']):08x}, found {found:08x}")
+
+
+def _one_of(name: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise SpecError(f"frame_delta: {name} is one of {tuple(allowed)}, got {value!r}")

@@ -1,0 +1,236 @@
+"""Encoding and decoding groups of frames: a keyframe and the frames that need it."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import lz4.block
+import numcodecs.zstd
+import numpy as np
+from numpy.typing import NDArray
+
+from replaystore.codecs.frame_delta.chunk import COLOR_LAST, COLOR_NONE, ENTROPIES, FrameFormat
+from replaystore.errors import ChunkError
+from replaystore.kernels import filters, points, spans
+from replaystore.kernels import frame_groups as groups_kernel
+from replaystore.kernels.frame_groups import FORM_BLOCK, FORM_DELTA, FORM_LIST, FORM_RAW, FORM_RAW_BLOCK
+
+U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
+
+_LZ4, _ZSTD = ENTROPIES.index("lz4"), ENTROPIES.index("zstd")
+_SPANS, _POINTS = ENTROPIES.index("spans"), ENTROPIES.index("points")
+_LZ4_HC_FROM = 3  # levels of LZ4's high-compression encoder start here
+_WHY = {
+    groups_kernel.BAD_LENGTH: "its length is not that of its frames",
+    groups_kernel.BAD_BLOCK: "not valid {entropy} that decodes to its frames",
+    groups_kernel.BAD_LIST: "spans, points or offsets leave the buffer",
+    groups_kernel.BAD_INDEX: "its rows do not fit the table or the batch",
+}
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Encoded groups in memory, and the frames wanted of each.
+
+    Attributes:
+        addresses, lengths, forms, num_rows: int64 (groups,); the caller keeps the bytes alive.
+        bounds: int64 (groups + 1,), where each group's entries start in `local`.
+        local: int64 (entries,), frames within their group, ascending in each.
+    """
+
+    addresses: I64
+    lengths: I64
+    forms: I64
+    num_rows: I64
+    bounds: I64
+    local: I64
+
+
+def payload_frames(frames: U8, fmt: FrameFormat) -> U8:
+    """Frames (rows, *frame_shape) in payload form, as (rows, frame_bytes): channels moved, R and B minus G."""
+    if fmt.channels_moved:
+        frames = frames.transpose(0, 2, 3, 1)
+    if fmt.color == COLOR_NONE:
+        return np.ascontiguousarray(frames).reshape(len(frames), fmt.frame_bytes)
+    result: U8 = np.array(frames, order="C", copy=True)
+    red, green, blue = (result[..., c] if fmt.color == COLOR_LAST else result[:, c] for c in range(3))
+    red -= green
+    blue -= green
+    return result.reshape(len(frames), fmt.frame_bytes)
+
+
+@cache
+def group_layout(fmt: FrameFormat, channels_last: bool) -> I64:
+    """What `kernels.groups.decode_groups` wants to know of chunks: int64 (12,).
+
+    `channels_last`: where observations have their channels.
+    """
+    shape = fmt.frame_shape
+    if len(shape) == 2:
+        channels, source_last = 1, False
+    elif fmt.channels_moved:
+        channels, source_last = shape[0], True
+    else:
+        channels, source_last = (shape[2], True) if channels_last else (shape[0], False)
+    layout = np.array(
+        (fmt.frame_bytes, fmt.reference, fmt.entropy, fmt.keyframe_filter, *fmt.filter_view, fmt.points_width,
+         fmt.frame_bytes // channels, channels, source_last, fmt.color != COLOR_NONE, channels_last),
+        np.int64,
+    )  # fmt: skip
+    layout.flags.writeable = False
+    return layout
+
+
+def decode_groups(
+    groups: Groups, fmt: FrameFormat, channels_last: bool, targets: I64, slots: I64, depth: int, out: U8,
+    where: Callable[[int], str],
+) -> None:  # fmt: skip
+    """Frames of many groups into observations: entry j becomes the `slots[j]`-th of `depth` frames of out[targets[j]].
+
+    targets, slots: int64 (entries,). out: uint8 (batch, depth * frame_bytes). where: names a group in errors.
+
+    Raises:
+        ChunkError: a group does not decode to its frames.
+    """
+    layout = group_layout(fmt, channels_last)
+    failed = groups_kernel.decode_groups(
+        groups.addresses, groups.lengths, groups.forms, groups.num_rows, groups.bounds, groups.local, targets, slots,
+        depth, layout, int(groups.num_rows.max(initial=1)), out,
+    )  # fmt: skip
+    if failed >= 0:
+        number, why = divmod(failed, 8)
+        raise ChunkError(f"{where(number)}: {_WHY[why].format(entropy=ENTROPIES[fmt.entropy])}; restore it from a copy")
+
+
+def encode_run(payload: U8, fmt: FrameFormat, level: int, block_rows: int) -> list[tuple[int, int, bytes]]:
+    """(rows, form, bytes) of the groups of a run of frames: groups of `block_rows`.
+
+    With entropy `lz4` and neighbours as reference, spans take the place of a block, and one group of spans that of the
+    whole run, where they are not larger: they are faster to decode.
+
+    payload: frames in payload form, uint8 (run rows, frame bytes).
+    """
+    pieces = [payload[first : first + block_rows] for first in range(0, len(payload), block_rows)]
+    groups = [(len(piece), *_encode_group(piece, fmt, level)) for piece in pieces]
+    if fmt.entropy != _LZ4 or fmt.reference == filters.REFERENCE_KEYFRAME:
+        return groups
+    ordered, ahead = _decode_order(payload, fmt)
+    most = sum(len(group) for _, _, group in groups)
+    for fast in (True, False):
+        listed = _encode_list(ordered, ahead, fmt, level, most, fast=fast)
+        if listed is not None:
+            return [(len(payload), FORM_LIST, listed)]
+    for number, piece in enumerate(pieces if len(pieces) > 1 else ()):
+        listed = _encode_list(*_decode_order(piece, fmt), fmt, level, len(groups[number][2]))
+        if listed is not None:
+            groups[number] = len(piece), FORM_LIST, listed
+    return groups
+
+
+def _encode_group(payload: U8, fmt: FrameFormat, level: int) -> tuple[int, bytes]:
+    """(form, bytes) of one group."""
+    payload, ahead = _decode_order(payload, fmt)
+    if fmt.entropy in (_SPANS, _POINTS) or (fmt.reference == filters.REFERENCE_KEYFRAME and fmt.entropy != 0):
+        listed = _encode_list(payload, ahead, fmt, level, payload.size - 1, fast=fmt.entropy == _SPANS)
+        return (FORM_RAW, payload.tobytes()) if listed is None else (FORM_LIST, listed)
+    differences = payload.copy()
+    differences[1:] -= payload[:1] if fmt.reference == filters.REFERENCE_KEYFRAME else payload[:-1]
+    if ahead < len(payload):
+        differences[ahead] = payload[ahead] - payload[0]
+    _filter_keyframe(differences[0], fmt)
+    if fmt.entropy == 0:
+        return FORM_DELTA, differences.tobytes()
+    form, block = FORM_BLOCK, _compress_chains(differences, ahead, fmt.entropy, level)
+    if len(block) > payload.size // 2:  # differences hardly help: a cut, or noise
+        other = _compress_chains(payload, ahead, fmt.entropy, level)
+        if len(other) < len(block):
+            form, block = FORM_RAW_BLOCK, other
+    return (form, block) if len(block) < payload.size else (FORM_RAW, payload.tobytes())
+
+
+def _decode_order(payload: U8, fmt: FrameFormat) -> tuple[U8, int]:
+    """The frames of a group in the order in which they are decoded, and how many of them from the keyframe on.
+
+    With reference `inward` the keyframe is in the middle, and the frames before it come last, going back.
+    """
+    middle = len(payload) // 2 if fmt.reference == filters.REFERENCE_INWARD else 0
+    if not middle:
+        return payload, len(payload)
+    return np.concatenate((payload[middle:], payload[middle - 1 :: -1])), len(payload) - middle
+
+
+def _compress_chains(frames: U8, ahead: int, entropy: int, level: int) -> bytes:
+    """One block; or two, with the length of the first before them."""
+    if ahead == len(frames):
+        return _compress(frames, entropy, level)
+    first = _compress(frames[:ahead], entropy, level)
+    return b"".join((struct.pack("<I", len(first)), first, _compress(frames[ahead:], entropy, level)))
+
+
+def _filter_keyframe(frame: U8, fmt: FrameFormat) -> None:
+    pixels, channels = fmt.filter_view
+    if fmt.keyframe_filter == filters.FILTER_LEFT:
+        rows = frame.reshape(-1, pixels, channels)
+        rows[:, 1:] -= rows[:, :-1].copy()
+    elif fmt.keyframe_filter == filters.FILTER_UP:
+        lines = frame.reshape(-1, pixels * channels)
+        lines[1:] -= lines[:-1].copy()
+
+
+def _compress(data: Any, entropy: int, level: int) -> bytes:
+    if entropy == _ZSTD:
+        return bytes(numcodecs.zstd.compress(data, level))
+    if level < _LZ4_HC_FROM:
+        return bytes(lz4.block.compress(data, store_size=False))
+    return bytes(lz4.block.compress(data, mode="high_compression", compression=level, store_size=False))
+
+
+def _encode_list(
+    payload: U8, ahead: int, fmt: FrameFormat, level: int, most: int, *, fast: bool = False
+) -> bytes | None:
+    """A group in decode order frame by frame; None if that takes more than `most` bytes.
+
+    A compressed keyframe takes as long to read as the spans of twenty frames: with `fast` it must be worth it.
+    """
+    frame_bytes = fmt.frame_bytes
+    by_frame = fmt.reference == filters.REFERENCE_KEYFRAME and fmt.entropy in (_LZ4, _ZSTD)
+    zeros = np.zeros(frame_bytes, np.uint8)
+    scratch = np.empty(frame_bytes, np.uint8)
+    bodies: list[bytes] = []
+    size = 4 * len(payload)
+    for k, frame in enumerate(payload):
+        if k == 0:
+            reference = zeros
+        elif fmt.reference == filters.REFERENCE_KEYFRAME or k == ahead:
+            reference = payload[0]
+        else:
+            reference = payload[k - 1]
+        kind, body = filters.FRAME_RAW, frame.data
+        written = -1
+        if fmt.entropy in (_SPANS, _LZ4):
+            changed_kind, written = filters.FRAME_SPANS, spans.encode_spans(frame, reference, scratch)
+        elif fmt.entropy == _POINTS and k > 0:
+            changed_kind = filters.FRAME_POINTS16 if fmt.points_wide else filters.FRAME_POINTS8
+            written = points.encode_points(frame, reference, fmt.points_width, fmt.points_wide, scratch)
+        if 0 <= written < frame_bytes:
+            kind, body = changed_kind, scratch[:written].data
+        # Spans of a keyframe, or after a cut, are not much smaller than the frame: there a block is.
+        is_large = k == 0 if fmt.entropy == _LZ4 else len(body) > frame_bytes // 4
+        if by_frame or (fmt.entropy in (_SPANS, _LZ4) and is_large):
+            difference = frame - reference
+            if k == 0:
+                _filter_keyframe(difference, fmt)
+            block = _compress(difference, fmt.entropy, level)
+            if len(block) < (len(body) // 2 if fast and k == 0 else len(body)):
+                kind, body = filters.FRAME_BLOCK, memoryview(block)
+        bodies.append(bytes((kind,)) + bytes(body))
+        size += len(bodies[-1])
+        if size > most:
+            return None
+    ends = np.cumsum([len(body) for body in bodies]).astype("<u4")
+    return b"".join((ends.tobytes(), *bodies))

@@ -1,0 +1,297 @@
+"""Lossy codec for floats: clamp, round to a number of decimals, pack into as few bits as the levels need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numcodecs.abc import Codec
+from numcodecs.compat import ensure_contiguous_ndarray
+from numpy.typing import ArrayLike, NDArray
+
+from replaystore.codecs.round_clamp.levels import MAX_DECIMALS, LevelTable, parse_bound, parse_constant, parse_whole
+from replaystore.errors import ChunkError, EpisodeError, SpecError
+from replaystore.kernels import packed_bits as kernels
+from replaystore.kernels import packed_bits_simd
+
+_DTYPES = ("float16", "float32", "float64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundClamp(Codec):  # type: ignore[misc]
+    """Stores round(clamp(s, low, high), decimals), exactly and in ceil(log2(number of levels)) bits a value.
+
+    Rounding is half to even, of the exact product s * 10**decimals, so `np.round` in float64 gives the same except
+    where its product is rounded to a tie. Inside the bounds the error is at most 0.5 * 10**-decimals plus half a unit
+    in the last place of `dtype`. Negative zero comes back as zero. Encoding what was decoded changes nothing.
+
+    The values of a row are packed one after another, lowest bit first, each with its own number of bits; a row is
+    padded with zero bits to whole bytes, at least one, and rows follow each other without a header.
+
+    Args:
+        decimals: m, -22 to 22; -1 rounds to tens.
+        low, high: bounds, for all values or one for each of a row; taken in `dtype`.
+        dtype: `"float16"`, `"float32"` or `"float64"`, of what is encoded and what comes back.
+        row_size: values of a row; None: as many as there are bounds, one where bounds are numbers.
+        nan, posinf, neginf: finite numbers stored (clamped and rounded) for NaN and the infinities; None: refused.
+
+    Raises:
+        SpecError: the configuration cannot work.
+
+    >>> codec = RoundClamp(decimals=1, low=-127.0, high=127.0, row_size=2)
+    >>> codec.decode(codec.encode(np.array([[0.25, 500.0]], np.float32)))
+    array([[  0.2, 127. ]], dtype=float32)
+    >>> codec.bits, codec.row_bytes
+    ((12, 12), 3)
+    """
+
+    codec_id = "replaystore.round_clamp"
+
+    decimals: int = 2
+    low: float | Sequence[float] = -127.0
+    high: float | Sequence[float] = 127.0
+    dtype: str = "float32"
+    row_size: int | None = None
+    nan: float | None = None
+    posinf: float | None = None
+    neginf: float | None = None
+
+    def __post_init__(self) -> None:
+        decimals = parse_whole("decimals", self.decimals)
+        if abs(decimals) > MAX_DECIMALS:
+            raise SpecError(f"round_clamp: decimals is -{MAX_DECIMALS} to {MAX_DECIMALS}, got {decimals}")
+        try:
+            dtype = np.dtype(self.dtype)
+        except TypeError as err:
+            raise SpecError(f"round_clamp: {self.dtype!r} is not a NumPy dtype; it is one of {_DTYPES}") from err
+        if not dtype.isnative or dtype.name not in _DTYPES:
+            raise SpecError(f"round_clamp: dtype is one of {_DTYPES} in native byte order, got {self.dtype!r}")
+        low, high = parse_bound("low", self.low), parse_bound("high", self.high)
+        counts = {len(bound) for bound in (low, high) if isinstance(bound, tuple)}
+        row_size = max(counts, default=1) if self.row_size is None else parse_whole("row_size", self.row_size)
+        if row_size < 1 or counts - {row_size}:
+            raise SpecError(
+                f"round_clamp: row_size={self.row_size} and bounds of {sorted(counts)} entries do not fit; give one"
+                " number for all values of a row or one for each"
+            )
+        settings: dict[str, Any] = {
+            "decimals": decimals,
+            "low": low,
+            "high": high,
+            "dtype": dtype.name,
+            "row_size": row_size,
+        }
+        settings |= {name: parse_constant(name, getattr(self, name)) for name in ("nan", "posinf", "neginf")}
+        for name, setting in settings.items():
+            object.__setattr__(self, name, setting)
+        _ = self._table
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Number of levels of each value of a row."""
+        table = self._table
+        return tuple(int(last) - int(first) + 1 for first, last in zip(table.first, table.last, strict=True))
+
+    @property
+    def bits(self) -> tuple[int, ...]:
+        """Bits of each value of a row."""
+        return tuple(int(width) for width in self._table.widths)
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Bytes of a packed row."""
+        return max(1, -(-sum(self.bits) // 8))
+
+    def encode_rows(self, values: NDArray[Any]) -> tuple[NDArray[np.uint8], int]:
+        """Packs values, of `dtype` and shape (rows, ...) with `row_size` values a row.
+
+        Returns the packed rows, uint8 (rows, row_bytes), and how many values were outside their bounds.
+
+        Raises:
+            EpisodeError: another dtype or shape, or a NaN or infinity for which the codec has no constant.
+        """
+        dtype = np.dtype(self.dtype)
+        if values.dtype != dtype or values.ndim < 1 or math.prod(values.shape[1:]) != self.row_size:
+            raise EpisodeError(
+                f"round_clamp: expected {dtype} (rows, {self.row_size}), got {values.dtype} {values.shape};"
+                " convert it before"
+            )
+        rows = np.ascontiguousarray(values, np.float32 if dtype == np.float16 else dtype)
+        rows = rows.reshape(len(values), self._size)
+        packed = np.empty((len(rows), self.row_bytes), np.uint8)
+        table = self._table
+        num_clamped, refused = kernels.quantize_rows(
+            rows, table.low, table.high, self._scale, self.decimals < 0, table.first, self._substitutes,
+            table.widths, packed,
+        )  # fmt: skip
+        if refused >= 0:
+            row, value = divmod(refused, self._size)
+            found = rows[row, value]
+            name = "nan" if np.isnan(found) else "posinf" if found > 0 else "neginf"
+            raise EpisodeError(
+                f"round_clamp: row {row}, value {value}: expected a finite number, found {found}; remove it, or say"
+                f" what to store for it: RoundClamp({name}=...)"
+            )
+        return packed, int(num_clamped)
+
+    def decode_rows(
+        self,
+        packed: NDArray[np.uint8],
+        out: NDArray[Any] | None = None,
+        rows: ArrayLike | None = None,
+        targets: ArrayLike | None = None,
+    ) -> NDArray[Any]:
+        """Unpacks rows, uint8 (num_rows, row_bytes), into `out`: `dtype` (B, row_size), made where it is None.
+
+        rows: which rows to unpack, in what order, int64 (B,); None: all.
+        targets: rows of `out` that they become, int64 (B,); `out` may then have more. None: one after another.
+
+        Raises:
+            ChunkError: the bytes are no whole rows, a level is above the last, or padding bits are set.
+            IndexError: there is no such row, or no such target.
+        """
+        if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != self.row_bytes:
+            raise ChunkError(
+                f"round_clamp: expected packed rows, uint8 (rows, {self.row_bytes}), got {packed.dtype} {packed.shape}"
+            )
+        chosen = np.arange(len(packed)) if rows is None else np.ascontiguousarray(rows, np.int64)
+        places = np.arange(len(chosen)) if targets is None else np.ascontiguousarray(targets, np.int64)
+        dtype = np.dtype(self.dtype)
+        result = np.empty((len(chosen), self._size), dtype) if out is None else out
+        shape = (len(chosen) if targets is None else len(result), self._size)
+        if result.dtype != dtype or result.shape != shape or len(places) != len(chosen):
+            raise ValueError(
+                f"round_clamp: expected out to be {dtype} {shape} and {len(chosen)} targets, got {result.dtype}"
+                f" {result.shape} and {len(places)}"
+            )
+        if dtype == np.float16 or not result.flags.c_contiguous:
+            target = np.empty((len(chosen), self._size), np.float64 if dtype == np.float16 else dtype)
+            self._decode(np.ascontiguousarray(packed), chosen, np.arange(len(chosen)), target)
+            result[places] = target
+        else:
+            self._decode(np.ascontiguousarray(packed), chosen, places, result)
+        return result
+
+    def _decode(
+        self, packed: NDArray[np.uint8], rows: NDArray[np.int64], targets: NDArray[np.int64], out: NDArray[Any]
+    ) -> None:
+        """`decode_rows` into C-contiguous float32 or float64."""
+        if self._octets is not None:
+            address, size = np.array([packed.ctypes.data]), np.array([packed.size])
+            arguments = (address, size, np.zeros_like(rows), rows, targets, self.row_bytes, *self._octets, out)
+            if packed_bits_simd.decode_octets(*arguments) < 0:
+                return
+        table = self._table
+        status = kernels.dequantize_rows(
+            packed, rows, targets, self._scale, self.decimals >= 0, table.first, table.last, table.widths, out
+        )
+        if status >= 0:
+            row, value = divmod(status, self._size)
+            raise ChunkError(
+                f"round_clamp: row {rows[row]}, value {value}: expected one of {self.levels[value]} levels, found a"
+                " larger one; the bytes are damaged or of another codec"
+            )
+        if status <= -2:
+            row = rows[-2 - status]
+            raise ChunkError(f"round_clamp: row {row}: expected zeros after the last value, found set bits; damaged")
+
+    def decode_buffers(
+        self, addresses: NDArray[np.int64], sizes: NDArray[np.int64], which: NDArray[np.int64],
+        local: NDArray[np.int64], out: NDArray[Any], targets: NDArray[np.int64],
+    ) -> bool:  # fmt: skip
+        """Unpacks rows where they lie, without copying them first; as `decode_rows`, for rows of several buffers.
+
+        addresses, sizes: int64 (buffers,), in bytes, of buffers that hold packed rows and nothing else, kept alive by
+        the caller. which, local, targets: int64 (n,); row `local` of buffer `which` becomes out[target]. out: `dtype`
+        (rows, row_size), C-contiguous.
+
+        Returns whether it was done. If not, rows of this kind cannot be read so, or one is damaged: `decode_rows`
+        will say which.
+
+        Raises:
+            IndexError: a row or target is not there. ValueError: arrays that do not fit each other.
+        """
+        if self._octets is None or out.dtype != self.dtype or not out.flags.c_contiguous or out.dtype == np.float16:
+            return False
+        arguments = (addresses, sizes, which, local, targets, self.row_bytes, *self._octets, out)
+        return bool(packed_bits_simd.decode_octets(*arguments) < 0)
+
+    def encode(self, buf: Any) -> NDArray[np.uint8]:
+        """Packs an array of `dtype`, of any shape, whose values are whole rows in C order, or the bytes of one.
+
+        Returns uint8 (rows * row_bytes,). Raises EpisodeError as `encode_rows`, and for Fortran order, in which
+        values of different rows are mixed.
+        """
+        dtype = np.dtype(self.dtype)
+        array = buf if isinstance(buf, np.ndarray) else ensure_contiguous_ndarray(buf).view(np.uint8)
+        if array is not buf and array.size % dtype.itemsize == 0:
+            array = array.view(dtype)
+        if array.dtype != dtype or array.size % self._size:
+            raise EpisodeError(
+                f"round_clamp: expected {dtype} in whole rows of {self.row_size}, got {array.dtype} {array.shape};"
+                " convert it before"
+            )
+        if array.flags.f_contiguous and not array.flags.c_contiguous:
+            raise EpisodeError("round_clamp: expected C order, got a Fortran-ordered array; give the array order='C'")
+        return self.encode_rows(array.reshape(-1, self._size))[0].reshape(-1)
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """Unpacks the bytes of whole rows: `dtype` (rows, row_size), or into `out`, which has room for just that.
+
+        Raises:
+            ChunkError: the bytes are damaged, no whole rows, or not as many as `out` has room for.
+        """
+        packed = ensure_contiguous_ndarray(buf).view(np.uint8)
+        num_rows, rest = divmod(packed.size, self.row_bytes)
+        if rest:
+            raise ChunkError(f"round_clamp: expected rows of {self.row_bytes} bytes, found {packed.size} bytes")
+        packed = packed.reshape(num_rows, self.row_bytes)
+        if out is None:
+            return self.decode_rows(packed)
+        room = ensure_contiguous_ndarray(out).view(np.uint8)
+        dtype = np.dtype(self.dtype)
+        if room.size != num_rows * self._size * dtype.itemsize:
+            raise ChunkError(
+                f"round_clamp: expected {room.size} bytes of {dtype} for out, found {num_rows} rows of {self.row_size}"
+            )
+        self.decode_rows(packed, room.view(dtype).reshape(num_rows, self._size))
+        return out
+
+    def get_config(self) -> dict[str, Any]:
+        """Plain data from which `from_config` makes an equal codec."""
+        config = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        return {"id": self.codec_id, **config}
+
+    @property
+    def _size(self) -> int:
+        assert self.row_size is not None
+        return self.row_size
+
+    @property
+    def _scale(self) -> float:
+        return float(10 ** abs(self.decimals))
+
+    @cached_property
+    def _substitutes(self) -> NDArray[np.float64]:
+        constants = (self.nan, self.posinf, self.neginf)
+        return np.array([np.nan if c is None else c for c in constants])
+
+    @cached_property
+    def _octets(self) -> tuple[Any, ...] | None:
+        """What `decode_octets` takes between the rows and `out`; None where rows cannot be read in octets."""
+        table, divide = self._table, self.decimals >= 0
+        plan = packed_bits_simd.plan_octets(table.widths, table.last - table.first + 1, self.row_bytes)
+        if not len(plan[0]) or (divide and self._scale > packed_bits_simd.MAX_SCALE):
+            return None
+        used_bits = sum(self.bits) % 8
+        unused = np.uint8(0xFF << used_bits & 0xFF if used_bits else 0)
+        return *plan, table.first.astype(np.float64), *packed_bits_simd.two_factors(self._scale, divide), unused
+
+    @cached_property
+    def _table(self) -> LevelTable:
+        low, high = (parse_bound(name, getattr(self, name)) for name in ("low", "high"))
+        return LevelTable.build(decimals=self.decimals, low=low, high=high, dtype=self.dtype, row_size=self._size)

@@ -1,0 +1,213 @@
+"""Makes a store from a directory of episode files, and makes it grow with the directory."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from replaystore.datasets.drqv2_npz import DEFAULT_MAX_BYTES, EpisodePath, list_episode_files, read_episode
+from replaystore.datasets.fields import Array
+from replaystore.datasets.new_store import create_store, first_readable, is_unused
+from replaystore.datasets.resume_checks import (
+    ConversionOptions,
+    check_layout,
+    check_options,
+    check_sources,
+    files_present,
+)
+from replaystore.datasets.sources import Source, SourceLog, Sources, read_sources
+from replaystore.episodes.checks import check_episode
+from replaystore.errors import CapacityError, EpisodeError, EpisodeFileError, StoreError, StoreExists, StoreNotFound
+from replaystore.spec import Channels, Durability, Mode, Role
+from replaystore.store import ReplayStore
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that was left out, and why."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionReport:
+    """What a conversion did.
+
+    Attributes:
+        store: path of the store.
+        converted: episodes added now.
+        already_present: files whose episodes an earlier run had added.
+        skipped: files left out, with the reason.
+        transitions: of the episodes added now.
+        seconds: that it took, from start to the last fsync.
+    """
+
+    store: str
+    converted: int
+    already_present: int
+    skipped: tuple[Skipped, ...] = field(default=())
+    transitions: int
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def convert(
+    episode_dir: str | os.PathLike[str],
+    store_path: str | os.PathLike[str],
+    *,
+    mode: Mode = "full",
+    frame_stack: int | None = None,
+    channels: Channels | None = None,
+    roles: Mapping[str, Role] | None = None,
+    capacity: int | None = None,
+    chunk_rows: int | None = None,
+    schemes: Mapping[str, Mapping[str, Any]] | None = None,
+    frame_delta: Mapping[str, Any] | None = None,
+    durability: Durability | None = None,
+    skip_damaged: bool = False,
+    max_bytes: int = DEFAULT_MAX_BYTES,
+    progress: Progress | None = None,
+) -> ConversionReport:
+    """Adds to a store every episode file of a directory that is not in it yet; makes the store if it is absent.
+
+    Can be interrupted and killed at any point: the same call goes on, adds nothing twice and writes nothing again.
+    What is left out of the options is as in the store, where there is one already.
+
+    Args:
+        episode_dir: episode files, taken in the order of `list_episode_files`.
+        store_path: the store. Absent, an empty directory, or made by an earlier conversion.
+        mode: how images are stored.
+        frame_stack, channels, roles: see `fields_from_episode`. The first readable file tells the fields.
+        capacity: most transitions; the oldest episodes go first. None: no limit.
+        chunk_rows: rows a chunk. None: 1,024.
+        schemes: codec configurations by field name; see `with_schemes`.
+        frame_delta: options of `FrameDelta` for all images that `schemes` does not name.
+        durability: `"process"` (None: that) or `"power"`.
+        skip_damaged: leave damaged files and those that do not fit out, and report them, instead of stopping.
+        max_bytes: most bytes an episode may have, uncompressed.
+        progress: called with (files done, files in all).
+
+    Raises:
+        EpisodeFileError: a file is damaged, or the directory has none. EpisodeError: an episode does not fit the
+        others. SpecError: options that cannot work, or are not those of the store. StoreExists: something else is at
+        `store_path`. StoreLocked: it is being written. CapacityError: an episode is longer than the capacity.
+    """
+    started = time.monotonic()
+    entries = list_episode_files(episode_dir)
+    if not entries:
+        raise EpisodeFileError(f"{episode_dir}: expected episode files (*.npz), found none; check the path")
+    path = Path(store_path)
+    options = ConversionOptions(
+        mode=mode,
+        frame_stack=frame_stack,
+        channels=channels,
+        roles=roles,
+        capacity=capacity,
+        chunk_rows=chunk_rows,
+        schemes=schemes,
+        frame_delta=frame_delta,
+        durability=durability,
+    )
+    if is_unused(path):
+        create_store(path, first_readable(entries, max_bytes, skip_damaged), options)
+    with _open(path) as store:
+        check_options(store, options)
+        next_episode = check_sources(store, _sources_of(path))
+        log = SourceLog(path, next_episode)
+        try:
+            done = files_present(path, entries, log.sources)
+            pending = [entry for entry in entries if entry.path.name not in done]
+            check_layout(store.spec, pending)
+            run = _Run(store, log, next_episode, skip_damaged)
+            for number, (entry, arrays_read) in enumerate(_read_ahead(pending, max_bytes)):
+                if progress is not None:
+                    progress(len(done) + number, len(entries))
+                run.take(entry, arrays_read)
+            store.flush(sync=True)
+            log.mark_complete()
+        finally:
+            log.close()
+    if progress is not None:
+        progress(len(entries), len(entries))
+    return ConversionReport(
+        store=str(path),
+        converted=run.converted,
+        already_present=len(done),
+        skipped=tuple(run.skipped),
+        transitions=run.transitions,
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Run:
+    """One pass over the files that are not in the store."""
+
+    def __init__(self, store: ReplayStore, log: SourceLog, next_episode: int, skip_damaged: bool) -> None:
+        self._store = store
+        self._log = log
+        self._next_episode = next_episode
+        self._skip_damaged = skip_damaged
+        self.converted = 0
+        self.transitions = 0
+        self.skipped: list[Skipped] = []
+
+    def take(self, entry: EpisodePath, arrays_read: Future[dict[str, Array]]) -> None:
+        """Commits the episode of one file, or leaves it out."""
+        try:
+            arrays = arrays_read.result()
+            check_episode(self._store.spec, arrays, str(entry.path))
+        except EpisodeError as err:
+            if not self._skip_damaged:
+                raise
+            self.skipped.append(Skipped(entry.path.name, str(err)))
+            return
+        rows = len(next(iter(arrays.values())))
+        self._log.announce(Source(self._next_episode, entry.path.name, entry.path.stat().st_size, rows))
+        try:
+            episode = self._store.append(arrays)
+        except CapacityError as err:
+            raise CapacityError(f"{entry.path}: {err}") from err
+        if episode != self._next_episode:
+            raise StoreError(
+                f"{self._store.path}: expected episode {self._next_episode} next, got {episode}; report it"
+            )
+        self._next_episode += 1
+        self.converted += 1
+        self.transitions += rows - 1
+
+
+def _read_ahead(pending: list[EpisodePath], max_bytes: int) -> Iterator[tuple[EpisodePath, Future[dict[str, Array]]]]:
+    """Each file with its arrays; while one is in use the next is read."""
+    with ThreadPoolExecutor(1, thread_name_prefix="replaystore-convert") as pool:
+        upcoming = None
+        for number, entry in enumerate(pending):
+            current = upcoming or pool.submit(read_episode, entry.path, max_bytes=max_bytes)
+            upcoming = None
+            if number + 1 < len(pending):
+                upcoming = pool.submit(read_episode, pending[number + 1].path, max_bytes=max_bytes)
+            yield entry, current
+
+
+def _open(path: Path) -> ReplayStore:
+    try:
+        return ReplayStore.open(path, residency="mapped")
+    except StoreNotFound as err:
+        raise StoreExists(f"{path}: exists and holds no store; choose another path") from err
+
+
+def _sources_of(path: Path) -> Sources:
+    sources = read_sources(path)
+    if sources is None:
+        raise StoreExists(f"{path}: expected a store made by a conversion, found another one; choose another path")
+    return sources

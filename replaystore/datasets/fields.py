@@ -1,0 +1,170 @@
+"""Fields of a store, told from the arrays of one episode file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.episodes.stacks import frames_from_stacks
+from replaystore.errors import EpisodeError, SpecError
+from replaystore.spec import Channels, FieldSpec, Role
+
+Array = npt.NDArray[Any]
+Scheme = Mapping[str, Any]
+
+OBSERVATION_PREFIXES = ("obs", "state", "proprio", "pixel", "camera", "image", "rgb", "depth")
+_MAX_STACK = 64
+_FRAME_DELTA = "replaystore.frame_delta"
+_ROUND_CLAMP = "replaystore.round_clamp"
+
+
+def fields_from_episode(
+    arrays: Mapping[str, Array],
+    frame_stack: int | None = None,
+    *,
+    channels: Channels | None = None,
+    roles: Mapping[str, Role] | None = None,
+) -> tuple[FieldSpec, ...]:
+    """The fields of a store that takes episodes like this one, in the order of `arrays`.
+
+    uint8 arrays of 3 axes (rows, height, width) or 4 are images, unless their role is `action`. The channel axis is
+    the shorter one of the second and the last. Roles go by name: `action`; `reward` and `discount` where they hold one
+    float a row; names that start with one of `OBSERVATION_PREFIXES` are observations; the rest is extra.
+
+    Args:
+        arrays: by field name, rows first, from the episode's reset on.
+        frame_stack: frames in a row of each 4-axis image. None: the most that divide the channels and for which every
+            row repeats the frames of the rows before it.
+        channels: where 4-axis images have their channels. None: told from their shape.
+        roles: overrides by field name.
+
+    Raises:
+        SpecError: a name, shape or dtype that a store cannot hold, or a stack or channel axis that cannot be told.
+    """
+    if not arrays:
+        raise SpecError("episode: expected at least one field, found none")
+    overrides = dict(roles or {})
+    unknown = sorted(set(overrides) - set(arrays))
+    if unknown:
+        raise SpecError(f"roles: no fields {unknown} in the episode; it has {list(arrays)}")
+    return tuple(
+        _field(name, array, overrides.get(name) or role_of(name, array), frame_stack, channels)
+        for name, array in arrays.items()
+    )
+
+
+def role_of(name: str, array: Array) -> Role:
+    """The role that a field's name suggests; see `fields_from_episode`."""
+    if name in ("reward", "discount"):
+        one_float = array.dtype.kind == "f" and array[:1].size == 1
+        return name if one_float else "extra"  # type: ignore[return-value]
+    if name == "action":
+        return "action"
+    return "observation" if name.startswith(OBSERVATION_PREFIXES) else "extra"
+
+
+def with_schemes(
+    fields: Iterable[FieldSpec], schemes: Mapping[str, Scheme] | None, frame_delta: Scheme | None
+) -> tuple[FieldSpec, ...]:
+    """The fields with codecs chosen for them.
+
+    Args:
+        fields: without schemes.
+        schemes: codec configurations by field name. The geometry of `frame_delta` (frame shape, channels) and of
+            `round_clamp` (row size, dtype) is filled in where it is left out.
+        frame_delta: options of `FrameDelta` for every image that `schemes` does not name.
+
+    Raises:
+        SpecError: `schemes` names a field that is not there.
+    """
+    fields = tuple(fields)
+    chosen = {name: dict(scheme) for name, scheme in (schemes or {}).items()}
+    unknown = sorted(set(chosen) - {field.name for field in fields})
+    if unknown:
+        raise SpecError(f"schemes: no fields {unknown} in the episodes; they have {[field.name for field in fields]}")
+    if frame_delta is not None:
+        for field in fields:
+            if field.is_image:
+                chosen.setdefault(field.name, {"id": _FRAME_DELTA, **frame_delta})
+    return tuple(
+        replace(field, scheme=_complete(field, chosen[field.name])) if field.name in chosen else field
+        for field in fields
+    )
+
+
+def _complete(field: FieldSpec, scheme: dict[str, Any]) -> dict[str, Any]:
+    """The codec's full configuration, so that equal codecs compare equal."""
+    from numcodecs import get_codec
+
+    if scheme.get("id") == _FRAME_DELTA:
+        scheme = {"frame_shape": list(field.shape), "channels": field.channels or "first", **scheme}
+    elif scheme.get("id") == _ROUND_CLAMP:
+        scheme = {"row_size": int(np.prod(field.shape)), "dtype": field.dtype, **scheme}
+    try:
+        config: dict[str, Any] = get_codec(scheme).get_config()
+    except SpecError as err:
+        raise SpecError(f"field {field.name!r}: {err}") from err
+    except (ValueError, TypeError) as err:
+        raise SpecError(f"field {field.name!r}: scheme {scheme.get('id')!r} does not load: {err}") from err
+    return config
+
+
+def _field(name: str, array: Array, role: Role, frame_stack: int | None, channels: Channels | None) -> FieldSpec:
+    if array.ndim < 1 or not len(array):
+        raise SpecError(f"field {name!r}: expected at least one row, rows first, found {array.dtype} {array.shape}")
+    # The field without what makes it an image: names, dtypes and shapes are checked before stacks are looked for.
+    try:
+        plain = FieldSpec(name=name, shape=array.shape[1:], dtype=array.dtype.name, role=role)
+    except SpecError as err:
+        raise SpecError(f"{err}; found {array.dtype} {array.shape}; rename or convert it in the episode files") from err
+    if array.dtype != np.uint8 or array.ndim not in (3, 4) or role not in ("observation", "extra"):
+        return plain
+    if array.ndim == 3:
+        return replace(plain, channels="first")
+    return _stacked(plain, array, frame_stack, channels or _channel_axis(name, array.shape))
+
+
+def _channel_axis(name: str, shape: tuple[int, ...]) -> Channels:
+    if shape[1] == shape[3]:
+        raise SpecError(
+            f"field {name!r}: cannot tell which axis of {shape} has the channels; say channels='first' or 'last'"
+        )
+    return "first" if shape[1] < shape[3] else "last"
+
+
+def _stacked(plain: FieldSpec, array: Array, frame_stack: int | None, channels: Channels) -> FieldSpec:
+    count = array.shape[1] if channels == "first" else array.shape[3]
+    if frame_stack is not None:
+        if not 1 <= frame_stack <= _MAX_STACK or count % frame_stack:
+            raise SpecError(
+                f"field {plain.name!r}: frame_stack={frame_stack} does not divide the {count} channels of"
+                f" {array.shape}; it is the number of frames in a row, 1 to {_MAX_STACK}"
+            )
+        return _with_stack(plain, array.shape, frame_stack, channels)
+    stacks = [stack for stack in range(min(count, _MAX_STACK), 0, -1) if count % stack == 0]
+    fitting = (_with_stack(plain, array.shape, stack, channels) for stack in stacks)
+    best = next(field for field in fitting if field.frame_stack == 1 or _is_consistent(field, array))
+    if best.frame_stack > 1 and not (array[1:] != array[:1]).any():
+        raise SpecError(
+            f"field {plain.name!r}: cannot tell the frame stack of {array.shape}: all {len(array)} rows are equal;"
+            f" say frame_stack=1 .. {best.frame_stack} (option --frame-stack)"
+        )
+    return best
+
+
+def _with_stack(plain: FieldSpec, shape: tuple[int, ...], frame_stack: int, channels: Channels) -> FieldSpec:
+    _, *frame = shape
+    frame[0 if channels == "first" else 2] //= frame_stack
+    return replace(plain, shape=tuple(frame), frame_stack=frame_stack, channels=channels)
+
+
+def _is_consistent(field: FieldSpec, array: Array) -> bool:
+    try:
+        frames_from_stacks(field, array, "episode")
+    except EpisodeError:
+        return False
+    return True

@@ -1,0 +1,78 @@
+"""Makes the empty store that a conversion fills: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import portalocker
+
+from replaystore.datasets.drqv2_npz import EpisodePath, read_episode
+from replaystore.datasets.fields import Array, fields_from_episode, with_schemes
+from replaystore.datasets.resume_checks import ConversionOptions
+from replaystore.datasets.sources import make_sources
+from replaystore.errors import EpisodeFileError, WriteError
+from replaystore.spec import DEFAULT_CHUNK_ROWS
+from replaystore.store import ReplayStore
+
+
+def first_readable(entries: Sequence[EpisodePath], max_bytes: int, skip_damaged: bool) -> dict[str, Array]:
+    """The arrays of the first file that reads, which tells the fields."""
+    for entry in entries:
+        try:
+            return read_episode(entry.path, max_bytes=max_bytes)
+        except EpisodeFileError:
+            if not skip_damaged:
+                raise
+    raise EpisodeFileError(f"{entries[0].path.parent}: expected a readable episode file, found none; check the path")
+
+
+def is_unused(path: Path) -> bool:
+    """Whether a store can be made at `path`: nothing is there, or an empty directory."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def create_store(path: Path, arrays: Mapping[str, Array], options: ConversionOptions) -> None:
+    """Makes an empty store, whole or not at all: under another name, then renamed."""
+    fields = fields_from_episode(arrays, options.frame_stack, channels=options.channels, roles=options.roles)
+    fields = with_schemes(fields, options.schemes, options.frame_delta)
+    target = path.absolute()
+    temporary = target.with_name(f".{target.name}.replaystore-new")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise WriteError(f"{path}: expected a place for a store: {err}; choose another path") from err
+    with _only_one_in(target.parent):
+        if not is_unused(path):
+            return  # somebody else was faster
+        if temporary.exists():
+            shutil.rmtree(temporary)  # of somebody who was killed
+        try:
+            ReplayStore.create(
+                temporary,
+                fields,
+                mode=options.mode,
+                capacity=options.capacity,
+                chunk_rows=options.chunk_rows or DEFAULT_CHUNK_ROWS,
+                durability=options.durability or "process",
+                residency="mapped",
+            ).close()
+            make_sources(temporary)
+            temporary.rename(target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _only_one_in(directory: Path) -> Iterator[None]:
+    """Waits for a lock of the directory that dies with its owner and leaves no file behind."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        portalocker.lock(descriptor, portalocker.LockFlags.EXCLUSIVE)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,124 @@
+"""Whether what is asked of a conversion, the files and the store that is there agree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from replaystore.datasets.drqv2_npz import EpisodePath, peek_episode
+from replaystore.datasets.fields import with_schemes
+from replaystore.datasets.sources import Sources
+from replaystore.errors import EpisodeFileError, SpecError, StoreError
+from replaystore.spec import Channels, Durability, FieldSpec, Mode, Role, StoreSpec
+from replaystore.store import ReplayStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionOptions:
+    """What was asked for; see `convert`."""
+
+    mode: Mode
+    frame_stack: int | None
+    channels: Channels | None
+    roles: Mapping[str, Role] | None
+    capacity: int | None
+    chunk_rows: int | None
+    schemes: Mapping[str, Mapping[str, Any]] | None
+    frame_delta: Mapping[str, Any] | None
+    durability: Durability | None
+
+
+def check_options(store: ReplayStore, options: ConversionOptions) -> None:
+    """Raises `SpecError` where the options are not those that the store was made with."""
+    spec = store.spec
+    asked: list[tuple[str, Any, Any]] = [
+        ("mode", options.mode, spec.mode),
+        ("capacity", options.capacity, store.capacity),
+        ("chunk_rows", options.chunk_rows, spec.chunk_rows),
+        ("durability", options.durability, spec.durability),
+    ]
+    bare = [replace(field, scheme=None) for field in spec.fields]
+    schemed = with_schemes(bare, options.schemes, options.frame_delta)
+    for field, wanted in zip(spec.fields, schemed, strict=True):
+        asked.append((f"scheme of {field.name!r}", _plain(wanted.scheme), _plain(field.scheme)))
+        asked.append((f"role of {field.name!r}", (options.roles or {}).get(field.name), field.role))
+        if field.is_image and len(field.shape) == 3:
+            asked.append((f"frame_stack of {field.name!r}", options.frame_stack, field.frame_stack))
+            asked.append((f"channels of {field.name!r}", options.channels, field.channels))
+    for what, wanted_value, found in asked:
+        if wanted_value is not None and wanted_value != found:
+            raise SpecError(
+                f"{store.path}: expected a store with {what} {wanted_value!r}, found {found!r};"
+                " give the options that it was made with, or convert into a new store"
+            )
+
+
+def _plain(scheme: Mapping[str, Any] | None) -> Any:
+    return None if scheme is None else json.loads(json.dumps(dict(scheme)))
+
+
+def check_sources(store: ReplayStore, sources: Sources) -> int:
+    """The id of the store's next episode, where its episodes are those that its sources speak of.
+
+    Raises:
+        StoreError: somebody else appended to it while its conversion was not complete.
+    """
+    next_episode = store.next_episode_id
+    announced = sources.entries[-1].episode + 1 if sources.entries else 0
+    entry = sources.by_episode().get(next_episode - 1)
+    newest = next((info for info in store.episodes() if info.episode == next_episode - 1), None)
+    foreign = entry is not None and newest is not None and entry.rows != newest.num_rows
+    if foreign or (next_episode > announced and not sources.complete):
+        raise StoreError(
+            f"{store.path}: expected only episodes of its conversion, which is not complete, found episode"
+            f" {next_episode - 1} from elsewhere; convert into a new store"
+        )
+    return next_episode
+
+
+def files_present(path: Path, entries: Sequence[EpisodePath], sources: Sources) -> set[str]:
+    """The names among `entries` that are in the store.
+
+    Raises:
+        EpisodeFileError: one of them is not the file that was converted.
+    """
+    known = {entry.file: entry for entry in sources.entries}
+    present = set()
+    for entry in entries:
+        source = known.get(entry.path.name)
+        if source is None:
+            continue
+        found = entry.path.lstat().st_size
+        if found != source.file_bytes:
+            raise EpisodeFileError(
+                f"{entry.path}: expected the {source.file_bytes} bytes that are in {path} as episode"
+                f" {source.episode}, found {found}; convert changed files into a new store"
+            )
+        present.add(entry.path.name)
+    return present
+
+
+def check_layout(spec: StoreSpec, pending: Sequence[EpisodePath]) -> None:
+    """Raises `SpecError` where the first readable file has other fields than the store."""
+    for entry in pending:
+        try:
+            described = peek_episode(entry.path)
+        except EpisodeFileError:
+            continue  # the conversion stops at it, or skips it
+        found = {name: (dtype.name, shape[1:]) for name, (shape, dtype) in described.items()}
+        if set(found) != {field.name for field in spec.fields} or not all(
+            _fits(field, *found[field.name]) for field in spec.fields
+        ):
+            expected = {field.name: (field.dtype, field.stacked_shape) for field in spec.fields}
+            raise SpecError(
+                f"{entry.path}: expected the store's fields {expected}, found {found};"
+                " convert other episodes into a store of their own"
+            )
+        return
+
+
+def _fits(field: FieldSpec, dtype: str, shape: tuple[int, ...]) -> bool:
+    return dtype == field.dtype and shape in (field.stacked_shape, field.shape)

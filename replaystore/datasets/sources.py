@@ -1,0 +1,192 @@
+"""Which episode file each episode of a converted store came from (docs/format.md, "Sources of a conversion").
+
+A line is written, and synced, before its episode is committed. So there is a line for every committed episode, and
+at most the last line speaks of one that is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from replaystore.errors import StoreError
+from replaystore.storage.format.layout import Paths
+
+_VERSION = 1
+_HEADER = {"sources": _VERSION}
+_COMPLETE = {"complete": True}
+_PLAIN_NAME = re.compile(r"[^/\0]{0,251}\.npz", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One episode file that is, or is about to be, in the store.
+
+    Attributes:
+        episode: the episode's id.
+        file: name of the file, without a directory.
+        file_bytes: its size when it was converted.
+        rows: of the episode.
+    """
+
+    episode: int
+    file: str
+    file_bytes: int
+    rows: int
+
+
+@dataclass
+class Sources:
+    """What the file says, up to its last whole line.
+
+    Attributes:
+        entries: in order of commit, the last one maybe of an episode that was never committed.
+        complete: whether the last conversion came to its end, with nothing begun since.
+    """
+
+    entries: list[Source] = field(default_factory=list)
+    complete: bool = False
+
+    def by_episode(self) -> dict[int, Source]:
+        """The entries by episode id."""
+        return {entry.episode: entry for entry in self.entries}
+
+
+def sources_path(store_path: Path) -> Path:
+    """Where a store keeps its sources."""
+    return Paths(store_path).episodes / "sources.jsonl"
+
+
+def read_sources(store_path: Path) -> Sources | None:
+    """The sources of a store; None where it was not made by a conversion.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    path = sources_path(store_path)
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    return _parse(path, data)[0]
+
+
+def _parse(path: Path, data: bytes) -> tuple[Sources, list[int]]:
+    """The sources, and where the file ends after the header and after each entry, a completion behind it included."""
+    sources, ends, at = Sources(), [], 0
+    for number, line in enumerate(data.splitlines(keepends=True)):
+        if not line.endswith(b"\n"):  # torn by a kill: never acted on
+            break
+        at += len(line)
+        content = _content(path, number, line)
+        if number == 0:
+            if content != _HEADER:
+                raise _damaged(path, number, f"the header {_HEADER}", content)
+            ends.append(at)
+        elif content == _COMPLETE:
+            sources.complete = True
+            ends[-1] = at
+        else:
+            entry = _entry(path, number, content)
+            if sources.entries and entry.episode <= sources.entries[-1].episode:
+                raise _damaged(path, number, f"an episode after {sources.entries[-1].episode}", entry.episode)
+            sources.entries.append(entry)
+            sources.complete = False
+            ends.append(at)
+    if not ends:
+        raise _damaged(path, 0, f"the header {_HEADER}", data[:40])
+    if len({entry.file for entry in sources.entries}) < len(sources.entries):
+        raise _damaged(path, len(ends), "every file once", "one twice")
+    return sources, ends
+
+
+def _content(path: Path, number: int, line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as err:
+        raise _damaged(path, number, "JSON", line[:40]) from err
+
+
+def _entry(path: Path, number: int, content: Any) -> Source:
+    try:
+        entry = Source(**content)
+    except TypeError as err:
+        raise _damaged(path, number, "an entry", content) from err
+    counts = (entry.episode, entry.file_bytes, entry.rows)
+    if not all(type(count) is int and count >= 0 for count in counts) or not (
+        isinstance(entry.file, str) and _PLAIN_NAME.fullmatch(entry.file)
+    ):
+        raise _damaged(path, number, "a file name and counts", content)
+    return entry
+
+
+def _damaged(path: Path, number: int, expected: str, found: object) -> StoreError:
+    return StoreError(f"{path}, line {number + 1}: expected {expected}, found {found!r}; convert into a new store")
+
+
+class SourceLog:
+    """Appends to the sources of a store. Only for who holds the store's writer lock.
+
+    Args:
+        store_path: the store.
+        next_episode: the id that the store gives out next: lines from it on were never committed and are dropped.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+
+    def __init__(self, store_path: Path, next_episode: int) -> None:
+        path = sources_path(store_path)
+        self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            self.sources, ends = _parse(path, path.read_bytes())
+            committed = sum(entry.episode < next_episode for entry in self.sources.entries)
+            if committed < len(self.sources.entries):
+                self.sources = Sources(self.sources.entries[:committed])
+                del ends[committed + 1 :]
+            self._end = ends[-1]
+            os.ftruncate(self._file, self._end)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def announce(self, source: Source) -> None:
+        """Says which file the next episode is from; on disk when it returns."""
+        self._write(_line(asdict(source)))
+        self.sources.entries.append(source)
+        self.sources.complete = False
+
+    def mark_complete(self) -> None:
+        """Says that every file of the directory was seen."""
+        if not self.sources.complete:
+            self._write(_line(_COMPLETE))
+            self.sources.complete = True
+
+    def close(self) -> None:
+        """Closes the file."""
+        os.close(self._file)
+
+    def _write(self, line: bytes) -> None:
+        written = 0
+        while written < len(line):
+            written += os.pwrite(self._file, line[written:], self._end + written)
+        os.fdatasync(self._file)
+        self._end += len(line)
+
+
+def make_sources(store_path: Path) -> None:
+    """Makes the file, without entries."""
+    descriptor = os.open(sources_path(store_path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        os.write(descriptor, _line(_HEADER))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _line(content: Any) -> bytes:
+    return json.dumps(content, separators=(",", ":")).encode() + b"\n"

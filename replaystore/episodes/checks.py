@@ -1,0 +1,134 @@
+"""Checks a whole episode against the fields of a store, before a byte is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.episodes.stacks import (
+    Padding,
+    split_stacks,
+    stacks_from_frames,
+)
+from replaystore.errors import EpisodeError
+from replaystore.spec import FieldSpec, StoreSpec
+
+Array = npt.NDArray[Any]
+
+EITHER = Padding(repeat=True, zeros=True)
+
+
+@dataclass(frozen=True)
+class EpisodeArrays:
+    """Rows of an episode, checked, as they are stored.
+
+    Attributes:
+        num_rows: rows of each array.
+        zero_padding: whether the episode's first stacks hold zeros before its first frame.
+        arrays: by field, in the store's order, C-contiguous: images as (rows, *stacked_shape) in mode `"disk"`, else
+            as (rows, *shape) frames; other fields as (rows, *shape). They may share memory with what was given.
+    """
+
+    num_rows: int
+    zero_padding: bool
+    arrays: dict[str, Array]
+
+
+def check_names(spec: StoreSpec, values: Mapping[str, Any], where: str) -> None:
+    """Raises `EpisodeError` unless `values` has exactly the fields of the store."""
+    if not isinstance(values, Mapping):
+        raise EpisodeError(f"{where}: expected a mapping of fields to arrays, got {type(values).__name__}")
+    names = [field.name for field in spec.fields]
+    missing = [name for name in names if name not in values]
+    unknown = sorted((name for name in values if name not in names), key=repr)
+    if missing or unknown:
+        raise EpisodeError(
+            f"{where}: expected the fields {names}, got {list(values)}: missing {missing}, unknown {unknown};"
+            " give exactly the store's fields"
+        )
+
+
+def as_array(field: FieldSpec, value: Any, where: str) -> Array:
+    """The value as an array. Raises `EpisodeError` where it is none."""
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as err:
+        raise EpisodeError(
+            f"field {field.name!r}, {where}: expected an array of {field.dtype}, got {type(value).__name__};"
+            " convert it to a NumPy array before append"
+        ) from err
+    return array
+
+
+def mismatch(field: FieldSpec, array: Array, where: str, lead: str) -> EpisodeError:
+    """The error for an array of another dtype or shape. lead: the name of the first axis, or nothing."""
+    shapes = dict.fromkeys((field.stacked_shape, field.shape))
+    expected = " or ".join(f"{field.dtype} ({', '.join([*([lead] if lead else []), *map(str, s)])})" for s in shapes)
+    return EpisodeError(
+        f"field {field.name!r}, {where}: expected {expected}, got {array.dtype.str if _foreign(array) else array.dtype}"
+        f" {array.shape}; convert it before append"
+    )
+
+
+def _foreign(array: Array) -> bool:
+    return not array.dtype.isnative
+
+
+def check_episode(spec: StoreSpec, episode: Mapping[str, Any], where: str = "episode") -> EpisodeArrays:
+    """Checks a whole episode and brings it into stored form. Nothing is cast.
+
+    Args:
+        spec: what the store holds.
+        episode: for each field an array with rows first, of exactly the field's dtype and shape; images as
+            (rows, *stacked_shape) or as single frames (rows, *shape), which are then stacked by repeating the first.
+        where: for messages, such as `"episode 12"`.
+
+    Raises:
+        EpisodeError: fields are missing or unknown, or a shape, dtype, byte order, number of rows or stack does not
+            fit.
+    """
+    check_names(spec, episode, where)
+    given: dict[str, Array] = {}
+    for field in spec.fields:
+        array = as_array(field, episode[field.name], where)
+        fits = array.shape[1:] in (field.stacked_shape, field.shape)
+        if array.dtype != field.dtype or array.ndim == 0 or not fits:
+            raise mismatch(field, array, where, "rows")
+        given[field.name] = array
+    num_rows = {name: len(array) for name, array in given.items()}
+    if len(set(num_rows.values())) > 1 or 0 in num_rows.values():
+        raise EpisodeError(f"{where}: expected the same number of rows, at least 1, in all fields, got {num_rows}")
+    arrays: dict[str, Array] = {}
+    padding = EITHER
+    for field in spec.fields:
+        array = given[field.name]
+        if field.frame_stack > 1:
+            frames, allowed = _frames_of(field, array, where)
+            padding = agreed_padding(padding, allowed, f"field {field.name!r}, {where}")
+            if spec.mode != "disk":
+                array = frames
+            elif array.shape[1:] == field.shape:
+                array = stacks_from_frames(field, frames, zero_padding=False)
+        arrays[field.name] = np.ascontiguousarray(array)
+    return EpisodeArrays(next(iter(num_rows.values())), not padding.repeat, arrays)
+
+
+def _frames_of(field: FieldSpec, array: Array, where: str) -> tuple[Array, Padding]:
+    if array.shape[1:] == field.shape:
+        return array, Padding(repeat=True, zeros=not array[0].any())
+    return split_stacks(field, array, where)
+
+
+def agreed_padding(one: Padding, other: Padding, where: str) -> Padding:
+    """The paddings that both allow. Raises `EpisodeError` where there is none."""
+    both = Padding(one.repeat and other.repeat, one.zeros and other.zeros)
+    if not any(both):
+        raise EpisodeError(
+            f"{where}, row 0: expected the first stack padded as in the other image fields, got the first frame"
+            " repeated in one and zeros in another; pad all image fields in the same way"
+        )
+    return both

@@ -1,0 +1,81 @@
+"""Rows of one field of an open episode, kept in blocks until they are committed."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.episodes.stacks import copy_frames, stacks_after
+from replaystore.spec import FieldSpec
+
+Array = npt.NDArray[Any]
+
+_BLOCK_BYTES = 1 << 22
+_FEWEST_ROWS, _MOST_ROWS = 16, 1024
+_MOST_SPARE = 4  # blocks kept for the rows to come: new memory costs more than the copy into it
+
+
+class RowBlocks:
+    """Grows by a block at a time. Each block starts with the frames that the stacks of its first rows reach back to.
+
+    Args:
+        spec: the field; images are kept as frames.
+    """
+
+    def __init__(self, spec: FieldSpec) -> None:
+        self._spec = spec
+        self._lead = spec.frame_stack - 1
+        row_bytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+        self._rows_per_block = min(max(_BLOCK_BYTES // row_bytes, _FEWEST_ROWS), _MOST_ROWS)
+        self._full: list[Array] = []
+        self._spare: list[Array] = []
+        self._block = self._new_block()
+        self._end = self._lead
+
+    def _new_block(self) -> Array:
+        if self._spare:
+            return self._spare.pop()
+        return np.empty((self._lead + self._rows_per_block, *self._spec.shape), self._spec.dtype)
+
+    @property
+    def recent(self) -> Array:
+        """The last frame_stack - 1 frames, oldest first, padding included: (frame_stack - 1, *shape), a view."""
+        return self._block[self._end - self._lead : self._end]
+
+    def restart(self) -> None:
+        """Forgets all rows, for a new episode; some of the memory is kept."""
+        self._spare += self._full[: _MOST_SPARE - len(self._spare)]
+        self._full.clear()
+        self._end = self._lead
+
+    def pad(self, frame: Array, zero_padding: bool) -> None:
+        """Says what comes before the episode's first frame: zeros, or that frame."""
+        self._block[: self._lead] = 0 if zero_padding else frame
+
+    def append(self, frame: Array) -> None:
+        """Copies one row, (*shape), to the end."""
+        if self._end == len(self._block):
+            block = self._new_block()
+            block[: self._lead] = self.recent
+            self._full.append(self._block)
+            self._block, self._end = block, self._lead
+        copy_frames(self._spec, frame, self._block[self._end, ...])
+        self._end += 1
+
+    def take(self, stacked: bool) -> Array:
+        """The rows since the last `take`, a copy, as values or as stacks; `recent` stays."""
+        pieces = [block[self._lead :] for block in self._full]
+        pieces.append(self._block[self._lead : self._end])
+        if stacked:
+            first = self._full[0] if self._full else self._block
+            rows = stacks_after(self._spec, np.concatenate([first[: self._lead], *pieces]))
+        else:
+            rows = np.concatenate(pieces)
+        self._spare += self._full[: _MOST_SPARE - len(self._spare)]
+        self._full.clear()
+        self._block[: self._lead] = self.recent.copy()
+        self._end = self._lead
+        return rows

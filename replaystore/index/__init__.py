@@ -1,0 +1,1 @@
+"""Which rows are live, and frozen snapshots of that for kernels."""

@@ -1,0 +1,38 @@
+"""An episode and its parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Consecutive rows of one episode, committed together.
+
+    Attributes:
+        episode: id of the episode.
+        t_start: time step of the first row.
+        first_row: the first row in the store.
+        num_rows: rows; 0 only where the part does nothing but end its episode.
+        last: whether the episode ends with it.
+        zero_padding: whether the episode's first stacks hold zeros before its first frame (else that frame repeated);
+            the same in all parts of an episode.
+    """
+
+    episode: int
+    t_start: int
+    first_row: int
+    num_rows: int
+    last: bool
+    zero_padding: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeInfo:
+    """A live episode: its id, the rows committed so far, whether it has ended, and its parts in order of time."""
+
+    episode: int
+    num_rows: int
+    complete: bool
+    zero_padding: bool
+    parts: tuple[Part, ...]

@@ -1,0 +1,237 @@
+"""A frozen view of which rows are live, as arrays that compiled kernels read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from replaystore.kernels.drawn_rows import drawn_rows, episode_rows
+
+Ints = npt.NDArray[np.int64]
+
+
+class PartColumn(IntEnum):
+    """Rows of a part table: (columns, parts) int64, parts sorted by first row; links are positions, -1 for none."""
+
+    FIRST_ROW = 0
+    NUM_ROWS = 1
+    T_START = 2
+    PREV = 3
+    NEXT = 4
+    FIRST_PART = 5
+    EPISODE = 6
+    ZERO_PADDING = 7
+    LIVE = 8
+
+
+def live_parts(table: Ints) -> Ints:
+    """The live parts of a part table, links renumbered. The parts of an episode live and die together."""
+    live = table[PartColumn.LIVE] != 0
+    if live.all():
+        return table.copy()
+    result = np.ascontiguousarray(table[:, live])
+    position = np.append(np.cumsum(live) - 1, -1)  # the appended -1 is where the link -1 reads
+    for link in (PartColumn.PREV, PartColumn.NEXT, PartColumn.FIRST_PART):
+        result[link] = position[result[link]]
+    return result
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class IndexSnapshot:
+    """The live parts and episodes at one moment. All arrays are read-only; any number of threads may use it.
+
+    Attributes:
+        part_first_row: (parts,) int64, ascending.
+        part_num_rows: (parts,) int64.
+        part_t_start: (parts,) int64, time step of the part's first row.
+        part_prev: (parts,) int64, position of the episode's part before this one, or -1.
+        part_next: (parts,) int64, position of the episode's part after this one, or -1.
+        part_zero_padding: (parts,) bool, whether the episode's first stacks hold zeros before its first frame.
+        part_episode: (parts,) int64, position in the episode arrays.
+        episode_ids: (episodes,) int64, in order of commit of their first parts.
+        episode_num_rows: (episodes,) int64, rows committed so far.
+        episode_part_start: (episodes + 1,) int64; episode e has the parts
+            `episode_parts[episode_part_start[e] : episode_part_start[e + 1]]`, in order of time.
+        episode_parts: (parts,) int64.
+    """
+
+    part_first_row: Ints
+    part_num_rows: Ints
+    part_t_start: Ints
+    part_prev: Ints
+    part_next: Ints
+    part_zero_padding: npt.NDArray[np.bool_]
+    part_episode: Ints
+    episode_ids: Ints
+    episode_num_rows: Ints
+    episode_part_start: Ints
+    episode_parts: Ints
+    _counts: dict[tuple[int, int | None], tuple[int, Ints]] = field(default_factory=dict, repr=False)
+    _drawable: dict[tuple[int, int | None], tuple[Ints, Ints]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of_table(cls, table: Ints) -> IndexSnapshot:
+        """The snapshot of a part table (see `PartColumn`); the table is copied."""
+        parts = live_parts(table)
+        is_first = parts[PartColumn.PREV] < 0
+        ordinal = np.cumsum(is_first) - 1
+        part_episode = ordinal[parts[PartColumn.FIRST_PART]]
+        num_episodes = int(np.count_nonzero(is_first))
+        part_start = np.zeros(num_episodes + 1, np.int64)
+        np.cumsum(np.bincount(part_episode, minlength=num_episodes), out=part_start[1:])
+        episode_parts = np.argsort(part_episode, kind="stable").astype(np.int64, copy=False)
+        rows_before = np.zeros(len(episode_parts) + 1, np.int64)
+        np.cumsum(parts[PartColumn.NUM_ROWS][episode_parts], out=rows_before[1:])
+        result = cls(
+            part_first_row=parts[PartColumn.FIRST_ROW],
+            part_num_rows=parts[PartColumn.NUM_ROWS],
+            part_t_start=parts[PartColumn.T_START],
+            part_prev=parts[PartColumn.PREV],
+            part_next=parts[PartColumn.NEXT],
+            part_zero_padding=parts[PartColumn.ZERO_PADDING] != 0,
+            part_episode=part_episode,
+            episode_ids=parts[PartColumn.EPISODE][is_first],
+            episode_num_rows=np.diff(rows_before[part_start]),
+            episode_part_start=part_start,
+            episode_parts=episode_parts,
+        )
+        for array in (
+            result.part_first_row,
+            result.part_num_rows,
+            result.part_t_start,
+            result.part_prev,
+            result.part_next,
+            result.part_zero_padding,
+            result.part_episode,
+            result.episode_ids,
+            result.episode_num_rows,
+            result.episode_part_start,
+            result.episode_parts,
+        ):
+            array.setflags(write=False)
+        return result
+
+    @property
+    def num_rows(self) -> int:
+        """Live rows."""
+        return int(self.part_num_rows.sum())
+
+    @property
+    def num_episodes(self) -> int:
+        """Live episodes, open ones with committed rows included."""
+        return len(self.episode_ids)
+
+    def counts(self, n_step: int, window: int | None = None) -> tuple[int, Ints]:
+        """How many valid transitions the episodes have: max(0, L - n_step + 1) for one of L + 1 rows.
+
+        Args:
+            n_step: at least 1.
+            window: None for all episodes, else the newest whole ones whose transitions (L each) total at most
+                `window`; at least the newest that has a valid transition.
+
+        Returns:
+            (start, cumulative): the position of the first episode that counts, and (episodes - start,) int64, the
+            running total from there on. Computed once for each pair of arguments.
+        """
+        key = (n_step, window)
+        found = self._counts.get(key)
+        if found is not None:
+            return found
+        lengths = self.episode_num_rows - 1
+        valid = np.maximum(lengths - n_step + 1, 0)
+        start = 0
+        if window is not None and len(lengths):
+            newest_first = np.cumsum(lengths[::-1])
+            kept = int(np.searchsorted(newest_first, window, side="right"))
+            start = len(lengths) - max(kept, 1)
+            usable = np.flatnonzero(valid)
+            if len(usable):
+                start = min(start, int(usable[-1]))
+        cumulative = np.cumsum(valid[start:], dtype=np.int64)
+        cumulative.setflags(write=False)
+        self._counts[key] = (start, cumulative)
+        return start, cumulative
+
+    def drawable(self, n_step: int, window: int | None = None) -> tuple[Ints, Ints]:
+        """The episodes of `counts` that have a valid transition.
+
+        Returns:
+            (positions, valid): (k,) int64 positions in the episode arrays and (k,) int64 valid transitions of each.
+        """
+        key = (n_step, window)
+        found = self._drawable.get(key)
+        if found is not None:
+            return found
+        start, cumulative = self.counts(n_step, window)
+        valid = np.diff(cumulative, prepend=0)
+        inside = np.flatnonzero(valid)
+        positions, valid = inside + start, valid[inside]
+        positions.setflags(write=False)
+        valid.setflags(write=False)
+        self._drawable[key] = (positions, valid)
+        return positions, valid
+
+    def rows_of(self, episodes: Ints, times: Ints) -> Ints:
+        """Rows of time steps of episodes.
+
+        Args:
+            episodes: (batch,) int64 positions in the episode arrays.
+            times: (batch,) int64 time steps.
+
+        Returns:
+            (batch,) int64.
+
+        Raises:
+            IndexError: there is no such episode or time step.
+        """
+        out = np.empty(len(episodes), np.int64)
+        bad = episode_rows(
+            episodes,
+            times,
+            self.episode_part_start,
+            self.episode_parts,
+            self.part_first_row,
+            self.part_num_rows,
+            self.part_t_start,
+            out,
+        )
+        if bad >= 0:
+            raise IndexError(
+                f"entry {bad}: no time step {times[bad]} in the episode at position {episodes[bad]} (of"
+                f" {self.num_episodes})"
+            )
+        return out
+
+    def transitions(self, shares: npt.NDArray[np.float64], start: int, cumulative: Ints) -> Ints:
+        """Transition ids by their place among all: those of the episode at position `start` come first, by time.
+
+        Args:
+            shares: (batch,) float64 in [0, 1); number floor(share * n) of n transitions. For shares as
+                `numpy.random.Generator.random` draws them, multiples of 2^-53, each has the same probability to
+                within n / 2^53 of it.
+            start, cumulative: see `counts`; at least one transition.
+
+        Returns:
+            (batch,) int64, the row of i.
+
+        Raises:
+            IndexError: a share is outside [0, 1).
+        """
+        out = np.empty(len(shares), np.int64)
+        bad = drawn_rows(
+            shares,
+            cumulative,
+            start,
+            self.episode_part_start,
+            self.episode_parts,
+            self.part_first_row,
+            self.part_num_rows,
+            self.part_t_start,
+            out,
+        )
+        if bad >= 0:
+            raise IndexError(f"entry {bad}: {shares[bad]} of {int(cumulative[-1])} transitions is none of them")
+        return out

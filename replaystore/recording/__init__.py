@@ -1,0 +1,1 @@
+"""Open episodes and the limits of a store."""

@@ -1,0 +1,191 @@
+"""The writing half of a store: open episodes, commits, limits and eviction."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from replaystore.episodes.builder import EpisodeBuilder
+from replaystore.episodes.checks import EpisodeArrays, check_episode
+from replaystore.errors import CapacityError, EpisodeError, WriteError
+from replaystore.index.parts import Part
+from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.reading.chunk_cache import Memory
+from replaystore.storage.writing.commits import StoreWriter
+
+Env = int | str
+
+
+class Recorder:
+    """Takes episodes in, whole or row by row, and keeps the store within its limits. For one thread at a time.
+
+    Args:
+        lock: guards the ledger. purge: called after evictions.
+    """
+
+    def __init__(
+        self, ledger: Ledger, writer: StoreWriter, memory: Memory, lock: threading.RLock, purge: Callable[[], None]
+    ) -> None:
+        self._ledger = ledger
+        self._writer = writer
+        self._memory = memory
+        self._lock = lock
+        self._purge = purge
+        self._builders: dict[Env, EpisodeBuilder] = {}
+        self._idle: list[EpisodeBuilder] = []  # of episodes that ended: their memory serves the next ones
+        self._unwritten: dict[Env, tuple[EpisodeArrays, bool]] = {}
+        self._episodes: dict[Env, int] = {}  # of environments whose open episode has committed parts
+
+    def append(self, episode: Mapping[str, Any]) -> int:
+        """Commits a whole episode; returns its id."""
+        arrays = check_episode(self._ledger.spec, episode, f"episode {self._ledger.index.next_episode_id}")
+        return self._commit(arrays, None, 0, last=True)
+
+    def add(self, time_step: Any, env: Env, last: bool | None) -> int | None:
+        """Adds a row of an environment; commits the episode with its last row and returns its id then."""
+        values = {field.name: _value_of(time_step, field.name) for field in self._ledger.spec.fields}
+        if last is None:
+            ends = getattr(time_step, "last", None)
+            if not callable(ends):
+                raise EpisodeError(f"env {env}: the time step has no last(); say add(..., last=True or False)")
+            last = bool(ends())
+        builder = self._builders.get(env)
+        starts = getattr(time_step, "first", None)
+        if env in self._unwritten or (builder is not None and builder.num_rows and callable(starts) and starts()):
+            raise EpisodeError(
+                f"env {env}: a new row while an episode is open that has not been ended or written;"
+                " call end_episode(env) or discard_episode(env) before"
+            )
+        if builder is None:
+            if self._idle:
+                builder = self._idle.pop()
+                builder.restart(env)
+            else:
+                builder = EpisodeBuilder(self._ledger.spec, env)
+            self._builders[env] = builder
+        if last:
+            self._writer.raise_pending()
+        builder.add(values)
+        return self.commit_open(env, last=True) if last else None
+
+    def commit_open(self, env: Env, *, last: bool) -> int | None:
+        """Commits the rows of an open episode that are not yet; returns its id, or None if it has no rows.
+
+        Where the commit fails the rows are kept, and the next call tries again.
+        """
+        builder = self._builders.get(env)
+        if builder is None:
+            return None
+        episode = self._episodes.get(env)
+        if env not in self._unwritten and builder.num_rows > builder.committed_rows:
+            self._unwritten[env] = (builder.take_part(last), last)
+        if env in self._unwritten:
+            arrays, ends = self._unwritten[env]
+            ends = ends or last
+            episode = self._commit(arrays, episode, builder.num_rows - arrays.num_rows, last=ends)
+            del self._unwritten[env]
+            self._episodes[env] = episode
+            last = ends
+        elif last and episode is not None:
+            self.end_committed(episode)
+        if last:
+            self._forget(env)
+        return episode
+
+    def discard(self, env: Env) -> None:
+        """Forgets rows that are not committed; committed parts stay, as an episode that ended there."""
+        episode = self._episodes.get(env)
+        self._forget(env)
+        if episode is not None:
+            self.end_committed(episode)
+
+    def end_open_episodes(self) -> None:
+        """Ends every open episode that has committed parts, where it stands."""
+        for env in list(self._episodes):
+            self.discard(env)
+
+    def end_committed(self, episode: int) -> None:
+        """Ends an episode whose rows are all committed."""
+        info = self._ledger.index.episode(episode)
+        self._writer.commit_end(Part(episode, info.num_rows, self._ledger.next_row, 0, True, info.zero_padding))
+        self.evict()  # it may be the one that a smaller capacity was waiting for
+
+    def evict(self) -> None:
+        """Takes the oldest complete episodes out until capacity and disk budget are kept."""
+        index, capacity, budget = self._ledger.index, self._ledger.capacity, self._ledger.disk_budget_bytes
+        with self._lock:
+            going = []
+            excess = 0 if capacity is None else index.num_transitions - capacity
+            if excess > 0:
+                for episode, num_rows in index.complete_episodes():
+                    if excess <= 0:
+                        break
+                    going.append(episode)
+                    excess -= num_rows - 1
+                if going:
+                    self._writer.evict(going)
+            while budget is not None and index.num_episodes > 1 and self._stored_bytes() > budget:
+                oldest = index.oldest_complete()
+                if oldest is None:
+                    break
+                self._writer.evict([oldest])
+        self._purge()
+
+    def _forget(self, env: Env) -> None:
+        builder = self._builders.pop(env, None)
+        if builder is not None:
+            self._idle.append(builder)
+        self._unwritten.pop(env, None)
+        self._episodes.pop(env, None)
+
+    def _commit(self, arrays: EpisodeArrays, episode: int | None, t_start: int, *, last: bool) -> int:
+        number = self._ledger.index.next_episode_id if episode is None else episode
+        self._check_fits(arrays.num_rows - (t_start == 0), episode, f"episode {number}")
+        rows, clamped = [], []
+        for column in self._ledger.columns:
+            stored, count = column.to_rows(arrays.arrays[column.name])
+            rows.append(stored)
+            clamped.append(count)
+        part = Part(number, t_start, self._ledger.next_row, arrays.num_rows, last, arrays.zero_padding)
+        with self._lock:
+            self._memory.put(part.first_row, rows)  # before the index speaks of them
+        self._writer.commit(rows, clamped, part)
+        try:
+            self.evict()
+        except WriteError as err:  # the episode is committed, and must not be taken for one that is not
+            self._writer.defer(err)
+        return number
+
+    def _check_fits(self, new: int, episode: int | None, where: str) -> None:
+        capacity, index = self._ledger.capacity, self._ledger.index
+        if capacity is None:
+            return
+        open_episodes = {*self._episodes.values(), *(() if episode is None else (episode,))}
+        kept = sum(max(0, index.episode(number).num_rows - 1) for number in open_episodes)
+        if new + kept > capacity:
+            raise CapacityError(
+                f"{where}: {new} transitions, and {kept} of open episodes, do not fit a capacity of {capacity};"
+                " nothing was evicted; raise the capacity or commit shorter episodes"
+            )
+
+    def _stored_bytes(self) -> int:
+        sealed = sum(file.file_bytes for seal in self._ledger.seals.values() for file in seal.files)
+        row_bytes = sum(column.row_bytes for column in self._ledger.columns)
+        tail = sum(segment.num_rows for segments in self._ledger.segments.values() for segment in segments)
+        return sealed + tail * row_bytes
+
+
+def _value_of(time_step: Any, name: str) -> Any:
+    if isinstance(time_step, Mapping):
+        if name not in time_step:
+            raise EpisodeError(f"the time step has no field {name!r}; it has {list(time_step)}")
+        return time_step[name]
+    try:
+        return getattr(time_step, name)
+    except AttributeError:
+        pass
+    try:
+        return time_step[name]
+    except (TypeError, KeyError, IndexError, AttributeError) as err:
+        raise EpisodeError(f"the time step ({type(time_step).__name__}) has no field {name!r}") from err

@@ -1,0 +1,1 @@
+"""Samplers: which transitions a batch holds."""

@@ -1,0 +1,1 @@
+"""The commit log, what it says of a store, and opening a store."""

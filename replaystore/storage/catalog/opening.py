@@ -1,0 +1,159 @@
+"""Making a store's directory, and opening one for writing or reading."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import uuid
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from replaystore.errors import StoreExists, WriteError
+from replaystore.runtime.durable_files import sync_directory
+from replaystore.runtime.locks import WriterLock
+from replaystore.spec import StoreSpec
+from replaystore.storage.catalog import recovery
+from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.catalog.log import LogReader, LogWriter
+from replaystore.storage.format import layout
+from replaystore.storage.format.layout import Paths
+from replaystore.storage.format.records import pack_config, pack_create, pack_evict
+from replaystore.storage.format.zarr_metadata import publish
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class OpenedStore:
+    """The files of a store that was opened. `log` and `lock` are the writer's, else None."""
+
+    paths: Paths
+    ledger: Ledger
+    reader: LogReader
+    log: LogWriter | None = None
+    lock: WriterLock | None = None
+
+    def close(self) -> None:
+        """Closes the log as a reader and lets the next writer in; the `StoreWriter` closes `log`."""
+        self.reader.close()
+        if self.lock is not None:
+            self.lock.release()
+
+
+def create_store(root: Path, spec: StoreSpec, capacity: int | None, disk_budget_bytes: int | None) -> OpenedStore:
+    """Makes an empty store, whole or not at all: under another name beside it, then renamed.
+
+    Raises:
+        StoreExists: `root` is something other than an empty directory. WriteError: it cannot be made there.
+    """
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise _in_use(root)
+    target = root.absolute()
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.new")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _make_files(Paths(temporary), spec, capacity, disk_budget_bytes)
+            temporary.rename(target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_directory(target.parent)  # whatever is synced later shall be found
+    except OSError as err:
+        if err.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _in_use(root) from err
+        raise WriteError(err.errno, f"{root}: making a store there: {err.strerror}; choose another path") from err
+    return open_to_write(root)
+
+
+def _make_tail_directory(paths: Paths) -> None:
+    """Makes the directory of the tails anew: tools that copy a closed store may leave empty directories out."""
+    try:
+        paths.tails.mkdir(exist_ok=True)
+    except OSError as err:
+        raise WriteError(err.errno, f"{paths.root}: {err.strerror}; open the store with read_only=True") from err
+
+
+def _in_use(root: Path) -> StoreExists:
+    return StoreExists(f"{root}: exists and is not empty; open it with ReplayStore.open, or choose another path")
+
+
+def _make_files(paths: Paths, spec: StoreSpec, capacity: int | None, disk_budget_bytes: int | None) -> None:
+    paths.tails.mkdir(parents=True)
+    for field in spec.fields:
+        paths.array(field.name).mkdir()
+    power = spec.durability == "power"
+    log = LogWriter.create(paths, layout.pack_record(layout.CREATE, 0, pack_create(spec)), power=power)
+    reader = LogReader(paths)
+    try:
+        ledger = recovery.replay(paths, reader, beyond_head=True)
+        log.append([(layout.CONFIG, pack_config(capacity, disk_budget_bytes))], ledger)
+        publish(paths, ledger, power=power)
+        log.append([(layout.PUBLISH, b"")], ledger)
+        for directory in (paths.tails, paths.episodes, paths.root):
+            sync_directory(directory)
+    finally:
+        reader.close()
+        log.close()
+
+
+def open_to_read(root: Path) -> OpenedStore:
+    """Reads the log of a store, without an attempt to write."""
+    paths = Paths(root)
+    reader = LogReader(paths)
+    try:
+        ledger = recovery.replay(paths, reader, beyond_head=False)
+        if reader.restarted:
+            lost = recovery.episodes_without_chunks(paths, ledger)
+            ledger.leave_out(lost)
+            _note_lost_evictions(root, lost)
+    except BaseException:
+        reader.close()
+        raise
+    return OpenedStore(paths, ledger, reader)
+
+
+def open_to_write(root: Path) -> OpenedStore:
+    """Takes the lock of a store and brings its log to where it can be appended to.
+
+    Raises:
+        StoreLocked: somebody else writes.
+    """
+    paths = Paths(root)
+    LogReader(paths).close()  # is there a store at all, before a lock file is made?
+    _make_tail_directory(paths)
+    lock = WriterLock(paths.lock)
+    with ExitStack() as undo:
+        undo.callback(lock.release)
+        reader = LogReader(paths)
+        undo.callback(reader.close)
+        ledger = recovery.replay(paths, reader, beyond_head=True)
+        if ledger.end > reader.head.committed:
+            _logger.info(
+                "%s: found %d bytes of whole commits behind those that the head names; they count",
+                root, ledger.end - reader.head.committed,
+            )  # fmt: skip
+        lost = recovery.episodes_without_chunks(paths, ledger) if reader.restarted else []
+        more = b"".join(
+            layout.pack_record(layout.SEAL, ledger.sequence + number, payload)
+            for number, payload in enumerate(ledger.adopted.values())
+        )
+        power = ledger.spec.durability == "power"
+        log = LogWriter(paths, reader.head, ledger.end, power=power, more=more)
+        undo.callback(log.close)
+        for record in layout.read_records(more, ledger.end, ledger.sequence, log.end, str(root)):
+            ledger.apply(record)
+        if lost:
+            log.append([(layout.EVICT, pack_evict(lost))], ledger)
+            _note_lost_evictions(root, lost)
+        undo.pop_all()
+    return OpenedStore(paths, ledger, reader, log, lock)
+
+
+def _note_lost_evictions(root: Path, episodes: list[int]) -> None:
+    if episodes:
+        _logger.info(
+            "%s: left out %d episodes whose chunks are gone: their eviction was not in the log yet", root, len(episodes)
+        )

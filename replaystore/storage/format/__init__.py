@@ -1,0 +1,1 @@
+"""The files of a store: names, records, Zarr metadata, checksums."""

@@ -1,0 +1,146 @@
+"""The metadata files that make a store a Zarr v3 group, and the episode table for plain Zarr readers."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replaystore.columns.column import Column
+from replaystore.runtime.durable_files import sync_directory, sync_file, write_fully
+from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.format import layout
+from replaystore.storage.format.dimensions import dimension_names
+from replaystore.storage.format.layout import Paths
+
+_KEY_ENCODING = {"name": "default", "configuration": {"separator": "."}}
+
+
+def replace_file(path: Path, data: bytes, *, power: bool) -> None:
+    """Writes a file under a temporary name and moves it to `path`."""
+    temporary = path.with_name(path.name + ".partial")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            write_fully(descriptor, data, 0)
+            if power:
+                sync_file(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # where there is no space, what was written takes some
+        raise
+    if power:
+        sync_directory(path.parent)
+
+
+def _array(
+    shape: tuple[int, ...],
+    chunks: tuple[int, ...],
+    dtype: np.dtype[Any],
+    codec: dict[str, Any],
+    dimensions: tuple[str, ...] | None,
+) -> bytes:
+    fill: Any = False if dtype.kind == "b" else 0.0 if dtype.kind == "f" else 0
+    document: dict[str, Any] = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(chunks)}},
+        "chunk_key_encoding": _KEY_ENCODING,
+        "fill_value": fill,
+        "codecs": [codec],
+        "attributes": {},
+        "storage_transformers": [],
+    }
+    if dimensions is not None:
+        document["dimension_names"] = list(dimensions)
+    return json.dumps(document, indent=2).encode()
+
+
+def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
+    return {"name": "bytes", **({"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {})}
+
+
+def column_metadata(column: Column, ledger: Ledger, dimensions: tuple[str, ...] | None) -> bytes:
+    """`zarr.json` of a field: its array reaches to the end of the last sealed rows. `dimensions`: names of the axes."""
+    codec = column.packing or column.frames
+    if codec is None:
+        serializer = _bytes_codec(column.dtype)
+    else:
+        config = dict(codec.get_config())
+        serializer = {"name": config.pop("id"), "configuration": config}
+    shape = (sealed_rows(ledger), *column.shape)
+    return _array(shape, (ledger.spec.chunk_rows, *column.shape), column.dtype, serializer, dimensions)
+
+
+def group_metadata(ledger: Ledger) -> bytes:
+    """`zarr.json` of the group: a copy of the specification and the range of live rows."""
+    parts = ledger.index.snapshot()
+    live = (0, 0)
+    if parts.part_first_row.size:
+        live = (int(parts.part_first_row[0]), int(parts.part_first_row[-1] + parts.part_num_rows[-1]))
+    attributes = {"replaystore": {**ledger.spec.to_json(), "live_rows": live}}
+    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=2).encode()
+
+
+def sealed_rows(ledger: Ledger) -> int:
+    """One past the last row that plain Zarr can read."""
+    chunk_rows = ledger.spec.chunk_rows
+    return max((seal.chunk * chunk_rows + seal.num_rows for seal in ledger.seals.values()), default=0)
+
+
+def episode_table(ledger: Ledger) -> NDArray[np.int64]:
+    """The live parts, int64 (parts, 6), columns as in `layout.TABLE_COLUMNS`."""
+    rows = [
+        (part.episode, part.t_start, part.first_row, part.num_rows, part.last, part.zero_padding)
+        for info in ledger.index.episodes()
+        for part in info.parts
+    ]
+    table = np.asarray(rows, "<i8").reshape(-1, len(layout.TABLE_COLUMNS))
+    return table[np.argsort(table[:, layout.TABLE_COLUMNS.index("first_row")], kind="stable")]
+
+
+def published_files(paths: Paths, ledger: Ledger, *, named: bool = True) -> dict[Path, bytes]:
+    """Every file that is derived from the ledger for plain Zarr readers, and what it must hold.
+
+    Args:
+        paths: the store's files.
+        ledger: what its log says.
+        named: whether the axes of arrays have names. Stores written before there were names have none until they are
+            published again.
+    """
+    table = episode_table(ledger)
+    names = dimension_names(ledger.columns)
+    files = {
+        paths.metadata(column.name): column_metadata(column, ledger, names[column.name] if named else None)
+        for column in ledger.columns
+    }
+    files[paths.metadata(layout.EPISODES)] = _array(
+        table.shape,
+        (max(1, len(table)), table.shape[1]),
+        np.dtype(np.int64),
+        _bytes_codec(np.dtype(np.int64)),
+        names[layout.EPISODES] if named else None,
+    )
+    files[paths.chunk(layout.EPISODES, 0, 2)] = table.tobytes()
+    files[paths.group] = group_metadata(ledger)
+    return files
+
+
+def published_paths(paths: Paths, ledger: Ledger) -> list[Path]:
+    """The names of those files."""
+    arrays = [*(column.name for column in ledger.columns), layout.EPISODES]
+    return [*map(paths.metadata, arrays), paths.chunk(layout.EPISODES, 0, 2), paths.group]
+
+
+def publish(paths: Paths, ledger: Ledger, *, power: bool) -> None:
+    """Brings those files up to date; each is replaced whole."""
+    for path, data in published_files(paths, ledger).items():
+        replace_file(path, data, power=power)

@@ -1,0 +1,1 @@
+"""Reading rows, wherever they are: in memory, in chunk files, in the tail."""

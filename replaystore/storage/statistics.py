@@ -1,0 +1,67 @@
+"""Figures about a store on disk."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.format.layout import Paths
+
+_BLOCK = 512  # unit of st_blocks
+
+
+def allocated_bytes(path: Path) -> int:
+    """Bytes that a file takes, padding that was never written left out; 0 for a missing one."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0
+    return min(status.st_size, status.st_blocks * _BLOCK) if status.st_blocks else status.st_size
+
+
+def store_facts(paths: Paths, ledger: Ledger) -> dict[str, Any]:
+    """What `ReplayStore.info` says of the files. Sizes are bytes on disk; padding counts where it takes space."""
+    fields: dict[str, dict[str, Any]] = {}
+    for column in ledger.columns:
+        size = sum(allocated_bytes(paths.chunk(column.name, chunk, column.ndim)) for chunk in ledger.seals)
+        # A tail file may be about to become a chunk and have its second name already: it counts once.
+        size += sum(allocated_bytes(paths.tail(column.name, chunk)) for chunk in ledger.segments)
+        fields[column.name] = {
+            "role": column.spec.role,
+            "dtype": column.spec.dtype,
+            "shape": list(column.spec.stacked_shape),
+            "stored_shape": list(column.shape),
+            "scheme": dict(column.spec.scheme) if column.spec.scheme else None,
+            "bytes_on_disk": size,
+            "values_clamped": ledger.clamped[column.position],
+        }
+    index = ledger.index
+    transitions = index.num_transitions
+    observed = [column for column in ledger.columns if column.spec.role == "observation"]
+    observation_bytes = sum(fields[column.name]["bytes_on_disk"] for column in observed)
+    raw = sum(math.prod(column.spec.stacked_shape) * np.dtype(column.spec.dtype).itemsize for column in observed)
+    everything = sum(entry["bytes_on_disk"] for entry in fields.values())
+    log = sum(allocated_bytes(path) for path in paths.episodes.iterdir() if path.is_file())
+    return {
+        "path": str(paths.root),
+        "format_version": ledger.spec.format_version,
+        "mode": ledger.spec.mode,
+        "transitions": transitions,
+        "episodes": index.num_episodes,
+        "rows": index.num_rows,
+        "capacity": ledger.capacity,
+        "disk_budget_bytes": ledger.disk_budget_bytes,
+        "chunk_rows": ledger.spec.chunk_rows,
+        "durability": ledger.spec.durability,
+        "chunks": len(ledger.seals),
+        "rows_in_tail": sum(segment.num_rows for segments in ledger.segments.values() for segment in segments),
+        "bytes_on_disk": everything + log,
+        "observation_bytes_per_transition": observation_bytes / transitions if transitions else None,
+        "bytes_per_transition": everything / transitions if transitions else None,
+        "compression_factor": raw * index.num_rows / observation_bytes if observation_bytes else None,
+        "fields": fields,
+    }

@@ -1,0 +1,1 @@
+"""Commits, sealing and the files of chunks."""
