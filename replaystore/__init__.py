@@ -21,11 +21,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "FieldSpec": "replaystore.spec",
-    "FrameDelta": "replaystore.codecs.frame_delta.codec",
-    "ReplayDataset": "replaystore.loading.loader",
+    "FrameDelta": "replaystore.codecs.frame_delta",
+    "ReplayDataset": "replaystore.loading.dataset",
     "ReplayLoader": "replaystore.loading.loader",
     "ReplayStore": "replaystore.store",
-    "RoundClamp": "replaystore.codecs.round_clamp.codec",
+    "RoundClamp": "replaystore.codecs.round_clamp",
     "Sampler": "replaystore.sampling.sampler",
     "StoreSpec": "replaystore.spec",
 }

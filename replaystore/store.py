@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from replaystore.batches.field_rows import FieldRows
 from replaystore.batches.gather import Gatherer
 from replaystore.batches.layout import Batch, allocate_batch, batch_layout, check_batch
 from replaystore.columns.column import columns_of, resolved_fields
@@ -88,7 +89,8 @@ class ReplayStore:
         ]
         self._memory = Memory(self.path, ledger, self._readers, residency, budget_bytes, self._views)
         self._layout = batch_layout(self.spec)
-        self._gatherer = Gatherer(self.spec, ledger.columns, self._readers, self._memory.resident)
+        self._fields = FieldRows(ledger.columns, self._readers, self._memory.resident)
+        self._gatherer = Gatherer(self.spec, self._fields)
         self._memory.load_small(0)
         self._memory.fill()
         if files.log is not None:
@@ -366,7 +368,7 @@ class ReplayStore:
         rows = np.concatenate(
             [np.arange(part.first_row, part.first_row + part.num_rows, dtype=np.int64) for part in info.parts]
         )
-        return self._gatherer.read_rows(snapshot, rows)
+        return self._fields.read_rows(snapshot, rows)
 
     def wait_until_filled(self) -> None:
         """Waits for what residency `"auto"` takes into memory in the background; nothing has to. For measurements."""

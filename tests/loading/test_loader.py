@@ -16,7 +16,7 @@ import torch
 from oracle import join, make_episode, stacks, transition, valid_steps
 from torch.utils.data import DataLoader, IterableDataset
 
-import replaystore.loading.loader
+import replaystore.loading.buffers
 from replaystore import FieldSpec, ReplayDataset, ReplayLoader, ReplayStore, Sampler
 from replaystore.errors import ChunkError, Evicted, NotEnoughData, SpecError, StoreClosed, StoreError
 
@@ -389,8 +389,8 @@ def test_batches_that_are_kept_never_change(store):
 @pytest.mark.parametrize("collect", [False, True])
 def test_memory_is_used_again_when_a_batch_is_let_go(store, collect, monkeypatch):
     taken = []
-    allocate = replaystore.loading.loader.allocate_batch
-    monkeypatch.setattr(replaystore.loading.loader, "allocate_batch", lambda *args: taken.append(1) or allocate(*args))
+    allocate = replaystore.loading.buffers.allocate_batch
+    monkeypatch.setattr(replaystore.loading.buffers, "allocate_batch", lambda *args: taken.append(1) or allocate(*args))
     with ReplayLoader(store, batch_size=16, seed=0, num_threads=2, prefetch=2) as loader:
         for _ in range(20):
             batch = next(loader)
