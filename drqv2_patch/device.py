@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml  # type: ignore[import-untyped]
-
 from replaystore.errors import SpecError
+from replaystore.runtime.extras import needs
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +21,10 @@ def choose_device(name: str) -> torch.device:
 
     Raises:
         SpecError: torch does not know the name, or CUDA is asked for and not there.
+        MissingDependency: torch is not installed.
     """
-    import torch  # here, so that the guard of a checkout does not wait for it
+    with needs("drqv2_patch", "drqv2"):
+        import torch  # here, so that the guard of a checkout does not wait for it
 
     if name == AUTO:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -66,8 +67,12 @@ def check_device_argument(arguments: Sequence[str], config: Path | None = None) 
 
 
 def _configured(config: Path | None) -> str:
+    if config is None:
+        return ""
+    with needs("drqv2_patch", "drqv2"):
+        import yaml  # type: ignore[import-untyped]
     try:
-        found = yaml.safe_load(config.read_text(encoding="utf-8")) if config is not None else None
+        found = yaml.safe_load(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return ""  # Hydra reports it
     return str(found.get(_KEY, "")) if isinstance(found, dict) else ""
