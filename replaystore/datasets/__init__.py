@@ -1,27 +1,6 @@
-"""Between directories of DrQ-v2 episode files and stores.
+"""Episodes of other formats: into a store, and out of one.
 
-`fields` tells a store's fields from an episode, `sources` remembers which files a store was made from, `creation` and
-`conversion` make and grow stores, `agreement` checks that they may, and `exporting` writes their episodes into files.
+`drqv2_npz` reads and writes the episode files of DrQ-v2. `fields` derives a store's fields from an episode, `sources`
+remembers which files a store was made from, `new_store` and `convert` make and grow stores, `resume_checks` checks
+whether an interrupted conversion may go on, and `export` writes episodes into files.
 """
-
-from __future__ import annotations
-
-from replaystore.datasets.convert import ConversionReport, Skipped, convert
-from replaystore.datasets.export import ExportReport, export
-from replaystore.datasets.fields import OBSERVATION_PREFIXES, fields_from_episode, role_of, with_schemes
-from replaystore.datasets.sources import Source, Sources, read_sources
-
-__all__ = [
-    "OBSERVATION_PREFIXES",
-    "ConversionReport",
-    "ExportReport",
-    "Skipped",
-    "Source",
-    "Sources",
-    "convert",
-    "export",
-    "fields_from_episode",
-    "read_sources",
-    "role_of",
-    "with_schemes",
-]
