@@ -32,8 +32,8 @@ def typed(config: Any, schema: type[Config]) -> Config:
     while open_frames:  # frozen dataclasses are read-only, also inside others
         each = open_frames.pop()
         OmegaConf.set_readonly(each, False)
-        children = (each[key] for key in each if not OmegaConf.is_missing(each, key))
-        open_frames += [child for child in children if isinstance(child, DictConfig)]
+        children = (each._get_node(key) for key in each)
+        open_frames += [child for child in children if isinstance(child, DictConfig) and not child._is_none()]
     plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     return cast(Config, OmegaConf.to_object(OmegaConf.merge(frame, plain)))
 
