@@ -390,7 +390,7 @@ def test_a_kill_while_the_store_is_made(tmp_path):
 
 _STOP = """
 import os, sys
-from replaystore.convert import convert
+from replaystore.datasets.convert import convert
 from replaystore.store import ReplayStore
 append, calls = ReplayStore.append, []
 def stop(store, episode):

@@ -27,7 +27,7 @@ from replaystore.datasets.drqv2_npz import (
 )
 from replaystore.errors import EpisodeError, EpisodeFileError, WriteError
 
-RECORDED = Path(__file__).parents[1] / "experiments" / "recorded" / "walker_walk"
+RECORDED = Path(__file__).parents[2] / "experiments" / "recorded" / "walker_walk"
 
 
 def episode(rows=5, number=0):
@@ -514,7 +514,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path, save):
 HOSTILE_CHILD = """
 import resource, sys
 from replaystore.errors import EpisodeFileError
-from replaystore.npz import peek_episode, read_episode
+from replaystore.datasets.drqv2_npz import peek_episode, read_episode
 
 def used():
     with open("/proc/self/statm") as file:

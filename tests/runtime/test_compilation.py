@@ -20,7 +20,7 @@ USE_STORES = """
 import json, sys, tempfile
 import numpy as np
 from replaystore import FieldSpec, ReplayStore, Sampler
-from replaystore.compilation import compiled
+from replaystore.runtime.compilation import compiled
 fields = [
     FieldSpec.image("observation", (3, 8, 8), frame_stack=3),
     FieldSpec(name="action", shape=(6,), dtype="float32", role="action"),
@@ -180,7 +180,7 @@ print(json.dumps(1))
 
 WATCH = """
 import json, logging, sys
-from replaystore.compilation import show_compilation
+from replaystore.runtime.compilation import show_compilation
 from replaystore.kernels.compiled import kernel
 import replaystore.kernels.compiled as compiled
 logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s %(levelname)s %(message)s")
@@ -209,7 +209,7 @@ def test_compilation_is_logged_and_shown_once(copied_package, tmp_path):
 def test_a_failure_to_compile_ends_what_is_shown(copied_package, tmp_path):
     code = """
 import json
-from replaystore.compilation import show_compilation
+from replaystore.runtime.compilation import show_compilation
 from replaystore.kernels.compiled import kernel
 shown = []
 def wrong(): return no_such_name
