@@ -23,7 +23,7 @@ from replaystore.columns.column import columns_of, resolved_fields
 from replaystore.errors import SpecError, StoreClosed, StoreError
 from replaystore.index.parts import EpisodeInfo
 from replaystore.index.snapshot import IndexSnapshot
-from replaystore.recording.open_episodes import Recorder
+from replaystore.recording.open_episodes import OpenEpisodes
 from replaystore.runtime.counters import Counters, StoreStats
 from replaystore.runtime.preemption import let_others_preempt
 from replaystore.sampling.sampler import Sampler
@@ -33,7 +33,7 @@ from replaystore.storage.reading.chunk_cache import Memory
 from replaystore.storage.reading.column_reader import ColumnReader
 from replaystore.storage.reading.open_files import OpenFiles
 from replaystore.storage.reading.retention import Views
-from replaystore.storage.statistics import store_facts
+from replaystore.storage.statistics import store_statistics
 from replaystore.storage.verify import Report, verify_store
 from replaystore.storage.writing.commits import StoreWriter
 
@@ -66,13 +66,13 @@ class ReplayStore:
     def __init__(self, files: OpenedStore, residency: Residency, budget_bytes: int | None, num_threads: int) -> None:
         _check_limit("num_threads", num_threads)
         _check_limit("budget_bytes", budget_bytes)
-        ledger = files.ledger
+        catalog = files.catalog
         self.path = files.paths.root
-        self.spec = ledger.spec
+        self.spec = catalog.spec
         self._files = files
-        self._ledger = ledger
+        self._catalog = catalog
         self._writer: StoreWriter | None = None
-        self._recorder: Recorder | None = None
+        self._open_episodes: OpenEpisodes | None = None
         self._lock = threading.RLock()
         self._closed = False
         self._num_threads = num_threads
@@ -83,27 +83,27 @@ class ReplayStore:
         self._open_files = OpenFiles()
         self._readers = [
             ColumnReader(
-                column, files.paths, ledger, self._open_files, self._lock, self._follow_missing, self._counters
+                column, files.paths, catalog, self._open_files, self._lock, self._follow_missing, self._counters
             )
-            for column in ledger.columns
+            for column in catalog.columns
         ]
-        self._memory = Memory(self.path, ledger, self._readers, residency, budget_bytes, self._views)
+        self._memory = Memory(self.path, catalog, self._readers, residency, budget_bytes, self._views)
         self._layout = batch_layout(self.spec)
-        self._fields = FieldRows(ledger.columns, self._readers, self._memory.resident)
+        self._fields = FieldRows(catalog.columns, self._readers, self._memory.resident)
         self._gatherer = Gatherer(self.spec, self._fields)
         self._memory.load_small(0)
         self._memory.fill()
         if files.log is not None:
             self._writer = StoreWriter(
-                files.paths, ledger, files.log, self._lock, self._memory.admit, self._views.bury, self._counters
+                files.paths, catalog, files.log, self._lock, self._memory.admit, self._views.bury, self._counters
             )
-            self._recorder = Recorder(ledger, self._writer, self._memory, self._lock, self._purge)
-            unended = [info.episode for info in ledger.index.episodes() if not info.complete]
+            self._open_episodes = OpenEpisodes(catalog, self._writer, self._memory, self._lock, self._purge)
+            unended = [info.episode for info in catalog.index.episodes() if not info.complete]
             for episode in unended:  # whoever wrote it is gone, and so is the rest of it
-                self._recorder.end_committed(episode)
+                self._open_episodes.end_committed(episode)
             if unended:
                 _logger.info("%s: ended %d episodes that an earlier writer left open", self.path, len(unended))
-            self._recorder.evict()
+            self._open_episodes.evict()
         _logger.info(
             "%s: opened to %s: mode %s, %d episodes, %d transitions, residency %s",
             self.path, "read" if self._writer is None else "write", self.spec.mode, self.num_episodes,
@@ -215,8 +215,8 @@ class ReplayStore:
         if self._closed:
             return
         try:
-            if self._recorder is not None:
-                self._recorder.end_open_episodes()
+            if self._open_episodes is not None:
+                self._open_episodes.end_open_episodes()
         finally:
             self._closed = True
             try:
@@ -252,7 +252,7 @@ class ReplayStore:
             EpisodeError: the data do not fit the fields; nothing was written. CapacityError: longer than the
             capacity; nothing was evicted. WriteError: nothing was committed.
         """
-        return self._require_recorder().append(episode)
+        return self._require_open_episodes().append(episode)
 
     def add(self, time_step: Any, *, env: int | str = 0, last: bool | None = None) -> int | None:
         """Adds one row of one environment; commits the episode when it ends, and returns its id then.
@@ -265,26 +265,26 @@ class ReplayStore:
         Raises:
             EpisodeError: the row does not fit; it was not added. As `append` when it commits.
         """
-        return self._require_recorder().add(time_step, env, last)
+        return self._require_open_episodes().add(time_step, env, last)
 
     def commit_part(self, env: int | str = 0) -> None:
         """Commits what the open episode of `env` has so far, so that it can be sampled; the episode goes on."""
-        self._require_recorder().commit_open(env, last=False)
+        self._require_open_episodes().commit_open(env, last=False)
 
     def end_episode(self, env: int | str = 0) -> int | None:
         """Commits the open episode of `env` as it is, and ends it; returns its id, or None if it has no rows."""
-        return self._require_recorder().commit_open(env, last=True)
+        return self._require_open_episodes().commit_open(env, last=True)
 
     def discard_episode(self, env: int | str = 0) -> None:
         """Forgets the rows of `env` that are not committed; parts that are remain, as an episode that ended there."""
-        self._require_recorder().discard(env)
+        self._require_open_episodes().discard(env)
 
     def set_capacity(self, capacity: int | None) -> None:
         """Changes the capacity, in transitions; episodes beyond it are evicted at once."""
         writer = self._require_writer()
         _check_limit("capacity", capacity)
-        writer.set_limits(capacity, self._ledger.disk_budget_bytes)
-        self._require_recorder().evict()
+        writer.set_limits(capacity, self._catalog.disk_budget_bytes)
+        self._require_open_episodes().evict()
 
     def flush(self, *, sync: bool = False) -> None:
         """Waits until all full chunks are sealed, and raises what went wrong; with `sync` fsyncs everything."""
@@ -302,7 +302,7 @@ class ReplayStore:
         if self._writer is None and time.monotonic() >= self._next_refresh:
             self.refresh()
         with self._lock:
-            return self._views.hand_out(self._ledger.index.snapshot())
+            return self._views.hand_out(self._catalog.index.snapshot())
 
     def draw(
         self, sampler: Sampler, rng: np.random.Generator, batch_size: int, *, snapshot: IndexSnapshot | None = None
@@ -356,7 +356,7 @@ class ReplayStore:
         """The live episodes, oldest first."""
         self._require_open()
         with self._lock:
-            return self._ledger.index.episodes()
+            return self._catalog.index.episodes()
 
     def read_episode(self, episode: int) -> dict[str, NDArray[Any]]:
         """All committed rows of an episode, as they would be appended again: images as (rows, *stacked shape)."""
@@ -392,8 +392,8 @@ class ReplayStore:
 
     def _follow(self) -> bool:
         with self._lock:
-            loaded = self._ledger.next_row
-            changed, dead = self._files.reader.follow(self._ledger)
+            loaded = self._catalog.next_row
+            changed, dead = self._files.reader.follow(self._catalog)
             self._views.bury(dead)
             if changed:
                 self._counters.add(refreshes=1)
@@ -402,32 +402,32 @@ class ReplayStore:
             _logger.debug("%s: found commits, %d transitions now", self.path, self.num_transitions)
         return changed
 
-    # Facts
+    # Figures
 
     @property
     def num_transitions(self) -> int:
         """Live transitions (with n_step 1)."""
-        return self._ledger.index.num_transitions
+        return self._catalog.index.num_transitions
 
     @property
     def num_episodes(self) -> int:
         """Live episodes."""
-        return self._ledger.index.num_episodes
+        return self._catalog.index.num_episodes
 
     @property
     def num_rows(self) -> int:
         """Live rows."""
-        return self._ledger.index.num_rows
+        return self._catalog.index.num_rows
 
     @property
     def next_episode_id(self) -> int:
         """One past the largest episode id ever committed; what the next new episode gets."""
-        return self._ledger.index.next_episode_id
+        return self._catalog.index.next_episode_id
 
     @property
     def capacity(self) -> int | None:
         """Most transitions, or None."""
-        return self._ledger.capacity
+        return self._catalog.capacity
 
     @property
     def read_only(self) -> bool:
@@ -455,9 +455,9 @@ class ReplayStore:
         """Figures about the store: plain data, bytes as on disk now."""
         self._require_open()
         with self._lock:
-            facts = store_facts(self._files.paths, self._ledger)
+            statistics = store_statistics(self._files.paths, self._catalog)
         return {
-            **facts,
+            **statistics,
             "residency": self.residency,
             "held_bytes": self._memory.held_bytes,
             "budget_bytes": self._memory.budget_bytes,
@@ -481,7 +481,7 @@ class ReplayStore:
             self._writer.flush()
             self._writer.publish()
         with self._lock:
-            return verify_store(self._files.paths, self._ledger, progress=progress)
+            return verify_store(self._files.paths, self._catalog, progress=progress)
 
     # Inside
 
@@ -495,10 +495,10 @@ class ReplayStore:
             raise StoreError(f"{self.path}: not open for writing in this process; open it here without read_only")
         return self._writer
 
-    def _require_recorder(self) -> Recorder:
+    def _require_open_episodes(self) -> OpenEpisodes:
         self._require_writer()
-        assert self._recorder is not None
-        return self._recorder
+        assert self._open_episodes is not None
+        return self._open_episodes
 
     def _threads(self, count: int) -> ThreadPoolExecutor | None:
         if count == 1:
@@ -533,7 +533,7 @@ class ReplayStore:
             reader.reset_after_fork(self._lock)
         self._pool = None
         self._writer = None
-        self._recorder = None
+        self._open_episodes = None
         if self._files.lock is not None:
             self._files.lock.close_in_child()
             self._files.lock = None
@@ -548,7 +548,7 @@ _locked: list[ReplayStore] = []  # while this process forks
 
 
 def _lock_stores() -> None:
-    # A child must not inherit a ledger that another thread is changing.
+    # A child must not inherit a catalog that another thread is changing.
     _locked[:] = sorted(_open_stores, key=id)
     for store in _locked:
         store._lock.acquire()

@@ -165,7 +165,7 @@ def measure_index(snapshot: Any, sampler: Any, rng: np.random.Generator) -> dict
 
 
 def measure_index_memory(path: Path) -> dict[str, float]:
-    """In a fresh process: bytes that the modules of the index and the ledger have allocated once a batch was drawn."""
+    """In a fresh process: bytes that the rooms of the index and the catalog have allocated once a batch was drawn."""
     import replaystore.store  # noqa: F401
 
     tracemalloc.start()
@@ -174,13 +174,13 @@ def measure_index_memory(path: Path) -> dict[str, float]:
         store.draw(rs.Sampler(n_step=N_STEP), np.random.default_rng(0), BATCH, snapshot=snapshot)
         store.draw(rs.Sampler(n_step=N_STEP, distribution="per_episode"), np.random.default_rng(0), BATCH)
         by_file = tracemalloc.take_snapshot().statistics("filename")
-        index = ledger = 0
+        index = catalog = 0
         for entry in by_file:
-            name = Path(entry.traceback[0].filename).name
-            index += entry.size if name in ("index.py", "index_snapshot.py") else 0
-            ledger += entry.size if name in ("ledger.py", "layout.py", "log.py") else 0
+            room = Path(entry.traceback[0].filename).parent
+            index += entry.size if room.parts[-2:] == ("replaystore", "index") else 0
+            catalog += entry.size if room.parts[-2:] in (("storage", "catalog"), ("storage", "format")) else 0
         count = store.num_transitions
-    return {"index_bytes_per_transition": index / count, "ledger_bytes_per_transition": ledger / count}
+    return {"index_bytes_per_transition": index / count, "catalog_bytes_per_transition": catalog / count}
 
 
 def in_child(what: str, path: Path, *more: str) -> dict[str, float]:

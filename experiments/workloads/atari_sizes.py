@@ -108,9 +108,12 @@ def _measure_game(folder: Path, configurations: Sequence[str], work_dir: Path | 
                 for path, episode, number in zip(paths, episodes, ids, strict=True):
                     if not np.array_equal(store.read_episode(number)[OBSERVATION], episode[OBSERVATION]):
                         raise DamageError(f"{path}: expected the same observations from a store ({name}), got others")
-                facts = store.info()
-        sizes[name] = facts["observation_bytes_per_transition"]
+                info = store.info()
+        sizes[name] = info["observation_bytes_per_transition"]
     raw_bytes = episodes[0][OBSERVATION][0].nbytes
     return Game(
-        game=folder.name, transitions=facts["transitions"], raw_bytes=raw_bytes, observation_bytes_per_transition=sizes
+        game=folder.name,
+        transitions=info["transitions"],
+        raw_bytes=raw_bytes,
+        observation_bytes_per_transition=sizes,
     )

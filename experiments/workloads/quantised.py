@@ -148,9 +148,9 @@ def _fill(path: Path, episodes: Sequence[Arrays], codec: RoundClamp | None, thre
 
 
 def _sizes(name: str, codec: RoundClamp | None, store: ReplayStore, observations: NDArray[np.float64]) -> Row:
-    facts = store.info()
-    field = facts["fields"][OBSERVATION]
-    row_bytes = field["bytes_on_disk"] / facts["rows"]
+    info = store.info()
+    field = info["fields"][OBSERVATION]
+    row_bytes = field["bytes_on_disk"] / info["rows"]
     found = np.concatenate([store.read_episode(info.episode)[OBSERVATION] for info in store.episodes()])
     inside = observations if codec is None else np.clip(observations, codec.low, codec.high)
     bits = 64.0 if codec is None else float(np.mean(codec.bits))

@@ -157,16 +157,16 @@ def plan(
             stored.append(_store(path, with_schemes(fields, None, options), mode, episodes))
         times = _batch_seconds(paths, threads)
     candidates = []
-    for (name, mode, options), (sizes, facts), seconds in zip(variants, stored, times, strict=True):
+    for (name, mode, options), (sizes, info), seconds in zip(variants, stored, times, strict=True):
         per_episode = [size / length for size, length in zip(sizes, lengths, strict=True) if length]
-        total = round(facts["bytes_per_transition"] * capacity)
+        total = round(info["bytes_per_transition"] * capacity)
         candidates.append(
             Candidate(
                 name=name,
                 mode=mode,
                 frame_delta=options,
-                bytes_per_transition=facts["bytes_per_transition"],
-                observation_bytes_per_transition=facts["observation_bytes_per_transition"],
+                bytes_per_transition=info["bytes_per_transition"],
+                observation_bytes_per_transition=info["observation_bytes_per_transition"],
                 least_bytes_per_transition=min(per_episode),
                 most_bytes_per_transition=max(per_episode),
                 deviation_bytes_per_transition=statistics.stdev(per_episode) if len(per_episode) > 1 else None,
@@ -215,9 +215,9 @@ def _store(
         with ReplayStore.open(path, residency="mapped") as store:
             store.append(episode)  # closing seals it into chunks of its own
         with ReplayStore.open(path, read_only=True, residency="mapped") as store:
-            facts = store.info()
-        sizes.append(sum(entry["bytes_on_disk"] for entry in facts["fields"].values()) - sum(sizes))
-    return sizes, facts
+            info = store.info()
+        sizes.append(sum(entry["bytes_on_disk"] for entry in info["fields"].values()) - sum(sizes))
+    return sizes, info
 
 
 def _batch_seconds(paths: Sequence[Path], threads: int) -> list[float]:

@@ -92,31 +92,31 @@ def info(store: Path, as_json: bool) -> None:
     from replaystore.store import ReplayStore
 
     with ReplayStore.open(store, read_only=True, residency="mapped") as opened:
-        facts = opened.info()
+        statistics = opened.info()
     sources = read_sources(store)
-    facts["conversion"] = None if sources is None else "complete" if sources.complete else "incomplete"
+    statistics["conversion"] = None if sources is None else "complete" if sources.complete else "incomplete"
     if as_json:
-        print_json(facts)
+        print_json(statistics)
         return
     rows = [
         [name, entry["role"], entry["dtype"], "x".join(map(str, entry["shape"])) or "-", _scheme_text(entry["scheme"]),
          bytes_text(entry["bytes_on_disk"]), number_text(entry["values_clamped"])]
-        for name, entry in facts["fields"].items()
+        for name, entry in statistics["fields"].items()
     ]  # fmt: skip
     summary = [
-        ("mode", facts["mode"]),
-        ("transitions", number_text(facts["transitions"])),
-        ("episodes", number_text(facts["episodes"])),
-        ("capacity", number_text(facts["capacity"])),
-        ("bytes on disk", f"{facts['bytes_on_disk']:,} ({bytes_text(facts['bytes_on_disk'])})"),
-        ("bytes a transition, observations", number_text(facts["observation_bytes_per_transition"], 1)),
-        ("bytes a transition, all fields", number_text(facts["bytes_per_transition"], 1)),
-        ("compression factor", number_text(facts["compression_factor"], 2)),
-        ("rows a chunk", number_text(facts["chunk_rows"])),
-        ("chunks", number_text(facts["chunks"])),
-        ("rows not in a chunk yet", number_text(facts["rows_in_tail"])),
-        ("durability", facts["durability"]),
-        ("conversion", facts["conversion"] or "-"),
+        ("mode", statistics["mode"]),
+        ("transitions", number_text(statistics["transitions"])),
+        ("episodes", number_text(statistics["episodes"])),
+        ("capacity", number_text(statistics["capacity"])),
+        ("bytes on disk", f"{statistics['bytes_on_disk']:,} ({bytes_text(statistics['bytes_on_disk'])})"),
+        ("bytes a transition, observations", number_text(statistics["observation_bytes_per_transition"], 1)),
+        ("bytes a transition, all fields", number_text(statistics["bytes_per_transition"], 1)),
+        ("compression factor", number_text(statistics["compression_factor"], 2)),
+        ("rows a chunk", number_text(statistics["chunk_rows"])),
+        ("chunks", number_text(statistics["chunks"])),
+        ("rows not in a chunk yet", number_text(statistics["rows_in_tail"])),
+        ("durability", statistics["durability"]),
+        ("conversion", statistics["conversion"] or "-"),
     ]
     print_table(str(store), ("", ""), summary)
     print_table("fields", ("field", "role", "dtype", "shape", "scheme", "on disk", "clamped"), rows)

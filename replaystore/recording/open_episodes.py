@@ -10,24 +10,24 @@ from replaystore.episodes.builder import EpisodeBuilder
 from replaystore.episodes.checks import EpisodeArrays, check_episode
 from replaystore.errors import CapacityError, EpisodeError, WriteError
 from replaystore.index.parts import Part
-from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.reading.chunk_cache import Memory
 from replaystore.storage.writing.commits import StoreWriter
 
 Env = int | str
 
 
-class Recorder:
+class OpenEpisodes:
     """Takes episodes in, whole or row by row, and keeps the store within its limits. For one thread at a time.
 
     Args:
-        lock: guards the ledger. purge: called after evictions.
+        lock: guards the catalog. purge: called after evictions.
     """
 
     def __init__(
-        self, ledger: Ledger, writer: StoreWriter, memory: Memory, lock: threading.RLock, purge: Callable[[], None]
+        self, catalog: Catalog, writer: StoreWriter, memory: Memory, lock: threading.RLock, purge: Callable[[], None]
     ) -> None:
-        self._ledger = ledger
+        self._catalog = catalog
         self._writer = writer
         self._memory = memory
         self._lock = lock
@@ -39,12 +39,12 @@ class Recorder:
 
     def append(self, episode: Mapping[str, Any]) -> int:
         """Commits a whole episode; returns its id."""
-        arrays = check_episode(self._ledger.spec, episode, f"episode {self._ledger.index.next_episode_id}")
+        arrays = check_episode(self._catalog.spec, episode, f"episode {self._catalog.index.next_episode_id}")
         return self._commit(arrays, None, 0, last=True)
 
     def add(self, time_step: Any, env: Env, last: bool | None) -> int | None:
         """Adds a row of an environment; commits the episode with its last row and returns its id then."""
-        values = {field.name: _value_of(time_step, field.name) for field in self._ledger.spec.fields}
+        values = {field.name: _value_of(time_step, field.name) for field in self._catalog.spec.fields}
         if last is None:
             ends = getattr(time_step, "last", None)
             if not callable(ends):
@@ -62,7 +62,7 @@ class Recorder:
                 builder = self._idle.pop()
                 builder.restart(env)
             else:
-                builder = EpisodeBuilder(self._ledger.spec, env)
+                builder = EpisodeBuilder(self._catalog.spec, env)
             self._builders[env] = builder
         if last:
             self._writer.raise_pending()
@@ -107,13 +107,13 @@ class Recorder:
 
     def end_committed(self, episode: int) -> None:
         """Ends an episode whose rows are all committed."""
-        info = self._ledger.index.episode(episode)
-        self._writer.commit_end(Part(episode, info.num_rows, self._ledger.next_row, 0, True, info.zero_padding))
+        info = self._catalog.index.episode(episode)
+        self._writer.commit_end(Part(episode, info.num_rows, self._catalog.next_row, 0, True, info.zero_padding))
         self.evict()  # it may be the one that a smaller capacity was waiting for
 
     def evict(self) -> None:
         """Takes the oldest complete episodes out until capacity and disk budget are kept."""
-        index, capacity, budget = self._ledger.index, self._ledger.capacity, self._ledger.disk_budget_bytes
+        index, capacity, budget = self._catalog.index, self._catalog.capacity, self._catalog.disk_budget_bytes
         with self._lock:
             going = []
             excess = 0 if capacity is None else index.num_transitions - capacity
@@ -140,14 +140,14 @@ class Recorder:
         self._episodes.pop(env, None)
 
     def _commit(self, arrays: EpisodeArrays, episode: int | None, t_start: int, *, last: bool) -> int:
-        number = self._ledger.index.next_episode_id if episode is None else episode
+        number = self._catalog.index.next_episode_id if episode is None else episode
         self._check_fits(arrays.num_rows - (t_start == 0), episode, f"episode {number}")
         rows, clamped = [], []
-        for column in self._ledger.columns:
+        for column in self._catalog.columns:
             stored, count = column.to_rows(arrays.arrays[column.name])
             rows.append(stored)
             clamped.append(count)
-        part = Part(number, t_start, self._ledger.next_row, arrays.num_rows, last, arrays.zero_padding)
+        part = Part(number, t_start, self._catalog.next_row, arrays.num_rows, last, arrays.zero_padding)
         with self._lock:
             self._memory.put(part.first_row, rows)  # before the index speaks of them
         self._writer.commit(rows, clamped, part)
@@ -158,7 +158,7 @@ class Recorder:
         return number
 
     def _check_fits(self, new: int, episode: int | None, where: str) -> None:
-        capacity, index = self._ledger.capacity, self._ledger.index
+        capacity, index = self._catalog.capacity, self._catalog.index
         if capacity is None:
             return
         open_episodes = {*self._episodes.values(), *(() if episode is None else (episode,))}
@@ -170,9 +170,9 @@ class Recorder:
             )
 
     def _stored_bytes(self) -> int:
-        sealed = sum(file.file_bytes for seal in self._ledger.seals.values() for file in seal.files)
-        row_bytes = sum(column.row_bytes for column in self._ledger.columns)
-        tail = sum(segment.num_rows for segments in self._ledger.segments.values() for segment in segments)
+        sealed = sum(file.file_bytes for seal in self._catalog.seals.values() for file in seal.files)
+        row_bytes = sum(column.row_bytes for column in self._catalog.columns)
+        tail = sum(segment.num_rows for segments in self._catalog.segments.values() for segment in segments)
         return sealed + tail * row_bytes
 
 

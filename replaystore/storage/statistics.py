@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.format.layout import Paths
 
 _BLOCK = 512  # unit of st_blocks
@@ -23,13 +23,13 @@ def allocated_bytes(path: Path) -> int:
     return min(status.st_size, status.st_blocks * _BLOCK) if status.st_blocks else status.st_size
 
 
-def store_facts(paths: Paths, ledger: Ledger) -> dict[str, Any]:
+def store_statistics(paths: Paths, catalog: Catalog) -> dict[str, Any]:
     """What `ReplayStore.info` says of the files. Sizes are bytes on disk; padding counts where it takes space."""
     fields: dict[str, dict[str, Any]] = {}
-    for column in ledger.columns:
-        size = sum(allocated_bytes(paths.chunk(column.name, chunk, column.ndim)) for chunk in ledger.seals)
+    for column in catalog.columns:
+        size = sum(allocated_bytes(paths.chunk(column.name, chunk, column.ndim)) for chunk in catalog.seals)
         # A tail file may be about to become a chunk and have its second name already: it counts once.
-        size += sum(allocated_bytes(paths.tail(column.name, chunk)) for chunk in ledger.segments)
+        size += sum(allocated_bytes(paths.tail(column.name, chunk)) for chunk in catalog.segments)
         fields[column.name] = {
             "role": column.spec.role,
             "dtype": column.spec.dtype,
@@ -37,28 +37,28 @@ def store_facts(paths: Paths, ledger: Ledger) -> dict[str, Any]:
             "stored_shape": list(column.shape),
             "scheme": dict(column.spec.scheme) if column.spec.scheme else None,
             "bytes_on_disk": size,
-            "values_clamped": ledger.clamped[column.position],
+            "values_clamped": catalog.clamped[column.position],
         }
-    index = ledger.index
+    index = catalog.index
     transitions = index.num_transitions
-    observed = [column for column in ledger.columns if column.spec.role == "observation"]
+    observed = [column for column in catalog.columns if column.spec.role == "observation"]
     observation_bytes = sum(fields[column.name]["bytes_on_disk"] for column in observed)
     raw = sum(math.prod(column.spec.stacked_shape) * np.dtype(column.spec.dtype).itemsize for column in observed)
     everything = sum(entry["bytes_on_disk"] for entry in fields.values())
     log = sum(allocated_bytes(path) for path in paths.episodes.iterdir() if path.is_file())
     return {
         "path": str(paths.root),
-        "format_version": ledger.spec.format_version,
-        "mode": ledger.spec.mode,
+        "format_version": catalog.spec.format_version,
+        "mode": catalog.spec.mode,
         "transitions": transitions,
         "episodes": index.num_episodes,
         "rows": index.num_rows,
-        "capacity": ledger.capacity,
-        "disk_budget_bytes": ledger.disk_budget_bytes,
-        "chunk_rows": ledger.spec.chunk_rows,
-        "durability": ledger.spec.durability,
-        "chunks": len(ledger.seals),
-        "rows_in_tail": sum(segment.num_rows for segments in ledger.segments.values() for segment in segments),
+        "capacity": catalog.capacity,
+        "disk_budget_bytes": catalog.disk_budget_bytes,
+        "chunk_rows": catalog.spec.chunk_rows,
+        "durability": catalog.spec.durability,
+        "chunks": len(catalog.seals),
+        "rows_in_tail": sum(segment.num_rows for segments in catalog.segments.values() for segment in segments),
         "bytes_on_disk": everything + log,
         "observation_bytes_per_transition": observation_bytes / transitions if transitions else None,
         "bytes_per_transition": everything / transitions if transitions else None,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from replaystore.columns.column import Column
 from replaystore.errors import ChunkError, DamageError, FormatVersionError, LogError
-from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.catalog.log import LogReader
 from replaystore.storage.format import checksums, layout
 from replaystore.storage.format.layout import Paths
@@ -45,27 +45,27 @@ def _open(path: Path) -> OpenFile:
         raise ChunkError(f"{path}: missing; restore the file from a copy") from err
 
 
-def check_sealed(paths: Paths, ledger: Ledger, column: Column, chunk: int) -> int:
+def check_sealed(paths: Paths, catalog: Catalog, column: Column, chunk: int) -> int:
     """Checks every byte of a sealed chunk file; returns their number. Raises `ChunkError`."""
-    file, seal = _open(paths.chunk(column.name, chunk, column.ndim)), ledger.seals[chunk]
+    file, seal = _open(paths.chunk(column.name, chunk, column.ndim)), catalog.seals[chunk]
     checksums.read_chunk(file, column, seal.files[column.position], seal.num_rows)
     return file.size
 
 
-def check_tail(paths: Paths, ledger: Ledger, column: Column, chunk: int, segments: list[Segment]) -> int:
+def check_tail(paths: Paths, catalog: Catalog, column: Column, chunk: int, segments: list[Segment]) -> int:
     """Checks the committed rows of a chunk that is not sealed; returns their bytes. Raises `ChunkError`."""
     file = _open(paths.tail(column.name, chunk))
-    return sum(checksums.read_segment(file, column, segment, ledger.spec.chunk_rows).size for segment in segments)
+    return sum(checksums.read_segment(file, column, segment, catalog.spec.chunk_rows).size for segment in segments)
 
 
-def verify_store(paths: Paths, ledger: Ledger, *, progress: Callable[[int, int], None] | None = None) -> Report:
+def verify_store(paths: Paths, catalog: Catalog, *, progress: Callable[[int, int], None] | None = None) -> Report:
     """Compares every file of a store with what the log says of it."""
     report = Report()
     work: list[Callable[[], int]] = [partial(_check_head, paths), partial(_check_log, paths)]
-    for column in ledger.columns:
-        work += [partial(check_sealed, paths, ledger, column, chunk) for chunk in ledger.seals]
-        work += [partial(check_tail, paths, ledger, column, *item) for item in ledger.segments.items()]
-    work.append(partial(_check_published, paths, ledger, report))
+    for column in catalog.columns:
+        work += [partial(check_sealed, paths, catalog, column, chunk) for chunk in catalog.seals]
+        work += [partial(check_tail, paths, catalog, column, *item) for item in catalog.segments.items()]
+    work.append(partial(_check_published, paths, catalog, report))
     for done, check in enumerate(work):
         try:
             report.num_bytes += check()
@@ -91,25 +91,25 @@ def _check_head(paths: Paths) -> int:
 def _check_log(paths: Paths) -> int:
     reader = LogReader(paths)
     try:
-        fresh = Ledger(str(paths.log(reader.head.generation)))
+        fresh = Catalog(str(paths.log(reader.head.generation)))
         reader.replay(fresh, beyond_head=False)
         return fresh.end
     finally:
         reader.close()
 
 
-def _check_published(paths: Paths, ledger: Ledger, report: Report) -> int:
+def _check_published(paths: Paths, catalog: Catalog, report: Report) -> int:
     """Files for plain Zarr readers: as the log says, or, until it says that they are, as it said before."""
     total = 0
-    before = published_files(paths, ledger, named=False)  # as versions wrote them that did not name axes
-    for path, expected in published_files(paths, ledger).items():
+    before = published_files(paths, catalog, named=False)  # as versions wrote them that did not name axes
+    for path, expected in published_files(paths, catalog).items():
         try:
             found = path.read_bytes()
         except FileNotFoundError:
             report.problems.append(f"{path}: missing; open the store for writing and close it to make it anew")
             continue
         total += len(found)
-        if found not in (expected, before[path]) and (ledger.published or not _parses(found)):
+        if found not in (expected, before[path]) and (catalog.published or not _parses(found)):
             report.problems.append(f"{path}: not what the log says; open the store for writing and close it to mend it")
     return total
 

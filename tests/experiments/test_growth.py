@@ -43,4 +43,4 @@ def test_building_goes_on_where_it_stopped(recorded, tmp_path):
                 np.testing.assert_array_equal(store.read_episode(number)["observation"][:, 2:], expected["observation"])
     found = growth.in_child("index", path)
     assert 0 < found["index_bytes_per_transition"] < 16
-    assert 0 < found["ledger_bytes_per_transition"] < 16
+    assert 0 < found["catalog_bytes_per_transition"] < 16

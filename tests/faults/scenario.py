@@ -18,7 +18,7 @@ import numpy as np
 import oracle
 
 from replaystore import FieldSpec, ReplayStore, Sampler
-from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.catalog.log import LogReader
 from replaystore.storage.format.layout import Paths
 
@@ -252,13 +252,13 @@ def traced(
     return result
 
 
-def ledger_of(path: Path) -> Ledger:
+def catalog_of(path: Path) -> Catalog:
     """What the log of a store says."""
     reader = LogReader(Paths(path))
     try:
-        ledger = Ledger(str(path))
-        reader.replay(ledger, beyond_head=False)
-        return ledger
+        catalog = Catalog(str(path))
+        reader.replay(catalog, beyond_head=False)
+        return catalog
     finally:
         reader.close()
 

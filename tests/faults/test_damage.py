@@ -36,8 +36,8 @@ def live_store(path: Path, mode: str, frame_shape: tuple[int, ...] = scenario.FR
         store.flush()
 
     scenario.run_child(body)
-    assert scenario.ledger_of(path).segments
-    assert scenario.ledger_of(path).seals
+    assert scenario.catalog_of(path).segments
+    assert scenario.catalog_of(path).seals
     return path
 
 
@@ -124,8 +124,8 @@ def test_flips_and_truncations_of_a_closed_store(tmp_path: Path, mode: str) -> N
 @pytest.mark.parametrize("mode", scenario.MODES)
 def test_truncation_at_every_length(tmp_path: Path, mode: str) -> None:
     path = closed_store(tmp_path / "store", mode, episodes=2)
-    paths, ledger = Paths(path), scenario.ledger_of(path)
-    files = [paths.chunk(column.name, 0, column.ndim) for column in ledger.columns] + [paths.log(0), paths.head]
+    paths, catalog = Paths(path), scenario.catalog_of(path)
+    files = [paths.chunk(column.name, 0, column.ndim) for column in catalog.columns] + [paths.log(0), paths.head]
     count = 0
     with ReplayStore.open(path, read_only=True) as store:
         for file in files:
@@ -148,8 +148,8 @@ def test_swapped_chunks_of_one_size(tmp_path: Path, mode: str) -> None:
         with scenario.create(path, mode, shape) as store:
             for number in range(6):
                 store.append(scenario.arrays(number, 8, shape))
-        paths, ledger = Paths(path), scenario.ledger_of(path)
-        for column in ledger.columns:
+        paths, catalog = Paths(path), scenario.catalog_of(path)
+        for column in catalog.columns:
             one, other = paths.chunk(column.name, 1, column.ndim), paths.chunk(column.name, 5, column.ndim)
             first, second = one.read_bytes(), other.read_bytes()
             if len(first) != len(second):
@@ -179,10 +179,10 @@ def test_damage_met_by_gather(tmp_path: Path, mode: str, shape: tuple[int, int])
     with scenario.create(path, mode, shape) as store:
         for number in range(5):
             store.append(scenario.arrays(number, 8, shape))
-    paths, ledger = Paths(path), scenario.ledger_of(path)
+    paths, catalog = Paths(path), scenario.catalog_of(path)
     rng = np.random.default_rng(1)
     raised = read = 0
-    for column in (ledger.columns[0], ledger.columns[4]):
+    for column in (catalog.columns[0], catalog.columns[4]):
         file = paths.chunk(column.name, 2, column.ndim)
         data = file.read_bytes()
         for trial in range(12):
@@ -219,16 +219,16 @@ def test_damage_of_a_live_store(tmp_path: Path, mode: str) -> None:
     path = live_store(tmp_path / "store", mode)
     backup = tmp_path / "backup"
     shutil.copytree(path, backup)
-    paths, ledger = Paths(path), scenario.ledger_of(path)
+    paths, catalog = Paths(path), scenario.catalog_of(path)
     rng = np.random.default_rng(2)
     seen: dict[str, int] = {}
     derived = {paths.group, paths.chunk(layout.EPISODES, 0, 2)} | {
         file for file in scenario.data_files(path) if file.name == "zarr.json"
     }
-    used_rows = {chunk: sum(s.num_rows for s in segments) for chunk, segments in ledger.segments.items()}
+    used_rows = {chunk: sum(s.num_rows for s in segments) for chunk, segments in catalog.segments.items()}
     used = {
         paths.tail(column.name, chunk): rows * column.row_bytes
-        for column in ledger.columns
+        for column in catalog.columns
         for chunk, rows in used_rows.items()
     }
     descriptors = scenario.open_descriptors()
@@ -286,9 +286,9 @@ def test_torn_end_of_the_log(tmp_path: Path) -> None:
     path = live_store(tmp_path / "store", "full")
     log = Paths(path).log(0)
     data = log.read_bytes()
-    ledger = scenario.ledger_of(path)
+    catalog = scenario.catalog_of(path)
     more = layout.pack_record(
-        layout.CONFIG, ledger.sequence, json.dumps({"capacity": 7, "disk_budget_bytes": None}).encode()
+        layout.CONFIG, catalog.sequence, json.dumps({"capacity": 7, "disk_budget_bytes": None}).encode()
     )
     trial = tmp_path / "trial"
     for length in range(len(more) + 1):

@@ -107,11 +107,11 @@ def check_after_death(path: Path, account: Account) -> None:
 
 def assert_no_strays(path: Path) -> None:
     """A closed store holds the chunks that are live and nothing else."""
-    paths, ledger = Paths(path), scenario.ledger_of(path)
-    assert not ledger.segments
-    for column in ledger.columns:
+    paths, catalog = Paths(path), scenario.catalog_of(path)
+    assert not catalog.segments
+    for column in catalog.columns:
         names = {file.name for file in paths.array(column.name).iterdir()} - {"zarr.json"}
-        assert names == {paths.chunk(column.name, chunk, column.ndim).name for chunk in ledger.seals}
+        assert names == {paths.chunk(column.name, chunk, column.ndim).name for chunk in catalog.seals}
     assert not list(paths.tails.iterdir())
     assert not list(path.rglob("*.partial"))
 

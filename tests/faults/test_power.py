@@ -172,16 +172,16 @@ def test_what_a_killed_writer_left_is_synced_by_the_next(tmp_path: Path) -> None
         os_exit_without_close(store)
 
     during = between(trace(tmp_path, body), "begin", "end")
-    ledger = scenario.ledger_of(path)
+    catalog = scenario.catalog_of(path)
     paths = Paths(path)
-    for column in ledger.columns:
-        for chunk in ledger.seals:
+    for column in catalog.columns:
+        for chunk in catalog.seals:
             assert ("fsync", str(paths.chunk(column.name, chunk, column.ndim).relative_to(path))) in during
-        for chunk in ledger.segments:
+        for chunk in catalog.segments:
             assert ("fsync", str(paths.tail(column.name, chunk).relative_to(path))) in during
-    assert ledger.seals
-    assert ledger.segments
-    print(f"{len(ledger.seals)} chunks and {len(ledger.segments)} tails of {len(ledger.columns)} fields")
+    assert catalog.seals
+    assert catalog.segments
+    print(f"{len(catalog.seals)} chunks and {len(catalog.segments)} tails of {len(catalog.columns)} fields")
 
 
 def os_exit_without_close(store: ReplayStore, episodes: int = 0) -> None:
@@ -291,7 +291,7 @@ def test_files_lost_by_a_power_cut(
 
 def whole_before(root: Path, chunk: int) -> int:
     """Episodes of a store that end before a chunk begins."""
-    ends = [info.parts[-1].first_row + info.parts[-1].num_rows for info in scenario.ledger_of(root).index.episodes()]
+    ends = [info.parts[-1].first_row + info.parts[-1].num_rows for info in scenario.catalog_of(root).index.episodes()]
     return sum(end <= chunk * 8 for end in ends)
 
 
@@ -302,19 +302,19 @@ def layout_head(root: Path) -> Head:
 
 def unsynced_files(root: Path, head: Head) -> list[str]:
     """Chunk and tail files that the synced part of the log does not speak of: a power cut may take them."""
-    from replaystore.storage.catalog.catalog import Ledger
+    from replaystore.storage.catalog.catalog import Catalog
     from replaystore.storage.catalog.log import LogReader
 
     paths, reader = Paths(root), LogReader(Paths(root))
-    synced, ledger = Ledger("synced"), scenario.ledger_of(root)
+    synced, catalog = Catalog("synced"), scenario.catalog_of(root)
     reader.replay(synced, beyond_head=False, stop=max(head.synced, 1))
     reader.close()
     names = []
-    for column in ledger.columns:
-        names += [paths.chunk(column.name, chunk, column.ndim) for chunk in ledger.seals if chunk not in synced.seals]
-        names += [paths.tail(column.name, chunk) for chunk in ledger.segments if chunk not in synced.segments]
+    for column in catalog.columns:
+        names += [paths.chunk(column.name, chunk, column.ndim) for chunk in catalog.seals if chunk not in synced.seals]
+        names += [paths.tail(column.name, chunk) for chunk in catalog.segments if chunk not in synced.segments]
     # Where a chunk holds synced rows and is its tail under another name, those rows are on disk.
-    shared = {chunk for chunk in ledger.seals if chunk in synced.segments}
+    shared = {chunk for chunk in catalog.seals if chunk in synced.segments}
     return [
         str(path.relative_to(root))
         for path in names
@@ -358,7 +358,7 @@ def test_an_eviction_that_the_log_lost(tmp_path: Path, mode: str, monkeypatch: p
         for partly in (0, 1, 3):
             trial = tmp_path / f"trial{evicted}{partly}"
             shutil.copytree(path, trial)
-            columns = scenario.ledger_of(trial).columns
+            columns = scenario.catalog_of(trial).columns
             for chunk in range(evicted):
                 names = list(columns) if chunk < evicted - 1 or not partly else list(columns)[-partly:]
                 for column in names:

@@ -272,14 +272,14 @@ def move_to(path: Path, row: int) -> None:
     from replaystore.storage.format import layout
     from replaystore.storage.format.records import Seal, SealedColumn, pack_commit, pack_evict, pack_seal
 
-    paths, ledger = Paths(path), scenario.ledger_of(path)
+    paths, catalog = Paths(path), scenario.catalog_of(path)
     reader = LogReader(paths)
-    log = LogWriter(paths, reader.head, ledger.end, power=False)
-    fields = len(ledger.columns)
+    log = LogWriter(paths, reader.head, catalog.end, power=False)
+    fields = len(catalog.columns)
     part = Part(0, 0, row, 1, True, False)
     empty = SealedColumn(0, 0, np.empty(0, np.uint32))
-    log.append([(layout.COMMIT, pack_commit(part, [[0] * fields], [0] * fields))], ledger)
-    log.append([(layout.EVICT, pack_evict([0]))], ledger)
-    log.append([(layout.SEAL, pack_seal(Seal(row // CHUNK_ROWS, 1, (empty,) * fields)))], ledger)
+    log.append([(layout.COMMIT, pack_commit(part, [[0] * fields], [0] * fields))], catalog)
+    log.append([(layout.EVICT, pack_evict([0]))], catalog)
+    log.append([(layout.SEAL, pack_seal(Seal(row // CHUNK_ROWS, 1, (empty,) * fields)))], catalog)
     log.close()
     reader.close()

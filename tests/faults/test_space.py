@@ -15,7 +15,7 @@ from faults.scenario import run_child
 
 from replaystore import ReplayStore
 from replaystore.errors import WriteError
-from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.catalog.log import LogWriter
 from replaystore.storage.format import layout
 
@@ -283,10 +283,10 @@ def test_an_eviction_that_cannot_be_logged(tmp_path: Path, monkeypatch: pytest.M
     real = LogWriter.append
     failing = [True]
 
-    def append(self: LogWriter, records: list[tuple[int, bytes]], ledger: Ledger) -> list[int]:
+    def append(self: LogWriter, records: list[tuple[int, bytes]], catalog: Catalog) -> list[int]:
         if failing[0] and any(kind == layout.EVICT for kind, _ in records):
             raise WriteError(28, "No space left on device")
-        return real(self, records, ledger)
+        return real(self, records, catalog)
 
     monkeypatch.setattr(LogWriter, "append", append)
     with scenario.create(path, "full", capacity=20) as store:

@@ -29,7 +29,7 @@ from replaystore.storage.format.records import (
 )
 
 
-class Ledger:
+class Catalog:
     """The state that a log amounts to.
 
     Attributes:

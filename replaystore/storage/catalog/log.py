@@ -7,7 +7,7 @@ import os
 
 from replaystore.errors import LogError, StoreNotFound, WriteError
 from replaystore.runtime.durable_files import SyncError, sync_file, write_fully
-from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.format import layout
 from replaystore.storage.format.layout import Head, Paths, Record
 
@@ -15,7 +15,7 @@ _logger = logging.getLogger(__name__)
 
 
 class LogReader:
-    """Reads a store's log into a `Ledger`, and what is appended later.
+    """Reads a store's log into a `Catalog`, and what is appended later.
 
     Attributes:
         head: the head as last read.
@@ -42,7 +42,7 @@ class LogReader:
         """Whether the machine was restarted since the head was written."""
         return self.head.boot_id != layout.boot_id()
 
-    def replay(self, ledger: Ledger, *, beyond_head: bool, stop: int | None = None) -> list[Record]:
+    def replay(self, catalog: Catalog, *, beyond_head: bool, stop: int | None = None) -> list[Record]:
         """Applies all records; with `beyond_head` also whole ones that the head does not speak of yet.
 
         `stop`: bytes of the log to read at most. Returns the records behind `head.synced` where the machine was
@@ -57,26 +57,26 @@ class LogReader:
         if stop is not None:
             guaranteed = min(guaranteed, stop)
         for record in layout.read_records(_read(self._log_fd, 0, end), 0, 0, guaranteed, where):
-            ledger.apply(record)
+            catalog.apply(record)
             if restarted and record.end > self.head.synced:
                 doubtful.append(record)
-        if ledger.sequence == 0:
+        if catalog.sequence == 0:
             raise LogError(f"{where}: empty; restore the file from a copy")
-        ledger.dead_seals.clear()  # nobody holds a batch yet
+        catalog.dead_seals.clear()  # nobody holds a batch yet
         return doubtful
 
-    def follow(self, ledger: Ledger) -> tuple[bool, list[int]]:
+    def follow(self, catalog: Catalog) -> tuple[bool, list[int]]:
         """Applies what was committed since; returns whether anything was, and the chunks that died."""
         head = layout.read_head(self._head_fd, self._paths.head)
         # An unchanged head may speak of more: of records that were left out since a restart lost their data.
-        if head.sequence <= self.head.sequence or head.committed <= ledger.end:
+        if head.sequence <= self.head.sequence or head.committed <= catalog.end:
             return False, []
         self.head = head
         dead: list[int] = []
-        data = _read(self._log_fd, ledger.end, head.committed)
+        data = _read(self._log_fd, catalog.end, head.committed)
         where = str(self._paths.log(head.generation))
-        for record in layout.read_records(data, ledger.end, ledger.sequence, head.committed, where):
-            dead += ledger.apply(record)
+        for record in layout.read_records(data, catalog.end, catalog.sequence, head.committed, where):
+            dead += catalog.apply(record)
         return True, dead
 
     def close(self) -> None:
@@ -157,21 +157,21 @@ class LogWriter:
         """Makes every later call refuse."""
         self._failed = err
 
-    def append(self, records: list[tuple[int, bytes]], ledger: Ledger) -> list[int]:
+    def append(self, records: list[tuple[int, bytes]], catalog: Catalog) -> list[int]:
         """Commits (kind, payload) records together; returns the chunks that died by them."""
         self.refuse_if_failed()
-        packed, end = [], ledger.end
+        packed, end = [], catalog.end
         for number, (kind, payload) in enumerate(records):
-            data = layout.pack_record(kind, ledger.sequence + number, payload)
+            data = layout.pack_record(kind, catalog.sequence + number, payload)
             end += len(data)
-            packed.append((data, Record(kind, ledger.sequence + number, payload, end)))
+            packed.append((data, Record(kind, catalog.sequence + number, payload, end)))
         try:
-            write_fully(self._log_fd, b"".join(data for data, _ in packed), ledger.end)
+            write_fully(self._log_fd, b"".join(data for data, _ in packed), catalog.end)
             if self._power:
                 self._fsync(self._log_fd)
         except OSError as err:
             try:
-                os.ftruncate(self._log_fd, ledger.end)
+                os.ftruncate(self._log_fd, catalog.end)
             except OSError:
                 self.poison(err)
             raise WriteError(
@@ -181,7 +181,7 @@ class LogWriter:
         self._move_head(synced=end if self._power else self.head.synced)
         dead: list[int] = []
         for _, record in packed:
-            dead += ledger.apply(record)
+            dead += catalog.apply(record)
         return dead
 
     @property

@@ -15,7 +15,7 @@ from replaystore.runtime.durable_files import sync_directory
 from replaystore.runtime.locks import WriterLock
 from replaystore.spec import StoreSpec
 from replaystore.storage.catalog import recovery
-from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.catalog.log import LogReader, LogWriter
 from replaystore.storage.format import layout
 from replaystore.storage.format.layout import Paths
@@ -30,7 +30,7 @@ class OpenedStore:
     """The files of a store that was opened. `log` and `lock` are the writer's, else None."""
 
     paths: Paths
-    ledger: Ledger
+    catalog: Catalog
     reader: LogReader
     log: LogWriter | None = None
     lock: WriterLock | None = None
@@ -88,10 +88,10 @@ def _make_files(paths: Paths, spec: StoreSpec, capacity: int | None, disk_budget
     log = LogWriter.create(paths, layout.pack_record(layout.CREATE, 0, pack_create(spec)), power=power)
     reader = LogReader(paths)
     try:
-        ledger = recovery.replay(paths, reader, beyond_head=True)
-        log.append([(layout.CONFIG, pack_config(capacity, disk_budget_bytes))], ledger)
-        publish(paths, ledger, power=power)
-        log.append([(layout.PUBLISH, b"")], ledger)
+        catalog = recovery.replay(paths, reader, beyond_head=True)
+        log.append([(layout.CONFIG, pack_config(capacity, disk_budget_bytes))], catalog)
+        publish(paths, catalog, power=power)
+        log.append([(layout.PUBLISH, b"")], catalog)
         for directory in (paths.tails, paths.episodes, paths.root):
             sync_directory(directory)
     finally:
@@ -104,15 +104,15 @@ def open_to_read(root: Path) -> OpenedStore:
     paths = Paths(root)
     reader = LogReader(paths)
     try:
-        ledger = recovery.replay(paths, reader, beyond_head=False)
+        catalog = recovery.replay(paths, reader, beyond_head=False)
         if reader.restarted:
-            lost = recovery.episodes_without_chunks(paths, ledger)
-            ledger.leave_out(lost)
+            lost = recovery.episodes_without_chunks(paths, catalog)
+            catalog.leave_out(lost)
             _note_lost_evictions(root, lost)
     except BaseException:
         reader.close()
         raise
-    return OpenedStore(paths, ledger, reader)
+    return OpenedStore(paths, catalog, reader)
 
 
 def open_to_write(root: Path) -> OpenedStore:
@@ -129,27 +129,27 @@ def open_to_write(root: Path) -> OpenedStore:
         undo.callback(lock.release)
         reader = LogReader(paths)
         undo.callback(reader.close)
-        ledger = recovery.replay(paths, reader, beyond_head=True)
-        if ledger.end > reader.head.committed:
+        catalog = recovery.replay(paths, reader, beyond_head=True)
+        if catalog.end > reader.head.committed:
             _logger.info(
                 "%s: found %d bytes of whole commits behind those that the head names; they count",
-                root, ledger.end - reader.head.committed,
+                root, catalog.end - reader.head.committed,
             )  # fmt: skip
-        lost = recovery.episodes_without_chunks(paths, ledger) if reader.restarted else []
+        lost = recovery.episodes_without_chunks(paths, catalog) if reader.restarted else []
         more = b"".join(
-            layout.pack_record(layout.SEAL, ledger.sequence + number, payload)
-            for number, payload in enumerate(ledger.adopted.values())
+            layout.pack_record(layout.SEAL, catalog.sequence + number, payload)
+            for number, payload in enumerate(catalog.adopted.values())
         )
-        power = ledger.spec.durability == "power"
-        log = LogWriter(paths, reader.head, ledger.end, power=power, more=more)
+        power = catalog.spec.durability == "power"
+        log = LogWriter(paths, reader.head, catalog.end, power=power, more=more)
         undo.callback(log.close)
-        for record in layout.read_records(more, ledger.end, ledger.sequence, log.end, str(root)):
-            ledger.apply(record)
+        for record in layout.read_records(more, catalog.end, catalog.sequence, log.end, str(root)):
+            catalog.apply(record)
         if lost:
-            log.append([(layout.EVICT, pack_evict(lost))], ledger)
+            log.append([(layout.EVICT, pack_evict(lost))], catalog)
             _note_lost_evictions(root, lost)
         undo.pop_all()
-    return OpenedStore(paths, ledger, reader, log, lock)
+    return OpenedStore(paths, catalog, reader, log, lock)
 
 
 def _note_lost_evictions(root: Path, episodes: list[int]) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from replaystore.columns.column import Column
 from replaystore.runtime.durable_files import sync_directory, sync_file, write_fully
-from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.format import layout
 from replaystore.storage.format.dimensions import dimension_names
 from replaystore.storage.format.layout import Paths
@@ -68,7 +68,7 @@ def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
     return {"name": "bytes", **({"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {})}
 
 
-def column_metadata(column: Column, ledger: Ledger, dimensions: tuple[str, ...] | None) -> bytes:
+def column_metadata(column: Column, catalog: Catalog, dimensions: tuple[str, ...] | None) -> bytes:
     """`zarr.json` of a field: its array reaches to the end of the last sealed rows. `dimensions`: names of the axes."""
     codec = column.packing or column.frames
     if codec is None:
@@ -76,51 +76,51 @@ def column_metadata(column: Column, ledger: Ledger, dimensions: tuple[str, ...] 
     else:
         config = dict(codec.get_config())
         serializer = {"name": config.pop("id"), "configuration": config}
-    shape = (sealed_rows(ledger), *column.shape)
-    return _array(shape, (ledger.spec.chunk_rows, *column.shape), column.dtype, serializer, dimensions)
+    shape = (sealed_rows(catalog), *column.shape)
+    return _array(shape, (catalog.spec.chunk_rows, *column.shape), column.dtype, serializer, dimensions)
 
 
-def group_metadata(ledger: Ledger) -> bytes:
+def group_metadata(catalog: Catalog) -> bytes:
     """`zarr.json` of the group: a copy of the specification and the range of live rows."""
-    parts = ledger.index.snapshot()
+    parts = catalog.index.snapshot()
     live = (0, 0)
     if parts.part_first_row.size:
         live = (int(parts.part_first_row[0]), int(parts.part_first_row[-1] + parts.part_num_rows[-1]))
-    attributes = {"replaystore": {**ledger.spec.to_json(), "live_rows": live}}
+    attributes = {"replaystore": {**catalog.spec.to_json(), "live_rows": live}}
     return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=2).encode()
 
 
-def sealed_rows(ledger: Ledger) -> int:
+def sealed_rows(catalog: Catalog) -> int:
     """One past the last row that plain Zarr can read."""
-    chunk_rows = ledger.spec.chunk_rows
-    return max((seal.chunk * chunk_rows + seal.num_rows for seal in ledger.seals.values()), default=0)
+    chunk_rows = catalog.spec.chunk_rows
+    return max((seal.chunk * chunk_rows + seal.num_rows for seal in catalog.seals.values()), default=0)
 
 
-def episode_table(ledger: Ledger) -> NDArray[np.int64]:
+def episode_table(catalog: Catalog) -> NDArray[np.int64]:
     """The live parts, int64 (parts, 6), columns as in `layout.TABLE_COLUMNS`."""
     rows = [
         (part.episode, part.t_start, part.first_row, part.num_rows, part.last, part.zero_padding)
-        for info in ledger.index.episodes()
+        for info in catalog.index.episodes()
         for part in info.parts
     ]
     table = np.asarray(rows, "<i8").reshape(-1, len(layout.TABLE_COLUMNS))
     return table[np.argsort(table[:, layout.TABLE_COLUMNS.index("first_row")], kind="stable")]
 
 
-def published_files(paths: Paths, ledger: Ledger, *, named: bool = True) -> dict[Path, bytes]:
-    """Every file that is derived from the ledger for plain Zarr readers, and what it must hold.
+def published_files(paths: Paths, catalog: Catalog, *, named: bool = True) -> dict[Path, bytes]:
+    """Every file that is derived from the catalog for plain Zarr readers, and what it must hold.
 
     Args:
         paths: the store's files.
-        ledger: what its log says.
+        catalog: what its log says.
         named: whether the axes of arrays have names. Stores written before there were names have none until they are
             published again.
     """
-    table = episode_table(ledger)
-    names = dimension_names(ledger.columns)
+    table = episode_table(catalog)
+    names = dimension_names(catalog.columns)
     files = {
-        paths.metadata(column.name): column_metadata(column, ledger, names[column.name] if named else None)
-        for column in ledger.columns
+        paths.metadata(column.name): column_metadata(column, catalog, names[column.name] if named else None)
+        for column in catalog.columns
     }
     files[paths.metadata(layout.EPISODES)] = _array(
         table.shape,
@@ -130,17 +130,17 @@ def published_files(paths: Paths, ledger: Ledger, *, named: bool = True) -> dict
         names[layout.EPISODES] if named else None,
     )
     files[paths.chunk(layout.EPISODES, 0, 2)] = table.tobytes()
-    files[paths.group] = group_metadata(ledger)
+    files[paths.group] = group_metadata(catalog)
     return files
 
 
-def published_paths(paths: Paths, ledger: Ledger) -> list[Path]:
+def published_paths(paths: Paths, catalog: Catalog) -> list[Path]:
     """The names of those files."""
-    arrays = [*(column.name for column in ledger.columns), layout.EPISODES]
+    arrays = [*(column.name for column in catalog.columns), layout.EPISODES]
     return [*map(paths.metadata, arrays), paths.chunk(layout.EPISODES, 0, 2), paths.group]
 
 
-def publish(paths: Paths, ledger: Ledger, *, power: bool) -> None:
+def publish(paths: Paths, catalog: Catalog, *, power: bool) -> None:
     """Brings those files up to date; each is replaced whole."""
-    for path, data in published_files(paths, ledger).items():
+    for path, data in published_files(paths, catalog).items():
         replace_file(path, data, power=power)

@@ -17,7 +17,7 @@ from replaystore.errors import BudgetError, Evicted, ReplayStoreError, SpecError
 from replaystore.runtime.available_memory import available_bytes
 from replaystore.runtime.preemption import let_others_preempt
 from replaystore.spec import RESIDENCIES, Residency
-from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.reading.column_reader import ColumnReader
 from replaystore.storage.reading.retention import Views
 from replaystore.storage.reading.small_fields import ResidentRows
@@ -43,13 +43,13 @@ class Memory:
     """
 
     def __init__(
-        self, path: Path, ledger: Ledger, readers: Sequence[ColumnReader], residency: Residency,
+        self, path: Path, catalog: Catalog, readers: Sequence[ColumnReader], residency: Residency,
         budget_bytes: int | None, views: Views,
     ) -> None:  # fmt: skip
         if residency not in RESIDENCIES:
             raise SpecError(f"residency is one of {RESIDENCIES}, got {residency!r}")
         self._path = path
-        self._ledger = ledger
+        self._catalog = catalog
         self._views = views
         self._readers = readers
         self._large = [reader for reader in readers if not reader.column.is_resident]
@@ -81,8 +81,8 @@ class Memory:
 
     def first_live_row(self) -> int:
         """The oldest row that is live, or known to a batch in flight; the next one where there is none."""
-        first = self._views.first_row(self._ledger.index.snapshot())
-        return self._ledger.next_row if first is None else first
+        first = self._views.first_row(self._catalog.index.snapshot())
+        return self._catalog.next_row if first is None else first
 
     def put(self, first_row: int, rows: Sequence[NDArray[np.uint8]]) -> None:
         """Takes in the small fields of rows that are about to be committed, one array a column."""
@@ -94,17 +94,17 @@ class Memory:
     def load_small(self, first_row: int) -> None:
         """Reads the small fields of the live rows from `first_row` on."""
         while True:
-            followed = self._ledger.end
+            followed = self._catalog.end
             try:
                 self._load_small(first_row)
             except Evicted:
-                if self._ledger.end == followed:
+                if self._catalog.end == followed:
                     raise
-                continue  # the writer evicted meanwhile, and the ledger has followed: what is live now is enough
+                continue  # the writer evicted meanwhile, and the catalog has followed: what is live now is enough
             return
 
     def _load_small(self, first_row: int) -> None:
-        snapshot = self._ledger.index.snapshot()
+        snapshot = self._catalog.index.snapshot()
         keep = (snapshot.part_first_row >= first_row) & (snapshot.part_num_rows > 0)
         firsts, counts = snapshot.part_first_row[keep], snapshot.part_num_rows[keep]
         total = int(counts.sum())
@@ -149,7 +149,7 @@ class Memory:
         """Sealed chunks that are not in memory: reader, chunk, bytes."""
         return [
             (reader, seal.chunk, seal.files[reader.column.position].file_bytes)
-            for seal in list(self._ledger.seals.values())
+            for seal in list(self._catalog.seals.values())
             for reader in self._large
             if not reader.holds(seal.chunk)
         ]

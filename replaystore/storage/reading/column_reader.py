@@ -18,7 +18,7 @@ from replaystore.kernels.observations import emit_frames
 from replaystore.kernels.row_copies import copy_rows, copy_windows, find_rows
 from replaystore.runtime.counters import Counters
 from replaystore.runtime.workers import Workers
-from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.format import checksums
 from replaystore.storage.format.layout import Paths
 from replaystore.storage.format.records import SealedColumn, Segment
@@ -32,24 +32,24 @@ I64 = NDArray[np.int64]
 
 
 class ColumnReader:
-    """Reads rows of a column. Thread-safe; `lock` guards the ledger.
+    """Reads rows of a column. Thread-safe; `lock` guards the catalog.
 
     Args:
-        follow: called when a file is missing: brings the ledger up to date, if it can be.
+        follow: called when a file is missing: brings the catalog up to date, if it can be.
     """
 
     def __init__(
-        self, column: Column, paths: Paths, ledger: Ledger, files: OpenFiles, lock: threading.RLock,
+        self, column: Column, paths: Paths, catalog: Catalog, files: OpenFiles, lock: threading.RLock,
         follow: Callable[[], None], counters: Counters,
     ) -> None:  # fmt: skip
         self.column = column
         self._counters = counters
         self._paths = paths
-        self._ledger = ledger
+        self._catalog = catalog
         self._files = files
         self._lock = lock
         self._follow = follow
-        self._chunk_rows = ledger.spec.chunk_rows
+        self._chunk_rows = catalog.spec.chunk_rows
         self._files_at_once = max(1, files.most // 8)  # open files in use by one thread
         self._held: dict[int, Held] = {}
         self._held_bytes = 0
@@ -83,7 +83,7 @@ class ColumnReader:
     def hold(self, chunk: int, data: U8, parsed: FrameChunk | None) -> None:
         """Keeps a sealed chunk in memory while it is live. data: all bytes of its file, checked."""
         with self._lock:
-            if chunk in self._ledger.seals:  # else it died while it was read, and nobody would drop it
+            if chunk in self._catalog.seals:  # else it died while it was read, and nobody would drop it
                 self._held[chunk] = Held(data, parsed)
                 self._held_bytes += data.size
                 self._heads.pop(chunk, None)
@@ -92,7 +92,7 @@ class ColumnReader:
     def load(self, chunk: int) -> None:
         """Reads a sealed chunk into memory, checking every byte."""
         source = self._source(chunk)
-        seal = self._ledger.seals.get(chunk)  # None: evicted this moment
+        seal = self._catalog.seals.get(chunk)  # None: evicted this moment
         if source.held is None and source.sealed is not None and source.file is not None and seal is not None:
             data, parsed = checksums.read_chunk(source.file, self.column, source.sealed, seal.num_rows)
             source.file.drop_cache()
@@ -102,7 +102,7 @@ class ColumnReader:
     def drop(self, chunk: int) -> None:
         """Forgets a chunk that is gone."""
         with self._lock:
-            self._ledger.dead_seals.pop(chunk, None)
+            self._catalog.dead_seals.pop(chunk, None)
             held = self._held.pop(chunk, None)
             self._held_bytes -= 0 if held is None else held.data.size
             self._heads.pop(chunk, None)
@@ -258,7 +258,7 @@ class ColumnReader:
             return  # taken into memory since the map was made
         head = read_head(source)
         with self._lock:
-            is_known = source.chunk in self._ledger.seals or source.chunk in self._ledger.dead_seals
+            is_known = source.chunk in self._catalog.seals or source.chunk in self._catalog.dead_seals
             if is_known and source.chunk not in self._held:  # else nobody would drop it
                 self._heads[source.chunk] = head
                 self._map = None
@@ -376,9 +376,9 @@ class ColumnReader:
         for attempt in range(3):
             held = self._held.get(chunk)
             with self._lock:
-                dead = self._ledger.dead_seals.get(chunk)
-                seal = self._ledger.seals.get(chunk, dead)
-                segments = self._ledger.segments.get(chunk)
+                dead = self._catalog.dead_seals.get(chunk)
+                seal = self._catalog.seals.get(chunk, dead)
+                segments = self._catalog.segments.get(chunk)
             if held is not None:
                 sealed = None if seal is None else seal.files[self.column.position]
                 return Source(chunk, held=held, sealed=sealed)

@@ -21,7 +21,7 @@ from replaystore.index.parts import Part
 from replaystore.runtime.counters import Counters
 from replaystore.runtime.durable_files import SyncError, sync_directory, sync_file, write_fully
 from replaystore.runtime.preemption import let_others_preempt
-from replaystore.storage.catalog.catalog import Ledger
+from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.catalog.log import LogWriter
 from replaystore.storage.format import checksums, layout, zarr_metadata
 from replaystore.storage.format.layout import Paths
@@ -45,30 +45,30 @@ class StoreWriter:
     waits for the sealer; nothing is dropped.
 
     Args:
-        lock: guards the ledger.
+        lock: guards the catalog.
         on_sealed: called by the sealer with the chunk and, for each column, the bytes of its file; raises what the
             caller shall see at its next call.
         on_dead: called with chunks that lost their last live row; they are unlinked by `unlink_chunks` later.
     """
 
     def __init__(
-        self, paths: Paths, ledger: Ledger, log: LogWriter, lock: threading.RLock,
+        self, paths: Paths, catalog: Catalog, log: LogWriter, lock: threading.RLock,
         on_sealed: Callable[[int, list[tuple[U8, FrameChunk | None]]], None], on_dead: Callable[[list[int]], None],
         counters: Counters,
     ) -> None:  # fmt: skip
         self._paths = paths
-        self._ledger = ledger
+        self._catalog = catalog
         self._log = log
         self._lock = lock
         self._on_sealed = on_sealed
         self._on_dead = on_dead
         self._counters = counters
         self._has_evicted = False
-        self._power = ledger.spec.durability == "power"
+        self._power = catalog.spec.durability == "power"
         self._tails: dict[tuple[int, int], int] = {}
         # Files that records behind the synced part of the log speak of. Guarded by the lock, as the log is.
         self._unsynced: set[Path] = set()
-        self._synced_rows = ledger.next_row  # rows that may be known to be synced
+        self._synced_rows = catalog.next_row  # rows that may be known to be synced
         self._kept_tails: list[Path] = []  # of chunks with such rows, sealed since: needed if the seal's record is lost
         self._condition = threading.Condition()
         self._pending: deque[int] = deque()
@@ -82,8 +82,8 @@ class StoreWriter:
         self._clean_up(keep_tails=log.head.synced < log.end)
         if log.head.synced < log.end:  # whoever wrote before did not come to sync: it is left to this writer
             self._unsynced.update(self._data_files())
-        chunk_rows = ledger.spec.chunk_rows
-        unsealed = [chunk for chunk in sorted(ledger.segments) if (chunk + 1) * chunk_rows <= ledger.next_row]
+        chunk_rows = catalog.spec.chunk_rows
+        unsealed = [chunk for chunk in sorted(catalog.segments) if (chunk + 1) * chunk_rows <= catalog.next_row]
         if unsealed:
             _logger.info("%s: %d full chunks were not sealed: it is done now", paths.root, len(unsealed))
         for chunk in unsealed:
@@ -103,7 +103,7 @@ class StoreWriter:
         self.raise_pending()
         self._log.refuse_if_failed()
         self._wait_for_room()
-        chunk_rows = self._ledger.spec.chunk_rows
+        chunk_rows = self._catalog.spec.chunk_rows
         stop = part.first_row + part.num_rows
         chunks = range(part.first_row // chunk_rows, (stop - 1) // chunk_rows + 1)
         crcs: list[list[int]] = []
@@ -112,7 +112,7 @@ class StoreWriter:
                 low, high = max(part.first_row, chunk * chunk_rows), min(stop, (chunk + 1) * chunk_rows)
                 pieces = [column_rows[low - part.first_row : high - part.first_row] for column_rows in rows]
                 crcs.append([checksums.crc_of(piece) for piece in pieces])
-                for column, piece in zip(self._ledger.columns, pieces, strict=True):
+                for column, piece in zip(self._catalog.columns, pieces, strict=True):
                     descriptor = self._tail(column.position, chunk)
                     write_fully(descriptor, piece.data.cast("B"), (low - chunk * chunk_rows) * column.row_bytes)
                     if self._power:
@@ -128,10 +128,10 @@ class StoreWriter:
                 err.errno, f"{self._paths.root}: writing episode {part.episode}: {err.strerror}; nothing was committed"
             ) from err
         with self._lock:
-            self._log.append([(layout.COMMIT, pack_commit(part, crcs, clamped))], self._ledger)
+            self._log.append([(layout.COMMIT, pack_commit(part, crcs, clamped))], self._catalog)
             for chunk in chunks:
-                self._ledger.segments[chunk][-1].checked.update(range(len(rows)))
-                self._unsynced.update(self._paths.tail(column.name, chunk) for column in self._ledger.columns)
+                self._catalog.segments[chunk][-1].checked.update(range(len(rows)))
+                self._unsynced.update(self._paths.tail(column.name, chunk) for column in self._catalog.columns)
         self._counters.add(rows_appended=part.num_rows, episodes_appended=int(part.t_start == 0))
         for chunk in chunks:
             if (chunk + 1) * chunk_rows <= stop:
@@ -151,14 +151,14 @@ class StoreWriter:
     def commit_end(self, part: Part) -> None:
         """Ends an episode whose rows are all committed: a part without rows."""
         with self._lock:
-            self._log.append([(layout.COMMIT, pack_commit(part, [], [0] * len(self._ledger.columns)))], self._ledger)
+            self._log.append([(layout.COMMIT, pack_commit(part, [], [0] * len(self._catalog.columns)))], self._catalog)
 
     def evict(self, episodes: Sequence[int]) -> None:
         """Takes episodes out; their chunks are given to `on_dead`."""
-        index = self._ledger.index
+        index = self._catalog.index
         with self._lock:
             rows = index.num_rows
-            dead = self._log.append([(layout.EVICT, pack_evict(episodes))], self._ledger)
+            dead = self._log.append([(layout.EVICT, pack_evict(episodes))], self._catalog)
             rows -= index.num_rows
             self._on_dead(dead)
         self._counters.add(episodes_evicted=len(episodes), rows_evicted=rows)
@@ -166,33 +166,33 @@ class StoreWriter:
         _logger.log(
             logging.DEBUG if self._has_evicted else logging.INFO,
             "%s: evicted %d episodes, %d rows; %d transitions are left (capacity %s, disk budget %s)",
-            self._paths.root, len(episodes), rows, index.num_transitions, self._ledger.capacity,
-            self._ledger.disk_budget_bytes,
+            self._paths.root, len(episodes), rows, index.num_transitions, self._catalog.capacity,
+            self._catalog.disk_budget_bytes,
         )  # fmt: skip
         self._has_evicted = True
 
     def set_limits(self, capacity: int | None, disk_budget_bytes: int | None) -> None:
         """Records the limits that eviction keeps."""
         with self._lock:
-            self._log.append([(layout.CONFIG, pack_config(capacity, disk_budget_bytes))], self._ledger)
+            self._log.append([(layout.CONFIG, pack_config(capacity, disk_budget_bytes))], self._catalog)
 
     def unlink_chunks(self, chunks: Sequence[int]) -> None:
         """Removes the files of dead chunks."""
         for chunk in chunks:
-            for column in self._ledger.columns:
+            for column in self._catalog.columns:
                 path = self._paths.chunk(column.name, chunk, column.ndim)
                 path.unlink(missing_ok=True)
 
     def _tail(self, position: int, chunk: int) -> int:
         descriptor = self._tails.get((position, chunk))
         if descriptor is None:
-            path = self._paths.tail(self._ledger.columns[position].name, chunk)
+            path = self._paths.tail(self._catalog.columns[position].name, chunk)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             self._tails[position, chunk] = descriptor
         return descriptor
 
     def _close_tails(self, chunk: int) -> None:
-        for column in self._ledger.columns:
+        for column in self._catalog.columns:
             descriptor = self._tails.pop((column.position, chunk), None)
             if descriptor is not None:
                 os.close(descriptor)
@@ -274,7 +274,7 @@ class StoreWriter:
                     self._log.poison(err)
             with self._condition:
                 self._busy = False
-                if sealed or chunk in self._ledger.seals:
+                if sealed or chunk in self._catalog.seals:
                     self._pending.popleft()
                 else:
                     self._paused = True  # until the caller has seen the error
@@ -289,24 +289,24 @@ class StoreWriter:
 
     def _seal(self, chunk: int, helper: Executor | None) -> None:
         # Also where no row of it is live any more: batches in flight may know them, and the tail goes.
-        ledger, start = self._ledger, time.monotonic()
+        catalog, start = self._catalog, time.monotonic()
         with self._lock:
-            segments = list(ledger.segments[chunk])
-        first_row = chunk * ledger.spec.chunk_rows
+            segments = list(catalog.segments[chunk])
+        first_row = chunk * catalog.spec.chunk_rows
         used = segments[-1].first_row + segments[-1].num_rows - first_row
         files: list[SealedColumn] = []
         contents: list[tuple[U8, FrameChunk | None]] = []
-        for column in ledger.columns:
+        for column in catalog.columns:
             file, data, parsed = seal.seal_column(
-                self._paths, column, chunk, ledger.spec.chunk_rows, segments, power=self._power, helper=helper
+                self._paths, column, chunk, catalog.spec.chunk_rows, segments, power=self._power, helper=helper
             )
             files.append(file)
             contents.append((data, parsed))
         with self._lock:
-            dead = self._log.append([(layout.SEAL, pack_seal(Seal(chunk, used, tuple(files))))], ledger)
+            dead = self._log.append([(layout.SEAL, pack_seal(Seal(chunk, used, tuple(files))))], catalog)
             self._on_dead(dead)
-            self._unsynced.update(self._paths.chunk(column.name, chunk, column.ndim) for column in ledger.columns)
-            tails = [self._paths.tail(column.name, chunk) for column in ledger.columns]
+            self._unsynced.update(self._paths.chunk(column.name, chunk, column.ndim) for column in catalog.columns)
+            tails = [self._paths.tail(column.name, chunk) for column in catalog.columns]
             if first_row < self._synced_rows and not self._power:
                 self._kept_tails += tails
                 tails = []
@@ -323,9 +323,9 @@ class StoreWriter:
         """Brings the files for plain Zarr readers up to date."""
         try:
             with self._lock:
-                if not self._ledger.published:
-                    zarr_metadata.publish(self._paths, self._ledger, power=self._power)
-                    self._log.append([(layout.PUBLISH, b"")], self._ledger)
+                if not self._catalog.published:
+                    zarr_metadata.publish(self._paths, self._catalog, power=self._power)
+                    self._log.append([(layout.PUBLISH, b"")], self._catalog)
         except OSError as err:
             if isinstance(err, SyncError):
                 self._log.poison(err)
@@ -337,10 +337,10 @@ class StoreWriter:
         """fsyncs what was written since the last time, so that it survives a power cut."""
         self._log.refuse_if_failed()
         with self._lock:
-            files, end, next_row = list(self._unsynced), self._log.end, self._ledger.next_row
+            files, end, next_row = list(self._unsynced), self._log.end, self._catalog.next_row
             kept = list(self._kept_tails)
         try:
-            seal.sync_files([*files, *zarr_metadata.published_paths(self._paths, self._ledger)])
+            seal.sync_files([*files, *zarr_metadata.published_paths(self._paths, self._catalog)])
             sync_directory(self._paths.tails)
         except OSError as err:
             self._log.poison(err)
@@ -358,21 +358,21 @@ class StoreWriter:
 
     def _clean_up(self, *, keep_tails: bool) -> None:
         """Finishes what a killed writer began: removes files that the log no longer or not yet speaks of."""
-        ledger = self._ledger
+        catalog = self._catalog
         unfinished = [
             path for directory in (self._paths.root, self._paths.episodes) for path in directory.glob("*.partial")
         ]
         chunk_files, tails = [], []
-        for column in ledger.columns:
+        for column in catalog.columns:
             for path in self._paths.array(column.name).iterdir():
                 chunk = Paths.chunk_number(path.name)
-                if path.name.endswith(".partial") or (chunk is not None and chunk not in ledger.seals):
+                if path.name.endswith(".partial") or (chunk is not None and chunk not in catalog.seals):
                     chunk_files.append(path)
         for path in self._paths.tails.iterdir():
             chunk = Paths.tail_chunk(path.name)
-            if keep_tails and chunk in ledger.seals:
+            if keep_tails and chunk in catalog.seals:
                 self._kept_tails.append(path)
-            elif chunk is None or chunk not in ledger.segments:
+            elif chunk is None or chunk not in catalog.segments:
                 tails.append(path)
         for path in (*unfinished, *chunk_files, *tails):
             path.unlink()
@@ -385,10 +385,10 @@ class StoreWriter:
 
     def _data_files(self) -> list[Path]:
         """Every chunk and tail file that the log speaks of."""
-        ledger = self._ledger
+        catalog = self._catalog
         return [
-            *(self._paths.chunk(c.name, chunk, c.ndim) for c in ledger.columns for chunk in ledger.seals),
-            *(self._paths.tail(c.name, chunk) for c in ledger.columns for chunk in ledger.segments),
+            *(self._paths.chunk(c.name, chunk, c.ndim) for c in catalog.columns for chunk in catalog.seals),
+            *(self._paths.tail(c.name, chunk) for c in catalog.columns for chunk in catalog.segments),
         ]
 
     def close(self) -> None:
@@ -396,7 +396,7 @@ class StoreWriter:
         error: BaseException | None = None
         try:
             self.flush()
-            for chunk in sorted(self._ledger.segments):
+            for chunk in sorted(self._catalog.segments):
                 self._queue(chunk)
             self.flush()
             self.publish()
