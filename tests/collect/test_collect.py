@@ -305,7 +305,7 @@ def test_a_directory_that_cannot_go_on_is_refused(tmp_path):
 
 
 def test_carried_episodes_fit_their_configuration():
-    folder = Path(__file__).parents[1] / "experiments" / "recorded" / "walker_walk"
+    folder = Path(__file__).parents[2] / "experiments" / "recorded" / "walker_walk"
     stored = json.loads((folder / "collect.json").read_text())
     config = CollectConfig(**stored, episodes=4)
     assert collect(config, folder) == [entry.path for entry in list_episode_files(folder)]

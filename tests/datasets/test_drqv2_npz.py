@@ -27,7 +27,7 @@ from replaystore.datasets.drqv2_npz import (
 )
 from replaystore.errors import EpisodeError, EpisodeFileError, WriteError
 
-RECORDED = Path(__file__).parents[1] / "experiments" / "recorded" / "walker_walk"
+RECORDED = Path(__file__).parents[2] / "experiments" / "recorded" / "walker_walk"
 
 
 def episode(rows=5, number=0):

@@ -14,7 +14,7 @@ import pytest
 from replaystore.errors import MissingDependency
 from replaystore.runtime.extras import install_command, needs, require
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 CODE = [path for room in ("replaystore", "drqv2_patch", "experiments") for path in sorted((ROOT / room).rglob("*.py"))]
@@ -256,7 +256,8 @@ def test_the_interface_names_the_extra(code, package, extra):
         ("experiments.device.__main__", (), "rich", ["bench"]),
         ("experiments.growth.__main__", (), "psutil", ["bench", "torch"]),
         ("experiments.prefetch", (), "torch", ["bench", "torch"]),
-        ("experiments.benchmarks.__main__", (), "rich", ["bench"]),
+        ("experiments.benchmarks.__main__", (), "rich", ["peers"]),
+        ("experiments.benchmarks.sample", (), "torch", ["peers"]),
         ("experiments.difference_picture", (), "matplotlib", ["bench"]),
         ("experiments.drqv2.train", (), None, None),
         ("experiments.drqv2.latency", (), None, None),
