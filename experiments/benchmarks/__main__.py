@@ -22,22 +22,22 @@ from typing import Any
 import click
 import numpy as np
 
+from replaystore import ReplayStore
 from replaystore.datasets.drqv2_npz import list_episode_files, read_episode
 from replaystore.datasets.fields import fields_from_episode, with_schemes
 from replaystore.runtime.extras import needs
-from replaystore.store import ReplayStore
 
-with needs("experiments.benchmarks.__main__", "bench", in_command=__name__ == "__main__"):
+with needs("experiments.benchmarks", "peers", in_command=__name__ == "__main__"):
     from rich.console import Console
 
-    from replaystore.bench.peers.registry import PEERS, candidates
-    from replaystore.bench.sample import run_sample
+    from experiments.benchmarks.beside_peers import run_beside_peers
+    from experiments.benchmarks.markdown import markdown_table, summary_rows, to_markdown
+    from experiments.benchmarks.peers.registry import PEERS, candidates
     from replaystore.bench.sample_plot import plot_png
     from replaystore.bench.sample_result import SampleResult, first_of_each_store
-    from replaystore.bench.sample_text import markdown_table, summary_rows, to_markdown
 
-DOCS = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- results: written by experiments/benchmarks.py -->", "<!-- end of results -->"
+DOCS = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- results: written by experiments.benchmarks -->", "<!-- end of results -->"
 
 # By the name of the store's directory: mode, options of `FrameDelta`, schemes of fields.
 OF_IMAGES: dict[str, dict[str, Any]] = {
@@ -139,7 +139,7 @@ def measure(
         console.print(f"{workload.name}: {name}, {fill(stores[-1], workload, how, least)} transitions")
     peers = candidates(workload.peers, **checkouts)
     with console.status(f"{workload.name}: sampling"):
-        result = run_sample(stores, n_step=workload.n_step, work_dir=work_dir, peers=peers, **options)
+        result = run_beside_peers(stores, peers, n_step=workload.n_step, work_dir=work_dir, **options)
     shutil.rmtree(work_dir / "stores" / workload.name)
     temporary = target.with_suffix(".tmp")
     temporary.write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")

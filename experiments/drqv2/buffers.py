@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from drqv2_patch import ReplayBufferStorage, make_replay_loader
+from experiments.benchmarks.peers.peer import Unable, module_from
 from experiments.drqv2.environment import ArraySpec, TimeStep, data_specs
 from replaystore import FrameDelta
-from replaystore.bench.peers.peer import Unable, module_from
 from replaystore.errors import SpecError
 from replaystore.spec import MODES
 

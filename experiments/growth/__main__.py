@@ -33,7 +33,7 @@ with needs("experiments.growth.__main__", "bench", "torch", in_command=__name__ 
     import replaystore as rs  # its names load what they need when they are used, which is part of what is measured
 
 
-RECORDED = Path(__file__).parent / "recorded" / "walker_walk"
+RECORDED = Path(__file__).parents[1] / "recorded" / "walker_walk"
 EPISODE_ROWS, FRAME_STACK = 501, 3
 BATCH, N_STEP, DISCOUNT = 256, 3, 0.99
 BATCHES = 200

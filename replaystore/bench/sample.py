@@ -1,24 +1,20 @@
-"""`bench sample`: time to draw and gather a batch from stores, beside other buffers and a plain copy of the bytes."""
+"""`bench sample`: time to draw and gather a batch from stores, beside a plain copy of the bytes."""
 
 from __future__ import annotations
 
 import math
 import os
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from replaystore.bench.conditions import conditions
-from replaystore.bench.peers.data import PeerData, take_episodes
-from replaystore.bench.peers.peer import Candidate, imported
-from replaystore.bench.peers.versions import versions_of
 from replaystore.bench.sample_result import SampleResult
-from replaystore.bench.sample_turns import Draws, Timed, hold, open_stores, plain_copy
+from replaystore.bench.sample_turns import Candidate, Draws, Timed, open_stores, plain_copy
 from replaystore.errors import SpecError
 from replaystore.runtime.extras import needs
 from replaystore.spec import FieldSpec, Residency
@@ -31,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 _WARM_UP_BATCHES = 3
 _BLOCKS = 5
-_DISCOUNT = 0.99
+DISCOUNT = 0.99  # of the returns of every batch
 _PAUSE_SECONDS = 0.012  # between turns: threads of OpenMP go on spinning for up to 6 ms after their work
 
 
@@ -39,8 +35,7 @@ def run_sample(
     store_paths: Sequence[str | os.PathLike[str]],
     *,
     residencies: Sequence[Residency] = ("ram", "mapped"),
-    peers: Sequence[Candidate] = (),
-    transitions: int = 4000,
+    candidates: Sequence[Candidate] = (),
     new_arrays: bool = False,
     batch_size: int = 256,
     n_step: int = 3,
@@ -48,101 +43,99 @@ def run_sample(
     threads: int = 2,
     seed: int = 0,
     budget_bytes: int | None = None,
-    work_dir: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> SampleResult:
-    """Times batches from each store in each residency, from other buffers, and a copy of a batch, in turn.
+    """Times batches from each store in each residency, from other candidates, and a copy of a batch, in turn.
 
-    Every file is read once before, so the page cache is as warm as memory allows. Buffers that work in the background
-    are timed in blocks, while nothing else runs, and left to finish before anything else is timed.
+    Every file is read once before, so the page cache is as warm as memory allows. Candidates that work in the
+    background are timed in blocks, while nothing else runs. Each block ends when they have finished their work.
 
     Args:
-        store_paths: the first one feeds the other buffers.
-        peers: other buffers; see `peers.registry.candidates`. transitions: that they hold, of the first store.
-        new_arrays: time each store also with new arrays for each batch. Where other buffers have another n-step, each
-            store is timed with that one too.
-        work_dir: for files of other buffers, removed afterwards. None: the system's temporary directory.
+        store_paths: the stores, at least one.
+        residencies: where the bytes of a store live, at least one.
+        candidates: what else to time. They are prepared first, because some of them fork processes, which is safe
+            only while there are no other threads.
+        new_arrays: whether to time each store also with new arrays for each batch.
+        batch_size: transitions per batch.
+        n_step: steps of the return. Where a candidate has another n-step, each store is timed with that one too.
+        num_batches: batches to time.
+        threads: threads that gather a batch.
+        seed: of the draws.
+        budget_bytes: RAM for each store; None: what is available.
         progress: called with (steps done, steps in all).
 
     Raises:
-        SpecError: nothing to measure, or numbers that cannot work. BudgetError: a store does not fit RAM.
+        SpecError: there is nothing to measure, or a number is below 1.
+        BudgetError: a store does not fit RAM.
     """
-    if not store_paths or not residencies or min(batch_size, n_step, num_batches, threads, transitions) < 1:
+    if not store_paths or not residencies or min(batch_size, n_step, num_batches, threads) < 1:
         raise SpecError(
-            "sample: expected a store, a residency, and batch_size, n_step, num_batches, threads, transitions from 1 on"
+            "sample: expected a store, a residency, and batch_size, n_step, num_batches and threads from 1 on"
         )
-    draws = Draws(batch_size=batch_size, n_step=n_step, discount=_DISCOUNT, threads=threads, seed=seed)
-    step = _counter(progress, len(peers) + _WARM_UP_BATCHES + num_batches)
+    draws = Draws(batch_size=batch_size, n_step=n_step, discount=DISCOUNT, threads=threads, seed=seed)
+    step = _counter(progress, len(candidates) + _WARM_UP_BATCHES + num_batches)
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="replaystore-peers-", dir=work_dir)))
-        with ReplayStore.open(store_paths[0], read_only=True, residency="mapped", num_threads=threads) as store:
-            raw_bytes = sum(_row_bytes(entry) for entry in store.spec.fields if entry.role == "observation")
-            batch_bytes = sum(array.nbytes for array in store.allocate(batch_size).values())
-            held = []
-            if peers:
-                stack.enter_context(_torch_threads(threads))
-                data = _data(store, transitions, draws, scratch)
-        for candidate in peers:  # first, because some fork, which is safe only while there are no other threads
-            held.append(hold(candidate, data, stack, _BLOCKS))
+        prepared = []
+        for candidate in candidates:
+            prepared.append(candidate.prepare(stack))
             step()
-        others = sorted({found.label.n_step or n_step for found in held if isinstance(found, Timed)} - {n_step})
+        timed = [found for found in prepared if isinstance(found, Timed)]
+        raw_bytes, batch_bytes = _bytes_of(store_paths[0], batch_size)
         entries = list(
             open_stores(
-                store_paths, residencies, draws, stack, new_arrays=new_arrays, other_n_steps=others,
+                store_paths,
+                residencies,
+                draws,
+                stack,
+                new_arrays=new_arrays,
+                other_n_steps=sorted({found.label.n_step or n_step for found in timed} - {n_step}),
                 budget_bytes=budget_bytes,
             )
-        )  # fmt: skip
+        )
         entries.append(plain_copy(batch_bytes // batch_size, draws, stack))
         before = _processor_seconds()
-        _run([*entries, *(found for found in held if isinstance(found, Timed))], num_batches, seed, step)
+        _run([*entries, *timed], num_batches, seed, step)
         own, everything = (now - then for now, then in zip(_processor_seconds(), before, strict=True))
     stated: dict[str, Any] = {
         "batch_size": batch_size,
         "n_step": n_step,
-        "discount": _DISCOUNT,
+        "discount": DISCOUNT,
         "num_batches": num_batches,
         "warm_up_batches": _WARM_UP_BATCHES,
         "threads": threads,
         "seed": seed,
-        "distribution": "uniform; other buffers draw as they do, from generators of their own",
-        "memory_of_batches": "stores fill arrays that the caller owns, other buffers return new ones",
+        "distribution": "uniform",
+        "memory_of_batches": "stores fill arrays that the caller owns",
         "cache_state": "warm: every file was read once before",
         "order": "interleaved: a batch of each in turn, in a new random order each time, 12 ms apart",
         "last_level_cache": _last_level_cache(),
         "used_by_other_processes": round(max(0.0, everything - own) / max(everything, 1e-9), 3),
     }
-    if peers:
-        stated["transitions_of_other_buffers"] = data.num_transitions
-    if any(isinstance(found, Timed) and found.background for found in held):
+    if any(found.background is not None for found in timed):
         stated["background"] = (
             f"buffers with worker processes are timed in {_BLOCKS} blocks of {_block(num_batches)} or more batches,"
             " each drawn at once after the other while nothing else runs; what was ready before a block is drawn first"
             " and not counted"
         )
     results = [entry.result(batch_bytes) for entry in entries]
-    results += [found.result(batch_bytes) if isinstance(found, Timed) else found for found in held]
+    results += [found.result(batch_bytes) if isinstance(found, Timed) else found for found in prepared]
     return SampleResult(
         batch_bytes=batch_bytes,
         raw_observation_bytes=raw_bytes,
         times=tuple(results),
-        conditions={**stated, **conditions(Path(store_paths[0])), **versions_of(peers)},
+        conditions={**stated, **conditions(Path(store_paths[0]))},
     )
+
+
+def _bytes_of(path: str | os.PathLike[str], batch_size: int) -> tuple[int, int]:
+    """(bytes of the raw observation of a transition, bytes of a batch) of a store."""
+    with ReplayStore.open(path, read_only=True, residency="mapped") as store:
+        raw = sum(_row_bytes(entry) for entry in store.spec.fields if entry.role == "observation")
+        return raw, sum(array.nbytes for array in store.allocate(batch_size).values())
 
 
 def _row_bytes(entry: FieldSpec) -> int:
     return math.prod(entry.stacked_shape) * np.dtype(entry.dtype).itemsize
-
-
-def _data(store: ReplayStore, transitions: int, draws: Draws, scratch: Path) -> PeerData:
-    observation, episodes = take_episodes(store, transitions)
-    return PeerData(
-        observation=observation,
-        episodes=episodes,
-        batch_size=draws.batch_size,
-        n_step=draws.n_step,
-        discount=draws.discount,
-        scratch=scratch,
-    )
 
 
 def _block(num_batches: int) -> int:
@@ -225,15 +218,3 @@ def _counter(progress: Progress | None, total: int) -> Callable[[], None]:
             progress(done, total)
 
     return step
-
-
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    """torch, which most buffers copy with, works with so many threads meanwhile."""
-    torch = imported("torch")
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -24,10 +24,10 @@ class SampleTimes:
         transitions: held. bytes_per_transition: of everything held; None: nothing is.
         observation_bytes_per_transition: of its observations alone, for a store.
         n_step: of the batches.
-        blocks: 0, or timed in so many blocks, each from one batch after the other, instead of in turn.
+        blocks: how many blocks it was timed in, each of batches one after the other. 0: it was timed in turn.
         milliseconds: a batch, drawing included; over blocks, their means. None: not timed.
         megabytes_per_second: 10^6 bytes of batch, at the median.
-        checked: what the rows of a batch were found to be (`peers.check.Checked`), for another buffer.
+        checked: rows of a batch by what a check of them found, for another buffer.
         notes: what a reader has to know. reason: why it could not be measured; everything else is then None.
     """
 

@@ -1,4 +1,4 @@
-"""What `bench sample` times, one turn at a time: stores, the plain copy, and other buffers with the data in them."""
+"""What `bench sample` times, one turn at a time: stores, the plain copy, and what a caller adds to them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.bench.peers.check import Checker
-from replaystore.bench.peers.data import PeerData
-from replaystore.bench.peers.peer import Candidate, Peer, Unable
 from replaystore.bench.sample_result import SampleTimes
 from replaystore.bench.spread import Spread
 from replaystore.runtime.workers import Workers
@@ -41,6 +38,21 @@ class Draws:
     seed: int
 
 
+class Background(Protocol):
+    """A buffer that works on batches while it is not asked for one.
+
+    Attributes:
+        ready_batches: the most batches that wait to be taken.
+        cycle: batches that come about together; a block has a multiple of them.
+    """
+
+    ready_batches: int
+    cycle: int
+
+    def settle(self) -> None:
+        """Waits until nothing of it works in the background."""
+
+
 @dataclass(kw_only=True)
 class Timed:
     """One thing to time.
@@ -48,49 +60,39 @@ class Timed:
     Attributes:
         label: all but its times.
         turn: makes a batch.
-        background: the buffer, where it works while it is not asked.
-        milliseconds: a batch, one number a turn; over a block, where it works in the background.
+        background: the buffer that works in the background; None: it works only during a turn.
+        milliseconds: a batch, one number per turn, or one per block where `background` is given.
     """
 
     label: SampleTimes
     turn: Callable[[], object]
-    background: Peer | None = None
+    background: Background | None = None
     milliseconds: list[float] = field(default_factory=list)
 
     def result(self, batch_bytes: int) -> SampleTimes:
-        """The label with its times."""
+        """The label with its times.
+
+        Args:
+            batch_bytes: bytes of one batch.
+        """
         spread = Spread.of(self.milliseconds)
-        return replace(self.label, milliseconds=spread, megabytes_per_second=batch_bytes / (1000 * spread.median))
+        return replace(
+            self.label,
+            blocks=len(self.milliseconds) if self.background is not None else 0,
+            milliseconds=spread,
+            megabytes_per_second=batch_bytes / (1000 * spread.median),
+        )
 
 
-def hold(candidate: Candidate, data: PeerData, stack: ExitStack, num_blocks: int) -> Timed | SampleTimes:
-    """Another buffer with the data in it, its first batch checked; or a label, where there is nothing to time."""
-    label = SampleTimes(kind="peer", name=candidate.name)
-    try:
-        peer = candidate.make(data)
-        stack.callback(peer.close)
-        batch = peer.turn() if peer.timed else {}
-    except Unable as err:
-        return replace(label, reason=str(err))
-    except Exception as err:  # other people's code, in a version of its own: it may fail in any way, and others go on
-        return replace(label, reason=f"it fails: {type(err).__name__}: {err}")
-    label = replace(
-        label,
-        transitions=peer.num_transitions,
-        bytes_per_transition=peer.held_bytes() / peer.num_transitions,
-        notes=peer.notes,
-    )
-    if not peer.timed:
-        return label
-    checked = Checker(data).check(peer, batch)
-    label = replace(
-        label,
-        n_step=peer.n_step,
-        blocks=num_blocks if peer.background else 0,
-        checked=asdict(checked),
-        notes=peer.notes + checked.notes(),
-    )
-    return Timed(label=label, turn=peer.turn, background=peer if peer.background else None)
+class Candidate(Protocol):
+    """Something else to time beside the stores: what `run_sample` takes as `candidates`."""
+
+    def prepare(self, stack: ExitStack) -> Timed | SampleTimes:
+        """The candidate, ready to make batches; or its entry in the result where there is nothing to time.
+
+        Args:
+            stack: closed once everything is measured; what the candidate has to close belongs on it.
+        """
 
 
 def open_stores(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,52 +12,38 @@ from replaystore.cli.options import (
     DIRECTORY,
     DURABILITIES,
     EXISTING_DIRECTORY,
+    FILE,
     MODES,
-    RESIDENCIES,
     as_json,
+    batch_size_option,
     chosen_frame_delta,
     frame_delta_options,
     frame_stack_option,
     list_of,
+    n_step_option,
+    seed_option,
     size,
+    threads_option,
 )
 from replaystore.cli.output import bytes_text, note, number_text, print_json, print_rich, print_table, progress_bar
-from replaystore.runtime.extras import require
+from replaystore.cli.sample_command import check_packages, sample
 
 if TYPE_CHECKING:
     from replaystore.bench.spread import Spread
 
 _several_modes = list_of(click.Choice(MODES), "mode")
-_several_residencies = list_of(click.Choice(RESIDENCIES), "residency")
 _multiples = list_of(float, "float")
-# As in `replaystore.bench.peers.registry`, which takes long to import; a test compares them.
-PEERS = ("drqv2", "drqv2_compress", "torchrl", "stable-baselines3", "sb3-extra-buffers", "cpprb", "video")
-FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
-
-
-def _several_peers(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    if isinstance(value, tuple):
-        return value
-    return () if value == "none" else list_of(click.Choice(PEERS), "peer")(value)
-
-
 _modes = click.option(
     "--modes", type=_several_modes, default=",".join(MODES), show_default=True, help="Modes to compare."
 )
-_batch_size = click.option("--batch-size", type=AT_LEAST_1, default=256, show_default=True, help="Transitions a batch.")
-_n_step = click.option("--n-step", type=AT_LEAST_1, default=3, show_default=True, help="Steps of the return.")
-_threads = click.option("--threads", type=AT_LEAST_1, default=2, show_default=True, help="That work on a batch.")
-_seed = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws.")
-
-
-def _check_packages() -> None:
-    """Raises `MissingDependency` before anything is measured, where what a result is shown with is missing."""
-    require("replaystore bench", "bench", "matplotlib", "jinja2", "psutil", "rich")
 
 
 @click.group()
 def bench() -> None:
     """Measure on your own data and machine. Needs `pip install 'replaystore[bench]'`."""
+
+
+bench.add_command(sample)
 
 
 @bench.command()
@@ -74,12 +59,12 @@ def bench() -> None:
 @_modes
 @click.option("--work-dir", type=DIRECTORY, required=True, help="For the stores; kept, and used again.")
 @click.option("--out-dir", type=DIRECTORY, help="For the report (JSON, Markdown, PNG, HTML). Default: none is written.")
-@_batch_size
-@_n_step
+@batch_size_option
+@n_step_option
 @click.option("--num-batches", type=AT_LEAST_1, default=100, show_default=True, help="Batches to time.")
 @click.option("--max-seconds", type=float, default=120.0, show_default=True, help="Stop timing after so long.")
-@_threads
-@_seed
+@threads_option
+@seed_option
 @frame_stack_option
 @frame_delta_options
 @as_json
@@ -92,7 +77,7 @@ def paging(
     The recorded episodes in EPISODE_DIR are stored again and again until there is enough data. Can be interrupted:
     the same command goes on.
     """
-    _check_packages()
+    check_packages()
     from replaystore.bench.paging import run_paging
     from replaystore.bench.paging_result import PagingConfig
 
@@ -115,69 +100,6 @@ def paging(
 
 
 @bench.command()
-@click.argument("stores", type=EXISTING_DIRECTORY, nargs=-1, required=True, metavar="STORE...")
-@click.option(
-    "--residencies", type=_several_residencies, default="ram,mapped", show_default=True,
-    help="Where bytes live.",
-)  # fmt: skip
-@_batch_size
-@_n_step
-@click.option("--num-batches", type=AT_LEAST_1, default=50, show_default=True, help="Batches to time.")
-@_threads
-@_seed
-@click.option("--budget", "budget_bytes", type=size, help="RAM for each store. Default: what is available.")
-@click.option("--new-arrays", is_flag=True, help="Time stores also with new arrays for each batch.")
-@click.option(
-    "--peers", type=_several_peers, default=",".join(PEERS), metavar="NAMES", show_default=True,
-    help="Other buffers to compare with, or none; what is not installed is left blank.",
-)  # fmt: skip
-@click.option("--transitions", type=AT_LEAST_1, default=4000, show_default=True, help="That other buffers hold.")
-@click.option("--drqv2", "drqv2_path", type=EXISTING_DIRECTORY, help="Your checkout of facebookresearch/drqv2.")
-@click.option(
-    "--drqv2-compress", "drqv2_compress_path", type=EXISTING_DIRECTORY,
-    help="Your checkout of A2R-Lab/drqv2_compress.",
-)  # fmt: skip
-@click.option("--work-dir", type=EXISTING_DIRECTORY, help="For files of other buffers. Default: a temporary one.")
-@click.option("--json-file", type=FILE, help="Write the figures here, as JSON.")
-@click.option("--plot", "plot_file", type=FILE, help="Write a plot of bytes against time here, as PNG.")
-@as_json
-def sample(
-    stores: tuple[Path, ...], as_json: bool, peers: tuple[str, ...], drqv2_path: Path | None,
-    drqv2_compress_path: Path | None, json_file: Path | None, plot_file: Path | None, **options: Any,
-) -> None:  # fmt: skip
-    """Time batches from each STORE, beside other replay buffers and a plain parallel copy of the same bytes.
-
-    Other buffers get transitions of the first STORE. They come with `pip install 'replaystore[peers]'`, but for
-    DrQ-v2 and drqv2_compress, of which a checkout is needed. Everything is measured in turn, in one process.
-    """
-    _check_packages()
-    from replaystore.bench.peers.registry import candidates
-    from replaystore.bench.sample import run_sample
-
-    found = candidates(peers, drqv2_path=drqv2_path, drqv2_compress_path=drqv2_compress_path)
-    with progress_bar("sampling") as progress:
-        result = run_sample(stores, peers=found, progress=progress, **options)
-    if json_file is not None:
-        json_file.write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
-    if plot_file is not None:
-        from replaystore.bench.sample_plot import plot_png
-
-        plot_file.write_bytes(plot_png(result))
-    if as_json:
-        print_json(result.to_json())
-        return
-    from replaystore.bench.sample_text import conditions_text, notes, table_rows
-
-    rows = table_rows(result)
-    print_table(
-        f"batches of {bytes_text(result.batch_bytes)}",
-        list(rows[0]),
-        [list(row.values()) for row in rows],
-        caption="\n".join([*notes(result), conditions_text(result.conditions)]),
-    )
-
-
-@bench.command()
 @click.argument("episode_dir", type=EXISTING_DIRECTORY)
 @_modes
 @click.option("--episodes", type=AT_LEAST_1, default=8, show_default=True, help="Episodes to append in each repeat.")
@@ -193,7 +115,7 @@ def write(
     keyframe_interval: int | None, reference: str | None, entropy: str | None, level: int | None, **options: Any,
 ) -> None:  # fmt: skip
     """Time appending the episodes of EPISODE_DIR in each mode, beside a plain parallel write of the same bytes."""
-    _check_packages()
+    check_packages()
     from replaystore.bench.sample_text import conditions_text
     from replaystore.bench.write import run_write
 
@@ -228,15 +150,15 @@ def _spread_texts(spread: Spread, digits: int) -> tuple[str, str]:
 
 @bench.command()
 @click.argument("stores", type=EXISTING_DIRECTORY, nargs=-1, required=True, metavar="STORE...")
-@_batch_size
-@_n_step
+@batch_size_option
+@n_step_option
 @click.option("--num-batches", type=AT_LEAST_1, default=50, show_default=True, help="Batches to time.")
-@_seed
+@seed_option
 @click.option("--plot", "plot_file", type=FILE, help="Write a plot here, as PNG.")
 @as_json
 def stages(stores: tuple[Path, ...], as_json: bool, plot_file: Path | None, **options: Any) -> None:
     """Show where the time of a batch from each STORE goes: held in RAM, on one thread, stage by stage."""
-    _check_packages()
+    check_packages()
     from replaystore.bench.sample_text import conditions_text
     from replaystore.bench.stages import run_stages
 

@@ -51,7 +51,18 @@ def list_of(item: Any, name: str) -> Callable[[str], tuple[Any, ...]]:
 AT_LEAST_1 = click.IntRange(min=1)
 EXISTING_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
+batch_size_option = click.option(
+    "--batch-size", type=AT_LEAST_1, default=256, show_default=True, help="Transitions per batch."
+)
+n_step_option = click.option("--n-step", type=AT_LEAST_1, default=3, show_default=True, help="Steps of the return.")
+threads_option = click.option(
+    "--threads", type=AT_LEAST_1, default=2, show_default=True, help="Threads that work on a batch."
+)
+seed_option = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draws."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 frame_stack_option = click.option(
     "--frame-stack", type=AT_LEAST_1, help="Frames in a row of an image. Default: told from the first episode."

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from replaystore.bench.peers.data import PeerData
-from replaystore.bench.peers.peer import Batch, Candidate, Peer, Unable, module_from
+from experiments.benchmarks.peers.data import PeerData
+from experiments.benchmarks.peers.peer import Batch, Candidate, Peer, Unable, module_from
 from replaystore.datasets.drqv2_npz import write_episode
 from replaystore.runtime.extras import needs
 
-with needs("`bench sample`", "bench"):
+with needs("experiments.benchmarks", "peers"):
     import psutil
 
 WORKERS = (0, 1, 2, 4)

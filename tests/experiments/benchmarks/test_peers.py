@@ -15,15 +15,14 @@ import numpy as np
 import pytest
 from oracle import make_episode, stacks
 
-from replaystore.bench.peers import cpprb, drqv2, drqv2_compress, stable_baselines3, torchrl, video
-from replaystore.bench.peers.check import Checker
-from replaystore.bench.peers.data import PeerData, PeerEpisode, take_episodes
-from replaystore.bench.peers.peer import Peer, Unable, array_bytes, imported, module_from
-from replaystore.bench.peers.registry import PEERS, candidates
-from replaystore.cli import bench_commands
+from experiments.benchmarks.peers import cpprb, drqv2, drqv2_compress, stable_baselines3, torchrl, video
+from experiments.benchmarks.peers.check import Checker
+from experiments.benchmarks.peers.data import PeerData, PeerEpisode, take_episodes
+from experiments.benchmarks.peers.peer import Peer, Unable, array_bytes, imported, module_from
+from experiments.benchmarks.peers.registry import candidates
+from replaystore import ReplayStore
 from replaystore.errors import SpecError
 from replaystore.spec import FieldSpec
-from replaystore.store import ReplayStore
 
 LENGTHS = (12, 9, 20)
 RGB, GRAY = (3, 8, 6), (8, 6)
@@ -386,7 +385,6 @@ def test_real_drqv2_compress(tmp_path, sparse):
 
 
 def test_registry_names():
-    assert bench_commands.PEERS == PEERS
     names = [candidate.name for candidate in candidates()]
     assert len(set(names)) == len(names)
     assert [candidate.name for candidate in candidates(["cpprb"])] == ["cpprb", "cpprb, next_of and stack_compress"]

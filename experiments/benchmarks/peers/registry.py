@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from replaystore.bench.peers import cpprb, drqv2, drqv2_compress, stable_baselines3, torchrl, video
-from replaystore.bench.peers.peer import Candidate
+from experiments.benchmarks.peers import cpprb, drqv2, drqv2_compress, stable_baselines3, torchrl, video
+from experiments.benchmarks.peers.peer import Candidate
 from replaystore.errors import SpecError
 
 PEERS = ("drqv2", "drqv2_compress", "torchrl", "stable-baselines3", "sb3-extra-buffers", "cpprb", "video")

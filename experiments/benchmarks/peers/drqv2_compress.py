@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from replaystore.bench.peers.data import PeerData, PeerEpisode
-from replaystore.bench.peers.drqv2 import named
-from replaystore.bench.peers.peer import Batch, Candidate, Peer, Unable, module_from
+from experiments.benchmarks.peers.data import PeerData, PeerEpisode
+from experiments.benchmarks.peers.drqv2 import named
+from experiments.benchmarks.peers.peer import Batch, Candidate, Peer, Unable, module_from
 
 _FRAME = (84, 84)
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.bench.peers.data import PeerData
-from replaystore.bench.peers.peer import Batch, Peer
+from experiments.benchmarks.peers.data import PeerData
+from experiments.benchmarks.peers.peer import Batch, Peer
 
 Array = npt.NDArray[Any]
 

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from replaystore import FieldSpec, ReplayStore, StoreSpec
 from replaystore.errors import SpecError
-from replaystore.spec import FieldSpec, StoreSpec
-from replaystore.store import ReplayStore
 
 Array = npt.NDArray[Any]
 
@@ -132,6 +131,19 @@ class PeerData:
             reward += product * float(episode.reward[i + k])
             product *= float(episode.discount[i + k]) * self.discount
         return reward, product
+
+
+def by_frame(field: FieldSpec, stacks: Array) -> Array:
+    """A view of stacks, (rows, *stacked_shape), as (rows, frame_stack, *shape), the oldest frame first.
+
+    Args:
+        field: the field that the stacks are of.
+        stacks: its rows.
+    """
+    if field.channels == "last":
+        height, width, *channels = field.shape
+        return np.moveaxis(stacks.reshape(len(stacks), height, width, field.frame_stack, *channels), 3, 1)
+    return stacks.reshape(len(stacks), field.frame_stack, *field.shape)
 
 
 def take_episodes(store: ReplayStore, transitions: int) -> tuple[FieldSpec, tuple[PeerEpisode, ...]]:

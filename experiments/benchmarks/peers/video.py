@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from replaystore.bench.peers.data import Array, PeerData
-from replaystore.bench.peers.peer import Batch, Candidate, Peer, Unable, imported
-from replaystore.episodes.stacks import by_frame
+from experiments.benchmarks.peers.data import Array, PeerData, by_frame
+from experiments.benchmarks.peers.peer import Batch, Candidate, Peer, Unable, imported
 
 # By number of channels: the encoder and the pixel format it takes without a change of values.
 _ENCODERS: dict[str, dict[int, tuple[str, str, dict[str, str]]]] = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from replaystore.bench.peers.data import PeerData
-from replaystore.bench.peers.peer import Batch, Candidate, Peer, Unable, array_bytes, imported
+from experiments.benchmarks.peers.data import PeerData
+from experiments.benchmarks.peers.peer import Batch, Candidate, Peer, Unable, array_bytes, imported
 
 _FED_WINDOWS = "n-step put together before it is added: it has none of its own"
 _ONE_STEP = "one step: with it there is no n-step"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import metadata
 
-from replaystore.bench.peers.peer import Candidate
+from experiments.benchmarks.peers.peer import Candidate
 
 
 def versions_of(candidates: Sequence[Candidate]) -> dict[str, str]:

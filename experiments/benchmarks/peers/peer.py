@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from replaystore.bench.peers.data import PeerData
+from experiments.benchmarks.peers.data import PeerData
 from replaystore.runtime.extras import install_command
 
 Array = npt.NDArray[Any]

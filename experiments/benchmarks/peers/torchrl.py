@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from replaystore.bench.peers.data import PeerData
-from replaystore.bench.peers.peer import Batch, Candidate, Peer, imported
+from experiments.benchmarks.peers.data import PeerData
+from experiments.benchmarks.peers.peer import Batch, Candidate, Peer, imported
 
 
 class LazyMemmap(Peer):

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from replaystore.bench.peers.data import Array, PeerData
-from replaystore.bench.peers.peer import Batch, Candidate, Peer, imported
-from replaystore.episodes.stacks import by_frame
+from experiments.benchmarks.peers.data import Array, PeerData, by_frame
+from experiments.benchmarks.peers.peer import Batch, Candidate, Peer, imported
 
 
 class _Cpprb(Peer):
