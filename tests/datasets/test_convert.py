@@ -339,7 +339,8 @@ def test_conversions_at_the_same_time(tmp_path):
 # Interruptions
 
 _CONVERT = (
-    "import sys; from replaystore.datasets.convert import convert; convert(*sys.argv[1:3], mode=sys.argv[3], chunk_rows=64)"
+    "import sys; from replaystore.datasets.convert import convert\n"
+    "convert(*sys.argv[1:3], mode=sys.argv[3], chunk_rows=64)"
 )
 
 
