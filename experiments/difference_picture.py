@@ -14,7 +14,6 @@ import numpy as np
 
 from replaystore.datasets.drqv2_npz import list_episode_files, read_episode
 from replaystore.datasets.fields import fields_from_episode
-from replaystore.episodes.stacks import frames_from_stacks
 from replaystore.runtime.extras import needs
 
 with needs("experiments.difference_picture", "bench", in_command=__name__ == "__main__"):
@@ -34,8 +33,9 @@ def main(target: Path) -> None:
     episodes = [read_episode(path) for path in files]
     spec = next(field for field in fields_from_episode(episodes[0]) if field.name == "observation")
     example = frame_example(spec, episodes[0]["observation"], files[0].name)
-    codec = FrameDelta(frame_shape=spec.shape, channels=spec.channels or "first")
-    frames = [frames_from_stacks(spec, episode["observation"], "episode")[0] for episode in episodes]
+    codec = FrameDelta(frame_shape=spec.shape, channels="first")
+    newest = -spec.shape[0]  # channels of the newest frame of each stack
+    frames = [np.ascontiguousarray(episode["observation"][:, newest:]) for episode in episodes]
     encoded = sum(len(codec.encode_frames(array)) for array in frames) / sum(map(len, frames))
 
     figure, axes = plt.subplots(1, 4, figsize=(12, 3.1), width_ratios=(1, 1, 1, 1.5), layout="constrained")

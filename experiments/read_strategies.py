@@ -17,13 +17,53 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
+import numba
 import numpy as np
-
-from replaystore.kernels.row_copies import copy_rows
+from numba import types
+from numpy.typing import NDArray
 
 ROW_BYTES, FILE_ROWS, FILES, BATCH = 63_504, 1024, 16, 512
 THREADS = (1, 2, 4, 8)
 REPEATS = {"cold": 5, "warm": 12}
+
+U8, I64 = NDArray[np.uint8], NDArray[np.int64]
+_pread = types.ExternalFunction("pread", types.intp(types.int32, types.uintp, types.uintp, types.int64))
+_advise = types.ExternalFunction("posix_fadvise", types.int32(types.int32, types.int64, types.int64, types.int32))
+_WILL_NEED = np.int32(os.POSIX_FADV_WILLNEED)
+
+
+@numba.njit(nogil=True)
+def _read_files(files: I64, which: I64, local: I64, announced: bool, out: U8) -> bool:
+    """out[j] = row `local[j]` of the open file `files[which[j]]`, one call per row.
+
+    Args:
+        files: descriptors.
+        which: position in `files`, one per row.
+        local: row in its file, one per row.
+        announced: whether the system gets to know of all rows before the first one is read.
+        out: uint8 (rows, row_bytes), C-contiguous.
+
+    Returns:
+        Whether every row was read.
+    """
+    row_bytes = out.shape[1]
+    if announced:
+        for j in range(which.size):
+            _advise(np.int32(files[which[j]]), local[j] * row_bytes, row_bytes, _WILL_NEED)
+    for j in range(which.size):
+        target = np.uintp(out.ctypes.data + j * row_bytes)
+        if _pread(np.int32(files[which[j]]), target, np.uintp(row_bytes), local[j] * row_bytes) != row_bytes:
+            return False
+    return True
+
+
+@numba.njit(nogil=True)
+def _copy_maps(maps: types.ListType, which: I64, local: I64, out: U8) -> bool:
+    """out[j] = row `local[j]` of `maps[which[j]]`, a list of uint8 arrays; otherwise as `_read_files`."""
+    row_bytes = out.shape[1]
+    for j in range(which.size):
+        out[j] = maps[which[j]][local[j] * row_bytes : (local[j] + 1) * row_bytes]
+    return True
 
 
 def make_files(directory: Path) -> list[int]:
@@ -46,10 +86,9 @@ def main(directory: Path) -> None:
     maps = [mmap.mmap(fd, ROW_BYTES * FILE_ROWS, prot=mmap.PROT_READ) for fd in descriptors]
     for mapped in maps:
         mapped.madvise(mmap.MADV_RANDOM)
-    addresses = np.array([np.frombuffer(mapped, np.uint8).ctypes.data for mapped in maps])
-    sizes, files = np.full(FILES, ROW_BYTES * FILE_ROWS), np.array(descriptors)
+    arrays = numba.typed.List([np.frombuffer(mapped, np.uint8) for mapped in maps])
+    files = np.array(descriptors)
     out = np.zeros((BATCH, ROW_BYTES), np.uint8)
-    targets = np.arange(BATCH)
     rng = np.random.default_rng(0)
 
     def forget() -> None:
@@ -65,22 +104,22 @@ def main(directory: Path) -> None:
                 start = row * ROW_BYTES
                 page = start - start % mmap.PAGESIZE
                 maps[file].madvise(mmap.MADV_WILLNEED, page, start + ROW_BYTES - page)
-        source = addresses if way.startswith("map") else np.zeros(FILES, np.int64)
-        # A call with one run alone announces nothing.
-        step = 1 if way == "pread" else BATCH
 
         def part(low: int, high: int) -> None:
-            for at in range(low, high, step):
-                piece = slice(at, min(at + step, high))
-                failed = copy_rows(source, sizes, files, which[piece], local[piece], targets[piece], ROW_BYTES, out)
-                assert failed < 0
+            if way.startswith("map"):
+                done = _copy_maps(arrays, which[low:high], local[low:high], out[low:high])
+            else:
+                announced = way == "pread, announced"
+                done = _read_files(files, which[low:high], local[low:high], announced, out[low:high])
+            assert done
 
         edges = np.linspace(0, BATCH, threads + 1).astype(int).tolist()
         list(pool.map(lambda edge: part(*edge), pairwise(edges)))
 
     times: dict[tuple[str, str, int], list[float]] = {}
     with ThreadPoolExecutor(max(THREADS)) as pool:
-        read("pread, announced", 1, pool)  # compiles
+        for way in ("map", "pread"):
+            read(way, 1, pool)  # compiles
         for state, repeats in REPEATS.items():
             for _ in range(repeats):
                 for way in ("map", "map, announced", "pread", "pread, announced"):

@@ -20,6 +20,8 @@ from replaystore.errors import ReplayStoreError
 from replaystore.runtime.extras import needs
 
 with needs("experiments.benchmarks.sample", "peers", in_command=__name__ == "__main__"):
+    import torch  # noqa: F401 - first, so that what is missing is named with the extra that has all of it
+
     from experiments.benchmarks.beside_peers import run_beside_peers
     from experiments.benchmarks.peers.registry import PEERS, candidates
 

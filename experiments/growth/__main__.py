@@ -25,7 +25,7 @@ import numpy as np
 
 from replaystore.runtime.extras import needs
 
-with needs("experiments.growth.__main__", "bench", "torch", in_command=__name__ == "__main__"):
+with needs("experiments.growth", "bench", "torch", in_command=__name__ == "__main__"):
     import psutil
     from rich.console import Console
     from rich.table import Table
@@ -136,7 +136,7 @@ def measure_opening(path: Path, residency: str) -> dict[str, float]:
         "open_to_first_batch_seconds": first - imported,
         "open_to_filled_seconds": filled - imported,
         "batch_ms": batch_ms,
-        **measure_index(snapshot, sampler, rng),
+        "draw_ms": median_ms(lambda: sampler.draw(snapshot, rng, BATCH), BATCHES),
         "rss_mib": process.memory_info().rss / MIB,
         "peak_rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "held_mib": store.held_bytes / MIB,
@@ -148,25 +148,9 @@ def measure_opening(path: Path, residency: str) -> dict[str, float]:
     return result
 
 
-def measure_index(snapshot: Any, sampler: Any, rng: np.random.Generator) -> dict[str, float]:
-    """Milliseconds of what a batch asks of the index: the draw, the rows of its steps and of its frames."""
-    from replaystore.kernels.windows import transition_rows
-
-    rows = sampler.draw(snapshot, rng, BATCH)
-    steps, frames = np.empty((BATCH, N_STEP), np.int64), np.empty((2 * BATCH, FRAME_STACK), np.int64)
-    index = (
-        snapshot.part_first_row, snapshot.part_num_rows, snapshot.part_t_start, snapshot.part_prev, snapshot.part_next,
-        snapshot.part_zero_padding,
-    )  # fmt: skip
-    return {
-        "draw_ms": median_ms(lambda: sampler.draw(snapshot, rng, BATCH), BATCHES),
-        "transition_rows_ms": median_ms(lambda: transition_rows(rows, *index, steps, frames), BATCHES),
-    }
-
-
 def measure_index_memory(path: Path) -> dict[str, float]:
-    """In a fresh process: bytes that the rooms of the index and the catalog have allocated once a batch was drawn."""
-    import replaystore.store  # noqa: F401
+    """In a fresh process: bytes that the rooms of the index and the catalog hold once a batch was drawn."""
+    rs.ReplayStore.open  # noqa: B018 - imports what opening a store needs
 
     tracemalloc.start()
     with rs.ReplayStore.open(path, read_only=True, residency="mapped") as store:
@@ -185,7 +169,7 @@ def measure_index_memory(path: Path) -> dict[str, float]:
 
 def in_child(what: str, path: Path, *more: str) -> dict[str, float]:
     """What one of the functions above returns in a process of its own."""
-    command = [sys.executable, "-m", "experiments.growth.__main__", "--child", what, str(path), *more]
+    command = [sys.executable, "-m", "experiments.growth", "--child", what, str(path), *more]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return dict(json.loads(done.stdout))
 

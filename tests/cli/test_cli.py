@@ -1,3 +1,4 @@
+import importlib
 import json
 import logging
 import subprocess
@@ -185,7 +186,7 @@ def test_os_errors_are_one_line(episodes, store, monkeypatch):
     def fail(*args, **kwargs):
         raise PermissionError(13, "Permission denied", "/somewhere")
 
-    monkeypatch.setattr("replaystore.datasets.convert.convert", fail)
+    monkeypatch.setattr(importlib.import_module("replaystore.datasets.convert"), "convert", fail)
     result = run("convert", episodes, store)
     assert result.exit_code == 1
     assert result.stderr.startswith("replaystore: error: [Errno 13] Permission denied: '/somewhere'; check")

@@ -1,10 +1,9 @@
-"""`experiments.device.__main__`: what is cached and what was read, against plain reads; a whole run at a tiny size."""
+"""`experiments.device`: what is cached and what was read, against plain reads; a whole run at a tiny size."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,9 +12,8 @@ import pytest
 from click.testing import CliRunner
 from made_up_episodes import made_up_episode
 
-sys.path.append(str(Path(__file__).parents[2]))
-
 from experiments.device import __main__ as device
+from experiments.device.figures import summarise
 from experiments.device.reads import PAGE, RowFiles, read_bytes
 
 MIB = 1 << 20
@@ -110,9 +108,7 @@ def turn(**changes: object) -> dict[str, object]:
 
 def summary(*turns: dict[str, object]) -> dict[str, dict[str, bool]]:
     mapped = [{"seconds": 8.0, "read_bytes": 3000, "missing_page_bytes": 100}]
-    return device.summarise(
-        {"turns": list(turns), "map": mapped, "full": {"seconds": [0.04], "held_bytes": 1}}, row_bytes=60
-    )
+    return summarise({"turns": list(turns), "map": mapped, "full": {"seconds": [0.04], "held_bytes": 1}}, row_bytes=60)
 
 
 def test_figures_of_turns() -> None:

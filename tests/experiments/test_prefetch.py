@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 import weakref
 from pathlib import Path
@@ -13,8 +12,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from made_up_episodes import made_up_episode
-
-sys.path.append(str(Path(__file__).parents[2]))
 
 from experiments import prefetch
 from replaystore import ReplayLoader, ReplayStore
