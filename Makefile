@@ -7,7 +7,7 @@ NEWEST := .venv-newest
 # Tests of what a newer Python, NumPy, numba or Zarr can break.
 NEWEST_TESTS := tests/cli tests/codecs tests/columns tests/kernels tests/loading tests/storage tests/test_golden_stores.py
 
-.PHONY: demo test test-fast test-newest coverage bench setup lint types format clean golden
+.PHONY: demo test test-fast test-newest coverage bench setup lint types format clean golden interface
 
 setup: $(VENV)/.installed
 
@@ -58,6 +58,10 @@ format: setup
 
 golden: setup
 	$(BIN)/python tests/codecs/make_golden.py
+
+# After a change of the public interface that is meant.
+interface: setup
+	REPLAYSTORE_RENEW_INTERFACE=1 $(BIN)/pytest -q tests/test_public_interface.py
 
 clean:
 	rm -rf $(VENV) $(NEWEST) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
