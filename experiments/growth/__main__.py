@@ -152,7 +152,7 @@ def measure_index(snapshot: Any, sampler: Any, rng: np.random.Generator) -> dict
     """Milliseconds of what a batch asks of the index: the draw, the rows of its steps and of its frames."""
     from replaystore.kernels.windows import transition_rows
 
-    rows = sampler.draw(snapshot, rng, BATCH)
+    rows = sampler.draw(snapshot, rng, BATCH).rows
     steps, frames = np.empty((BATCH, N_STEP), np.int64), np.empty((2 * BATCH, FRAME_STACK), np.int64)
     index = (
         snapshot.part_first_row, snapshot.part_num_rows, snapshot.part_t_start, snapshot.part_prev, snapshot.part_next,

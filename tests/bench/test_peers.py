@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracle import make_episode, stacks
 
 from replaystore.bench.peers import cpprb, drqv2, drqv2_compress, stable_baselines3, torchrl, video
 from replaystore.bench.peers.check import Checker
@@ -24,6 +23,7 @@ from replaystore.cli import bench_commands
 from replaystore.errors import SpecError
 from replaystore.spec import FieldSpec
 from replaystore.store import ReplayStore
+from replaystore.testing.episodes import make_episode, stacks
 
 LENGTHS = (12, 9, 20)
 RGB, GRAY = (3, 8, 6), (8, 6)
