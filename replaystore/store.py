@@ -10,6 +10,7 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +19,9 @@ from numpy.typing import NDArray
 
 from replaystore.batches.field_rows import FieldRows
 from replaystore.batches.gather import Gatherer
-from replaystore.batches.layout import Batch, allocate_batch, batch_layout, check_batch
+from replaystore.batches.layout import Batch, allocate_batch, check_batch, with_extras
+from replaystore.batches.protocol import BatchView
+from replaystore.batches.transitions import TransitionView
 from replaystore.columns.column import columns_of, resolved_fields
 from replaystore.errors import SpecError, StoreClosed, StoreError
 from replaystore.index.parts import EpisodeInfo
@@ -26,7 +29,7 @@ from replaystore.index.snapshot import IndexSnapshot
 from replaystore.recording.open_episodes import OpenEpisodes
 from replaystore.runtime.counters import Counters, StoreStats
 from replaystore.runtime.preemption import let_others_preempt
-from replaystore.sampling.sampler import Sampler
+from replaystore.sampling.protocol import Draw, RowSampler
 from replaystore.spec import DEFAULT_CHUNK_ROWS, Durability, FieldSpec, Mode, Residency, StoreSpec
 from replaystore.storage.catalog.opening import OpenedStore, create_store, open_to_read, open_to_write
 from replaystore.storage.reading.chunk_cache import Memory
@@ -52,6 +55,7 @@ class ReplayStore:
     within a second. Reading is thread-safe; `append` and `add` are for one thread at a time.
 
     >>> import tempfile, numpy as np
+    >>> from replaystore import Sampler
     >>> fields = [FieldSpec.image("observation", (1, 8, 8), frame_stack=3),
     ...           FieldSpec(name="reward", shape=(1,), dtype="float32", role="reward")]
     >>> path = tempfile.mkdtemp() + "/store"
@@ -88,7 +92,6 @@ class ReplayStore:
             for column in catalog.columns
         ]
         self._memory = Memory(self.path, catalog, self._readers, residency, budget_bytes, self._views)
-        self._layout = batch_layout(self.spec)
         self._fields = FieldRows(catalog.columns, self._readers, self._memory.resident)
         self._gatherer = Gatherer(self.spec, self._fields)
         self._memory.load_small(0)
@@ -305,52 +308,87 @@ class ReplayStore:
             return self._views.hand_out(self._catalog.index.snapshot())
 
     def draw(
-        self, sampler: Sampler, rng: np.random.Generator, batch_size: int, *, snapshot: IndexSnapshot | None = None
+        self, sampler: RowSampler, rng: np.random.Generator, batch_size: int, *, snapshot: IndexSnapshot | None = None
     ) -> NDArray[np.int64]:
-        """Draws transitions: int64 (batch_size,) ids for `gather`.
+        """Draws rows for `gather`, with a sampler whose draws are rows alone, as those of `Sampler` are.
 
-        Raises:
-            NotEnoughData: there is no valid transition yet.
-        """
-        return sampler.draw(self.snapshot() if snapshot is None else snapshot, rng, batch_size)
-
-    def gather(
-        self, rows: Any, *, n_step: int = 1, discount: float = 0.99, out: Batch | None = None,
-        snapshot: IndexSnapshot | None = None, num_threads: int | None = None,
-    ) -> Batch:  # fmt: skip
-        """Reads transitions.
+        `sampler.draw(store.snapshot(), rng, batch_size)` returns the whole draw of any sampler, and `gather` takes it.
 
         Args:
-            rows: int64 (batch,), transition ids: the row of i.
-            n_step, discount: of the n-step return, in float32.
-            out: arrays to fill (see `allocate`), else new ones.
+            sampler: of transitions, say.
+            rng: advanced by the draw.
+            batch_size: rows to draw.
+            snapshot: what to draw from; None: what is live now.
+
+        Returns:
+            (batch_size,) int64 rows.
+
+        Raises:
+            NotEnoughData: there is no valid row yet.
+            SpecError: the draw has weights or columns, which rows alone would lose.
+        """
+        draw = sampler.draw(self.snapshot() if snapshot is None else snapshot, rng, batch_size)
+        if draw.weights is not None or draw.columns:
+            raise SpecError(
+                f"{type(sampler).__name__}: expected a draw of rows alone, got one with {sorted(draw.extras())}; call"
+                " sampler.draw(store.snapshot(), rng, batch_size) and give all of it to gather"
+            )
+        return draw.rows
+
+    def gather(
+        self, rows: Any, *, view: BatchView | None = None, n_step: int | None = None, discount: float | None = None,
+        out: Batch | None = None, snapshot: IndexSnapshot | None = None, num_threads: int | None = None,
+    ) -> Batch:  # fmt: skip
+        """Reads a batch: transitions, or what a view makes of rows.
+
+        Args:
+            rows: (batch,) int64, or a sampler's `Draw`.
+            view: what the rows become; None: `TransitionView(n_step=n_step, discount=discount)`.
+            n_step: of the transitions, 1 where it is None. Not together with `view`.
+            discount: of the transitions, 0.99 where it is None. Not together with `view`.
+            out: arrays to fill (see `allocate`); None: new ones.
             snapshot: what the rows were drawn from; keeps their chunks readable although evicted meanwhile.
             num_threads: threads to use; None: as opened.
 
         Returns:
-            For each observation field `name` and `next_name`, (batch, *stacked shape); actions and extra fields at
-            i; reward and discount float32.
+            The arrays of `view.layout(store.spec)`, of transitions without a view: for each observation field `name`
+            and `next_name`, (batch, *stacked shape); actions and extra fields at the row; reward and discount float32.
+            A draw adds its `weight` and columns.
 
         Raises:
-            Evicted: a row is not live (any more). ChunkError: damaged data.
+            Evicted: a row is not live (any more), or what the view needs leaves its episode.
+            ChunkError: damaged data.
+            SpecError: a value that cannot work, or two that contradict.
         """
         self._require_open()
-        rows = np.ascontiguousarray(rows, np.int64)
-        if n_step < 1:
-            raise SpecError(f"n_step is at least 1, got {n_step}")
+        draw = rows if isinstance(rows, Draw) else Draw(rows)
+        draw = draw._replace(rows=np.ascontiguousarray(draw.rows, np.int64))
+        if view is None:
+            view = _transition_view(1 if n_step is None else n_step, 0.99 if discount is None else float(discount))
+        elif n_step is not None or discount is not None:
+            name = "discount" if n_step is None else "n_step"
+            raise SpecError(f"gather: {name}= is part of a view, and view= is given; give it to the view alone")
+        layout = self._gatherer.layout(view)
         if out is None:
-            out = allocate_batch(self.spec, len(rows))
+            out = allocate_batch(layout, len(draw.rows))
         else:
-            check_batch(self._layout, len(rows), out)
-        view = self.snapshot() if snapshot is None else snapshot
+            check_batch(layout, len(draw.rows), out)
+        live = self.snapshot() if snapshot is None else snapshot
         threads = self._num_threads if num_threads is None else num_threads
-        self._gatherer.gather(view, rows, n_step, discount, out, self._threads(threads), threads)
-        self._counters.add(batches_gathered=1, transitions_gathered=len(rows))
-        return out
+        self._gatherer.gather(live, draw, view, out, self._threads(threads), threads)
+        self._counters.add(batches_gathered=1, transitions_gathered=len(draw.rows))
+        if draw.weights is None and not draw.columns:
+            return out
+        return with_extras(out, draw)
 
-    def allocate(self, batch_size: int) -> Batch:
-        """Empty arrays for `gather(out=...)`."""
-        return allocate_batch(self.spec, batch_size)
+    def allocate(self, batch_size: int, *, view: BatchView | None = None) -> Batch:
+        """Empty arrays for `gather(out=...)`.
+
+        Args:
+            batch_size: the first axis.
+            view: as in `gather`; None: of transitions.
+        """
+        return allocate_batch(self._gatherer.layout(_transition_view(1, 0.99) if view is None else view), batch_size)
 
     def episodes(self) -> list[EpisodeInfo]:
         """The live episodes, oldest first."""
@@ -537,6 +575,11 @@ class ReplayStore:
         if self._files.lock is not None:
             self._files.lock.close_in_child()
             self._files.lock = None
+
+
+@lru_cache(typed=True)  # the layout of a view that was just used is at hand
+def _transition_view(n_step: int, discount: float) -> TransitionView:
+    return TransitionView(n_step=n_step, discount=discount)
 
 
 def _check_limit(name: str, value: int | None) -> None:

@@ -1,93 +1,91 @@
-"""Putting transitions together from stored rows."""
+"""Filling the arrays of a batch with stored rows, as a batch view says."""
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-from numpy.typing import NDArray
-
-from replaystore.batches.field_rows import FieldRows, depth_of, raise_unless_live
-from replaystore.batches.layout import Batch, halves_of_one
-from replaystore.columns.column import Column
+from replaystore.batches.field_rows import FieldRows
+from replaystore.batches.layout import Batch, Layout, halves_of_one
+from replaystore.batches.protocol import BatchView, Read
+from replaystore.batches.store_fields import StoreFields
+from replaystore.errors import SpecError
 from replaystore.index.snapshot import IndexSnapshot
-from replaystore.kernels.returns import held_returns, n_step_returns
-from replaystore.kernels.windows import transition_rows
 from replaystore.runtime.workers import Workers
+from replaystore.sampling.protocol import Draw
 from replaystore.spec import StoreSpec
-
-I64 = NDArray[np.int64]
 
 _MIN_SHARE_BYTES = 1 << 20  # of a batch; smaller shares cost more than they gain
 
 
 class Gatherer:
-    """Reads transitions of a store. Thread-safe."""
+    """Reads batches of a store. Thread-safe.
 
-    def __init__(self, spec: StoreSpec, fields: FieldRows) -> None:
-        self._fields = fields
-        by_role = {field.role: column for field, column in zip(spec.fields, fields.columns, strict=True)}
-        self._reward, self._discount = by_role.get("reward"), by_role.get("discount")
-        self._observations = [column for column in fields.columns if column.spec.role == "observation"]
-        self._others = [column for column in fields.columns if column.spec.role in ("action", "extra")]
-        self._depth = max(map(depth_of, self._observations), default=1)
-        self._scalars = fields.float32_rows(self._reward), fields.float32_rows(self._discount)
+    Args:
+        spec: of the store.
+        values: reads its fields.
+    """
+
+    def __init__(self, spec: StoreSpec, values: FieldRows) -> None:
+        self._spec = spec
+        self._values = values
+        self._fields = StoreFields(values)
+        self._last: tuple[BatchView, Layout] | None = None
+
+    def layout(self, view: BatchView) -> Layout:
+        """The arrays of a batch of `view`; not to be changed."""
+        last = self._last  # one object, so that threads with views of their own do not mix them up
+        if last is None or last[0] is not view:
+            self._last = last = view, view.layout(self._spec)
+        return last[1]
 
     def gather(
-        self, snapshot: IndexSnapshot, rows: I64, n_step: int, discount: float, out: Batch,
+        self, snapshot: IndexSnapshot, draw: Draw, view: BatchView, out: Batch,
         pool: ThreadPoolExecutor | None = None, num_threads: int = 1,
     ) -> None:  # fmt: skip
-        """Transitions `rows` into the arrays of `out`, on `num_threads`: the caller's and others of `pool`.
+        """Fills the arrays of `out`.
+
+        Args:
+            snapshot: the rows are looked up in it.
+            draw: the drawn rows.
+            view: what they become.
+            out: the arrays of `layout(view)`.
+            pool: threads beside the caller's.
+            num_threads: threads to use, the caller's included; fewer for a small batch.
 
         Raises:
-            Evicted: a row is not live, or its transition leaves its episode. ChunkError: damaged bytes.
+            Evicted: a row is not live, or what the view needs leaves its episode.
+            ChunkError: damaged bytes.
         """
-        n = len(rows)
-        if not n:
+        if not len(draw.rows):
             return
-        count = min(num_threads, max(1, sum(array.nbytes for array in out.values()) // _MIN_SHARE_BYTES))
-        steps, windows = np.empty((n, n_step), np.int64), np.empty((2 * n, self._depth), np.int64)
-        failed = transition_rows(
-            rows, snapshot.part_first_row, snapshot.part_num_rows, snapshot.part_t_start, snapshot.part_prev,
-            snapshot.part_next, snapshot.part_zero_padding, steps, windows,
-        )  # fmt: skip
-        raise_unless_live(failed, rows, n_step)
-        workers = Workers(pool, count)
-        for column in self._observations:
-            # The window of a shorter stack is the end of that of a longer one.
-            depth = depth_of(column)
-            frames = windows if depth == self._depth else np.ascontiguousarray(windows[:, self._depth - depth :])
-            now, following = out[column.name], out[f"next_{column.name}"]
-            both = halves_of_one(now, following)
-            if both is not None:  # in one pass: they share groups
-                self._fields.read(column, frames, both, workers)
-            else:
-                self._fields.read(column, frames[:n], now, workers)
-                self._fields.read(column, frames[n:], following, workers)
-        for column in self._others:
-            frames = self._fields.windows(snapshot, column, rows) if depth_of(column) > 1 else rows.reshape(-1, 1)
-            self._fields.read(column, frames, out[column.name], workers)
-        self._returns(steps, discount, out)
+        workers = Workers(
+            pool, min(num_threads, max(1, sum(array.nbytes for array in out.values()) // _MIN_SHARE_BYTES))
+        )
+        rows = view.rows_of(draw, snapshot, self._fields)
+        for read in rows.reads:
+            self._read(read, out, workers)
+        view.finish(out, rows, self._fields)
 
-    def _returns(self, steps: I64, gamma: float, out: Batch) -> None:
-        """Rewards and discounts of n steps."""
-        if self._reward is None and self._discount is None:
-            return
-        products = out["discount" if self._discount is None else self._discount.name].reshape(-1)
-        sums = np.empty(len(steps), np.float32) if self._reward is None else out[self._reward.name].reshape(-1)
-        rewards, factors = self._scalars
-        if (
-            rewards is None
-            or factors is None
-            or not held_returns(*rewards.held(), *factors.held(), steps, np.float32(gamma), sums, products)
-        ):
-            reward, discount = self._values(self._reward, 0, steps), self._values(self._discount, 1, steps)
-            n_step_returns(reward, discount, np.float32(gamma), sums, products)
-
-    def _values(self, column: Column | None, default: float, steps: I64) -> NDArray[np.float32]:
-        """float32 like `steps`: of a column, or the same everywhere."""
-        if column is None:
-            return np.full(steps.shape, default, np.float32)
-        values = np.empty((steps.size, *column.shape), column.dtype)
-        self._fields.read(column, steps.reshape(-1, 1), values, Workers())
-        return values.reshape(steps.shape).astype(np.float32, copy=False)
+    def _read(self, read: Read, out: Batch, workers: Workers) -> None:
+        column, windows, into = read
+        arrays = [out[name] for name in into]
+        both = halves_of_one(*arrays) if len(arrays) == 2 else None
+        if both is not None:  # in one pass: they share groups
+            arrays = [both]
+        start = 0
+        for array in arrays:
+            values = array.reshape(-1, *column.spec.stacked_shape)
+            stop = start + len(values)
+            if values.dtype != column.dtype or stop > len(windows):
+                break
+            self._values.read(column, windows[start:stop], values, workers)
+            start = stop
+        else:
+            if start == len(windows):
+                return
+        places = sum(out[name].size for name in into) // math.prod(column.spec.stacked_shape)
+        raise SpecError(
+            f"field {column.name!r} into {list(into)}: expected {places} windows and {column.dtype} arrays, got"
+            f" {len(windows)} windows and {[out[name].dtype.name for name in into]}; mend the view's layout or rows_of"
+        )

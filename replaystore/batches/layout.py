@@ -3,43 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.errors import SpecError
-from replaystore.spec import StoreSpec
+from replaystore.sampling.protocol import Draw
 
 Batch = dict[str, NDArray[Any]]
-Layout = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 Empty = Callable[[tuple[int, ...], Any], NDArray[Any]]
 
 
-def batch_layout(spec: StoreSpec) -> Layout:
-    """Name, shape without the batch and dtype of every array of a batch, in order."""
-    result: Layout = {}
-    for field in spec.fields:
-        is_scalar = field.role in ("reward", "discount")
-        result[field.name] = field.stacked_shape, np.dtype(np.float32 if is_scalar else field.dtype)
-        if field.role == "observation":
-            result[f"next_{field.name}"] = result[field.name]
-    reward = next((field for field in spec.fields if field.role == "reward"), None)
-    if reward is not None and not any(field.role == "discount" for field in spec.fields):
-        result["discount"] = reward.shape, np.dtype(np.float32)
-    return result
+class ArrayLayout(NamedTuple):
+    """One array of a batch.
 
-
-def allocate_batch(spec: StoreSpec, batch_size: int, empty: Empty = np.empty) -> Batch:
-    """Empty arrays for a batch. An observation and its next one are halves of one array, so one pass fills both.
-
-    `empty(shape, dtype)` makes the memory.
+    Attributes:
+        shape: without the batch, the first axis.
+        dtype: of the values.
+        pair: None, or the name of the next array of the batch, which has the same shape and dtype. The two are then
+            made as halves of one array, so that one read fills both.
     """
-    observations = {field.name for field in spec.fields if field.role == "observation"}
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    pair: str | None = None
+
+
+Layout = dict[str, ArrayLayout]
+
+
+def allocate_batch(layout: Mapping[str, ArrayLayout], batch_size: int, empty: Empty = np.empty) -> Batch:
+    """Empty arrays for a batch.
+
+    Args:
+        layout: of a batch view.
+        batch_size: the first axis.
+        empty: `empty(shape, dtype)` makes the memory.
+    """
     batch: Batch = {}
-    for name, (shape, dtype) in batch_layout(spec).items():
-        if name in observations:
-            batch[name], batch[f"next_{name}"] = empty((2, batch_size, *shape), dtype)
+    for name, (shape, dtype, pair) in layout.items():
+        if pair is not None:
+            batch[name], batch[pair] = empty((2, batch_size, *shape), dtype)
         elif name not in batch:
             batch[name] = empty((batch_size, *shape), dtype)
     return batch
@@ -56,11 +61,34 @@ def halves_of_one(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any] | N
     return whole.reshape(2 * len(first), *first.shape[1:])
 
 
-def check_batch(layout: Layout, batch_size: int, out: Mapping[str, NDArray[Any]]) -> None:
-    """Raises `SpecError` unless `out` has exactly the arrays of a batch, C-contiguous."""
-    for name, (shape, dtype) in layout.items():
+def check_batch(layout: Mapping[str, ArrayLayout], batch_size: int, out: Mapping[str, NDArray[Any]]) -> None:
+    """Refuses arrays that a batch does not fit into.
+
+    Raises:
+        SpecError: `out` lacks an array of the layout, or one has another shape or dtype or is not C-contiguous.
+    """
+    for name, (shape, dtype, _) in layout.items():
         array = out.get(name)
         wanted = batch_size, *shape
         if array is None or array.shape != wanted or array.dtype != dtype or not array.flags.c_contiguous:
             found = "nothing" if array is None else f"{array.dtype} {array.shape}"
-            raise SpecError(f"out[{name!r}]: expected C-contiguous {dtype} {wanted}, got {found}; see allocate_batch")
+            raise SpecError(
+                f"out[{name!r}]: expected C-contiguous {dtype} {wanted}, got {found}; see ReplayStore.allocate"
+            )
+
+
+def with_extras(batch: Batch, draw: Draw) -> Batch:
+    """The arrays of a batch, and the weights and columns of its draw.
+
+    Raises:
+        SpecError: an array of the draw has not one entry for each row, the weights are not float32, or a name is taken.
+    """
+    extras = draw.extras()
+    for name, array in extras.items():
+        if name in batch:
+            raise SpecError(f"draw: {name!r} is the name of an array of the batch already; give the column another one")
+        is_weight = draw.weights is array
+        if array.shape[:1] != draw.rows.shape or (is_weight and (array.ndim != 1 or array.dtype != np.float32)):
+            wanted = f"float32 ({len(draw.rows)},)" if is_weight else f"({len(draw.rows)}, ...)"
+            raise SpecError(f"draw: {name!r}: expected {wanted}, one for each row, got {array.dtype} {array.shape}")
+    return {**batch, **extras}

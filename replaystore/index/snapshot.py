@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 
 import numpy as np
@@ -98,20 +98,10 @@ class IndexSnapshot:
             episode_part_start=part_start,
             episode_parts=episode_parts,
         )
-        for array in (
-            result.part_first_row,
-            result.part_num_rows,
-            result.part_t_start,
-            result.part_prev,
-            result.part_next,
-            result.part_zero_padding,
-            result.part_episode,
-            result.episode_ids,
-            result.episode_num_rows,
-            result.episode_part_start,
-            result.episode_parts,
-        ):
-            array.setflags(write=False)
+        for entry in fields(cls):
+            array = getattr(result, entry.name)
+            if isinstance(array, np.ndarray):
+                array.setflags(write=False)
         return result
 
     @property
@@ -204,6 +194,24 @@ class IndexSnapshot:
                 f" {self.num_episodes})"
             )
         return out
+
+    def locate(self, rows: Ints) -> tuple[Ints, Ints]:
+        """Where rows lie: the inverse of `rows_of`.
+
+        Args:
+            rows: (batch,) int64.
+
+        Returns:
+            (episodes, times): (batch,) int64 positions in the episode arrays and (batch,) int64 time steps; both are -1
+            for a row that is not live.
+        """
+        if not len(self.part_first_row):
+            return np.full(len(rows), -1), np.full(len(rows), -1)
+        part = np.maximum(np.searchsorted(self.part_first_row, rows, side="right") - 1, 0)
+        offset = rows - self.part_first_row[part]
+        is_live = (offset >= 0) & (offset < self.part_num_rows[part])
+        times = self.part_t_start[part] + offset
+        return np.where(is_live, self.part_episode[part], -1), np.where(is_live, times, -1)
 
     def transitions(self, shares: npt.NDArray[np.float64], start: int, cumulative: Ints) -> Ints:
         """Transition ids by their place among all: those of the episode at position `start` come first, by time.

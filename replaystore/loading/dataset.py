@@ -2,43 +2,70 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from replaystore.batches.protocol import BatchView
 from replaystore.errors import Evicted
-from replaystore.loading.buffers import Tensors
-from replaystore.sampling.sampler import Distribution, Sampler
+from replaystore.loading.arguments import sampler_and_view
+from replaystore.loading.buffers import Tensors, tensors_of
+from replaystore.loading.draws import Draws
+from replaystore.sampling.protocol import RowSampler
+from replaystore.sampling.sampler import Distribution
 from replaystore.store import ReplayStore
 
 
 class ReplayDataset(IterableDataset[Tensors]):
-    """A store for a torch `DataLoader`, which must be given `batch_size=None`: each item is a whole batch.
+    """A store for a torch `DataLoader`, which is made with `batch_size=None`: each item is a whole batch.
 
-    Every worker opens the store to read and draws its own stream, from (seed, worker). `ReplayLoader` is faster and
-    needs no workers; this is for code that is built around a `DataLoader`.
+    >>> import tempfile
+    >>> from torch.utils.data import DataLoader
+    >>> from replaystore.testing.episodes import make_store
+    >>> path = tempfile.mkdtemp() + "/store"
+    >>> make_store(path).close()
+    >>> loader = DataLoader(ReplayDataset(path, batch_size=16, n_step=3, seed=0), batch_size=None)
+    >>> for batch in loader:
+    ...     break
+    >>> batch["observation"].shape
+    torch.Size([16, 9, 4, 5])
+
+    Every worker opens the store to read and draws its own stream, from (seed, worker), with its own copy of the
+    sampler. `ReplayLoader` is faster and needs no workers; this is for code that is built around a `DataLoader`.
 
     Args:
         path: of the store.
-        seed: None for fresh entropy.
-        residency, budget_bytes: as in `ReplayStore.open`, for each worker.
-        batch_size, n_step, discount, distribution, window: as in `ReplayLoader`.
+        batch_size: as in `ReplayLoader`.
+        n_step: as in `ReplayLoader`.
+        discount: as in `ReplayLoader`.
+        distribution: as in `ReplayLoader`.
+        window: as in `ReplayLoader`.
+        sampler: as in `ReplayLoader`. It is copied for each iteration, and pickled for workers.
+        view: as in `ReplayLoader`. It is pickled for workers.
+        seed: of the draws; None for fresh entropy.
+        residency: of the store of each worker, as in `ReplayStore.open`.
+        budget_bytes: likewise.
+
+    Raises:
+        SpecError: a value that cannot work, or two arguments that contradict.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, batch_size: int = 256, n_step: int = 1, discount: float = 0.99,
-        distribution: Distribution = "uniform", window: int | None = None, seed: int | None = None,
+        self, path: str | os.PathLike[str], *, batch_size: int = 256, n_step: int | None = None,
+        discount: float | None = None, distribution: Distribution | None = None, window: int | None = None,
+        sampler: RowSampler | None = None, view: BatchView | None = None, seed: int | None = None,
         residency: Any = "mapped", budget_bytes: int | None = None,
     ) -> None:  # fmt: skip
         self.path = Path(path)
         self.batch_size = batch_size
-        self.sampler = Sampler(n_step=n_step, distribution=distribution, window=window)
-        self.discount = float(discount)
+        self.sampler, self.view = sampler_and_view(
+            n_step=n_step, discount=discount, distribution=distribution, window=window, sampler=sampler, view=view
+        )
         self.seed = seed
         self._residency = residency
         self._budget_bytes = budget_bytes
@@ -51,11 +78,12 @@ class ReplayDataset(IterableDataset[Tensors]):
         with ReplayStore.open(
             self.path, read_only=True, residency=self._residency, budget_bytes=self._budget_bytes
         ) as store:
+            draws = Draws(store, copy.deepcopy(self.sampler), rng)
             while True:
-                rows = store.draw(self.sampler, rng, self.batch_size)
+                snapshot, draw = draws.draw(self.batch_size)
                 try:
-                    batch = store.gather(rows, n_step=self.sampler.n_step, discount=self.discount)
+                    batch = store.gather(draw, view=self.view, snapshot=snapshot)
                 except Evicted:
                     store.refresh()
                     continue
-                yield {name: torch.from_numpy(array) for name, array in batch.items()}
+                yield tensors_of(batch)

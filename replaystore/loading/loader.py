@@ -14,14 +14,17 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from replaystore.batches.layout import allocate_batch
+from replaystore.batches.protocol import BatchView
 from replaystore.errors import Evicted, SpecError, StoreClosed, StoreError
-from replaystore.index.snapshot import IndexSnapshot
-from replaystore.loading.buffers import Buffer, Loan, Tensors
+from replaystore.loading.arguments import sampler_and_view
+from replaystore.loading.buffers import Buffer, Loan, Tensors, pinned_empty, tensors_of
+from replaystore.loading.draws import Draws
+from replaystore.loading.stats import LoaderStats
 from replaystore.runtime.preemption import let_others_preempt
-from replaystore.sampling.generators import generator_state, restore_generator
-from replaystore.sampling.sampler import Distribution, Sampler
+from replaystore.sampling.protocol import Draw, RowSampler
+from replaystore.sampling.sampler import Distribution
 from replaystore.store import ReplayStore
 
 _logger = logging.getLogger(__name__)
@@ -31,60 +34,62 @@ _REDRAWS = 100  # in a row, before a reader gives up on a writer that evicts fas
 
 @dataclass
 class _Pending:
-    """A batch that was drawn. `state`: of the generator after the draw."""
+    """A batch that was drawn. `state`: of the generator and the sampler after the draw."""
 
     future: Future[Buffer]
+    draw: Draw
     state: dict[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoaderStats:
-    """What one loader did since it was made.
-
-    Attributes:
-        batches: handed out.
-        waits: times that the batch asked for was not filled yet.
-        wait_seconds: time that the consumer waited then.
-        redraws: batches drawn again because another process had evicted rows of them.
-    """
-
-    batches: int = 0
-    waits: int = 0
-    wait_seconds: float = 0.0
-    redraws: int = 0
-
-
 class ReplayLoader:
-    """Yields batches without end: a mapping of names to tensors, as `ReplayStore.gather` describes them.
+    """Yields batches without end, as torch tensors, filled by background threads.
+
+    >>> import tempfile
+    >>> from replaystore.testing.episodes import make_store
+    >>> store = make_store(tempfile.mkdtemp() + "/store")
+    >>> loader = ReplayLoader(store, batch_size=16, n_step=3, discount=0.99, seed=0)
+    >>> for step, batch in enumerate(loader):  # a dict: observation, next_observation, action, reward, discount
+    ...     loss = batch["reward"].mean()
+    ...     if step == 2:
+    ...         break
+    >>> batch["observation"].shape
+    torch.Size([16, 9, 4, 5])
+    >>> loader.close(), store.close()
+    (None, None)
+
+    The arrays are those of `ReplayStore.gather`, with `weight` and columns where the sampler draws them.
 
     Rows are drawn in the consumer's thread, in its order, `prefetch` batches ahead; threads only fill memory. So a
     seed gives the same batches for any number of threads and in every mode. A batch's memory is used again once no
-    tensor over it is alive, the loader's own included, which holds the last two batches; keeping batches is safe and
-    takes new memory. An error in a thread is raised by the `next` that asks for the batch. For one consumer thread.
+    tensor over it is alive. The loader itself keeps the last two batches alive. Keeping batches is safe and takes new
+    memory. An error in a thread is raised by the `next` that asks for the batch. One thread consumes.
 
-    Pinned memory may be copied with `non_blocking=True`: copies on the stream that is current when the tensors are let
-    go have ended before the memory is filled again. For other streams or devices, synchronise before.
+    Pinned memory may be copied with `non_blocking=True`. The memory is filled again after the copies on the stream
+    that was current when its tensors were released. For other streams or devices, synchronise before.
 
     Args:
         store: open in this process, to write or to read.
-        batch_size: transitions a batch.
-        n_step, discount: of the n-step return.
-        distribution: `"uniform"` over transitions, or `"per_episode"` as DrQ-v2 draws.
-        window: draw only from the newest episodes with at most this many transitions.
+        batch_size: rows per batch.
+        n_step: of the n-step return; None: that of `view`, else of `sampler`, else 1.
+        discount: of the n-step return; None: 0.99.
+        distribution: `"uniform"` over transitions, or `"per_episode"` as DrQ-v2 draws; None: uniform.
+        window: draws only from the newest episodes with at most this many transitions; None: from all.
+        sampler: in place of a `Sampler` of `n_step`, `distribution` and `window`. One loader uses it at a time.
+        view: in place of a `TransitionView` of `n_step` and `discount`.
         seed: of the draws: a number, a `numpy.random.Generator` to use, or None for fresh entropy.
         num_threads: threads that fill batches.
         prefetch: batches drawn ahead.
         pin_memory: page-locked memory; None: where CUDA is available.
 
     Raises:
-        SpecError: a value that cannot work.
+        SpecError: a value that cannot work, or two arguments that contradict.
     """
 
     def __init__(
-        self, store: ReplayStore, *, batch_size: int = 256, n_step: int = 1, discount: float = 0.99,
-        distribution: Distribution = "uniform", window: int | None = None,
-        seed: int | np.random.Generator | None = None, num_threads: int = 2, prefetch: int = 4,
-        pin_memory: bool | None = None,
+        self, store: ReplayStore, *, batch_size: int = 256, n_step: int | None = None, discount: float | None = None,
+        distribution: Distribution | None = None, window: int | None = None, sampler: RowSampler | None = None,
+        view: BatchView | None = None, seed: int | np.random.Generator | None = None, num_threads: int = 2,
+        prefetch: int = 4, pin_memory: bool | None = None,
     ) -> None:  # fmt: skip
         if batch_size < 1 or num_threads < 1 or prefetch < 0:
             raise SpecError(
@@ -92,22 +97,24 @@ class ReplayLoader:
                 f" got {batch_size}, {num_threads}, {prefetch}"
             )
         self.store = store
-        self.sampler = Sampler(n_step=n_step, distribution=distribution, window=window)
+        self.sampler, self.view = sampler_and_view(
+            n_step=n_step, discount=discount, distribution=distribution, window=window, sampler=sampler, view=view
+        )
         self.batch_size = batch_size
-        self.discount = float(discount)
-        self._rng = np.random.default_rng(seed)
-        self._consumed = generator_state(self._rng)
+        self._layout = self.view.layout(store.spec)
+        self._draws = Draws(store, self.sampler, np.random.default_rng(seed))
+        self._consumed = self._draws.state()
         self._prefetch = prefetch
         self._pinned = torch.cuda.is_available() if pin_memory is None else pin_memory
         self._pending: deque[_Pending] = deque()
         self._free: deque[Buffer] = deque(maxlen=prefetch + 3)  # all that are in use at once, one consumed
         self._lent: set[Loan] = set()
         self._handed: deque[tuple[torch.Tensor, ...]] = deque()  # the last two batches
-        self._batches, self._waits, self._wait_seconds, self._redraws = 0, 0, 0.0, 0
+        self._batches, self._waits, self._wait_seconds, self._redraws, self._buffers = 0, 0, 0.0, 0, 0
         self._process = os.getpid()
         self._closed = False
         self._pool = ThreadPoolExecutor(num_threads, "replaystore-load", let_others_preempt)
-        self._most_threads = min(num_threads, len(os.sched_getaffinity(0)))  # of one batch
+        self._threads_per_batch = min(num_threads, len(os.sched_getaffinity(0)))
         self._finalizer = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
     def __iter__(self) -> Self:
@@ -117,11 +124,15 @@ class ReplayLoader:
         """The next batch.
 
         Raises:
-            NotEnoughData: there is no valid transition yet; append and call again.
+            NotEnoughData: there is no row to draw yet; append and call again.
+            StoreClosed: the loader or the store has been closed.
+            StoreError: this process is a fork of the one that made the loader.
+            ChunkError: damaged data.
+            Evicted: another process evicts rows faster than they are read here.
         """
         self._require_open()
         # Destroying a tensor gives up the interpreter, and beside a thread that was just given work that may take
-        # milliseconds. So the batch before the current one is let go of here, while the threads have nothing to do.
+        # milliseconds. So the batch before the current one is released here, while the threads have nothing to do.
         while len(self._handed) > 1:
             self._handed.popleft()
         while len(self._pending) < self._prefetch + 2:  # before one is taken: where this raises, none is lost
@@ -141,6 +152,9 @@ class ReplayLoader:
                 pending = self._pending.pop()
         self._consumed = pending.state
         batch = Loan(buffer, self._lent, self._free).tensors()
+        extras = pending.draw.extras()
+        if extras:
+            batch.update(tensors_of(extras, self._pinned))
         self._handed.append(tuple(batch.values()))
         self._batches += 1
         return batch
@@ -158,21 +172,32 @@ class ReplayLoader:
     def stats(self) -> LoaderStats:
         """What this loader did since it was made. Also when closed."""
         return LoaderStats(
-            batches=self._batches, waits=self._waits, wait_seconds=self._wait_seconds, redraws=self._redraws
-        )
+            batches=self._batches, waits=self._waits, wait_seconds=self._wait_seconds, redraws=self._redraws,
+            buffers=self._buffers,
+        )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the draws after the last batch consumed: JSON-able."""
-        return {"generator": self._consumed}
+        """State of the draws after the last batch consumed.
+
+        Returns:
+            `generator`, which is JSON-able, and `sampler` where the sampler has a state of its own.
+        """
+        return self._draws.whole_state(self._consumed)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on as after the batch at which `state` was taken; batches drawn ahead are drawn anew.
 
-        They are the same batches if the store holds what it held when they were drawn: where the last `prefetch + 1`
-        batches were taken with no commit between them.
+        They are the same batches if the store and the sampler hold what they held when they were drawn: where the last
+        `prefetch + 1` batches were taken with no commit and no update of the sampler between them.
+
+        Args:
+            state: of `state_dict`. Without `sampler` the sampler is left as it is.
+
+        Raises:
+            SpecError: `state` is of no generator.
         """
-        self._rng = restore_generator(state["generator"])
-        self._consumed = generator_state(self._rng)
+        self._draws.load(state)
+        self._consumed = self._draws.state()
         self._drop_pending()
 
     def close(self) -> None:
@@ -198,17 +223,19 @@ class ReplayLoader:
             raise StoreError("a loader does not cross fork: its threads stayed in the parent; make one in this process")
 
     def _draw(self) -> None:
-        snapshot = self.store.snapshot()
-        rows = self.store.draw(self.sampler, self._rng, self.batch_size, snapshot=snapshot)
+        snapshot, draw = self._draws.draw(self.batch_size)
         # Where no other is being filled, all threads work on it: it is there sooner, above all before a learner that
         # sleeps meanwhile wants the cores back.
         waiting = sum(not pending.future.done() for pending in self._pending)
-        num_threads = max(1, self._most_threads - waiting)
-        buffer = self._free.popleft() if self._free else Buffer(self.store, self.batch_size, self._pinned)
-        future = self._pool.submit(
-            _fill, self.store, rows, self.sampler.n_step, self.discount, snapshot, buffer, self._free, num_threads
-        )
-        self._pending.append(_Pending(future, generator_state(self._rng)))
+        num_threads = max(1, self._threads_per_batch - waiting)
+        buffer = self._free.popleft() if self._free else self._new_buffer()
+        future = self._pool.submit(buffer.fill, self.store, draw, self.view, snapshot, self._free, num_threads)
+        self._pending.append(_Pending(future, draw, self._draws.state()))
+
+    def _new_buffer(self) -> Buffer:
+        self._buffers += 1
+        empty = pinned_empty if self._pinned else np.empty
+        return Buffer(allocate_batch(self._layout, self.batch_size, empty), self._pinned)
 
     def _drop_pending(self) -> None:
         dropped = list(self._pending)
@@ -218,18 +245,3 @@ class ReplayLoader:
         for pending in dropped:
             if not pending.future.cancelled() and pending.future.exception() is None:
                 self._free.append(pending.future.result())
-
-
-def _fill(
-    store: ReplayStore, rows: NDArray[np.int64], n_step: int, discount: float, snapshot: IndexSnapshot,
-    buffer: Buffer, free: deque[Buffer], num_threads: int,
-) -> Buffer:  # fmt: skip
-    try:
-        buffer.wait_for_copies()
-        store.gather(
-            rows, n_step=n_step, discount=discount, out=buffer.arrays, snapshot=snapshot, num_threads=num_threads
-        )
-    except BaseException:
-        free.append(buffer)
-        raise
-    return buffer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import oracle
 import pytest
 from click.testing import CliRunner
 
@@ -10,6 +9,7 @@ from replaystore import FieldSpec, ReplayStore
 from replaystore.bench.stages import run_stages
 from replaystore.cli import cli
 from replaystore.errors import SpecError
+from replaystore.testing import episodes
 
 FRAME = (3, 8, 9)
 
@@ -27,8 +27,8 @@ def stores(tmp_path_factory):
     for mode in ("half", "full"):
         with ReplayStore.create(folder / mode, fields, mode=mode, chunk_rows=16) as store:
             for number in range(4):
-                episode = oracle.make_episode(number, 40, FRAME)
-                stacks = oracle.stacks(episode, 3, "first")
+                episode = episodes.make_episode(number, 40, FRAME)
+                stacks = episodes.stacks(episode, 3, "first")
                 arrays = {"observation": stacks, "action": episode.action}
                 arrays |= {"reward": episode.reward[:, None], "discount": episode.discount[:, None]}
                 store.append(arrays)

@@ -5,7 +5,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import Episode, frame_of, make_episode, stacks
 
 from replaystore.episodes import row_blocks
 from replaystore.episodes.builder import EpisodeBuilder
@@ -13,6 +12,7 @@ from replaystore.episodes.checks import check_episode
 from replaystore.episodes.stacks import frames_from_stacks, stacks_from_frames
 from replaystore.errors import EpisodeError
 from replaystore.spec import MODES, FieldSpec, StoreSpec
+from replaystore.testing.episodes import Episode, frame_of, make_episode, stacks
 
 LAYOUTS = [((3, 4, 5), "first"), ((4, 5, 3), "last"), ((1, 4, 5), "first"), ((4, 5), "first"), ((4, 5), "last")]
 

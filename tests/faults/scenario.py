@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracle
 
 from replaystore import FieldSpec, ReplayStore, Sampler
 from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.catalog.log import LogReader
 from replaystore.storage.format.layout import Paths
+from replaystore.testing import episodes, oracle
 
 FRAME = (8, 8)
 STACK = 3
@@ -48,12 +48,12 @@ def rows_of(number: int) -> int:
     return 1 + (number * 7919 + 3) % 21
 
 
-def episode_of(number: int, num_rows: int, frame_shape: tuple[int, ...] = FRAME) -> oracle.Episode:
+def episode_of(number: int, num_rows: int, frame_shape: tuple[int, ...] = FRAME) -> episodes.Episode:
     """Episode `number`, or the first rows of it."""
     times = np.arange(num_rows)
-    return oracle.Episode(
+    return episodes.Episode(
         number,
-        np.stack([oracle.frame_of(number, t, frame_shape) for t in range(num_rows)]),
+        np.stack([episodes.frame_of(number, t, frame_shape) for t in range(num_rows)]),
         np.stack([np.full(num_rows, number), times], axis=1).astype(np.float32),
         np.sin(number * 12.9898 + times * 78.233).astype(np.float32),
         np.array([0.0, 0.9, 1.0], np.float32)[(number + times * times) % 3],
@@ -69,7 +69,7 @@ def arrays(number: int, num_rows: int | None = None, frame_shape: tuple[int, ...
         "action": episode.action,
         "reward": episode.reward[:, None],
         "discount": episode.discount[:, None],
-        "blob": np.stack([oracle.frame_of(number, t, (BLOB_BYTES,)) for t in range(num_rows)]),
+        "blob": np.stack([episodes.frame_of(number, t, (BLOB_BYTES,)) for t in range(num_rows)]),
     }
 
 
@@ -77,7 +77,7 @@ def stacked(given: dict[str, np.ndarray], frame_stack: int = STACK) -> dict[str,
     """The same, as `read_episode` returns it."""
     frames = given["observation"]
     stacks = [[frames[max(0, t - frame_stack + 1 + k)] for k in range(frame_stack)] for t in range(len(frames))]
-    return {**given, "observation": np.stack([oracle.join(stack, "first") for stack in stacks])}
+    return {**given, "observation": np.stack([episodes.join(stack, "first") for stack in stacks])}
 
 
 def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], where: str) -> None:
@@ -101,13 +101,13 @@ def check_batch(batch: dict[str, np.ndarray], n_step: int, gamma: float, frame_s
         episode = episode_of(number, i + n_step, frame_shape)
         expected = oracle.transition(episode, i, n_step, gamma, STACK)
         where = f"transition {b}: episode {number}, step {i}"
-        np.testing.assert_array_equal(batch["observation"][b], oracle.join(list(expected["obs"]), "first"), where)
+        np.testing.assert_array_equal(batch["observation"][b], episodes.join(list(expected["obs"]), "first"), where)
         np.testing.assert_array_equal(
-            batch["next_observation"][b], oracle.join(list(expected["next_obs"]), "first"), where
+            batch["next_observation"][b], episodes.join(list(expected["next_obs"]), "first"), where
         )
         assert batch["reward"][b, 0] == expected["reward"], where
         assert batch["discount"][b, 0] == expected["discount"], where
-        np.testing.assert_array_equal(batch["blob"][b], oracle.frame_of(number, i, (BLOB_BYTES,)), where)
+        np.testing.assert_array_equal(batch["blob"][b], episodes.frame_of(number, i, (BLOB_BYTES,)), where)
     return len(batch["action"])
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import google_crc32c
 import numpy as np
-import oracle
 import pytest
 from faults.scenario import Child
 
 from replaystore.codecs.frame_delta import FrameDelta
 from replaystore.codecs.frame_delta.chunk import GROUP, HEADER
 from replaystore.errors import ReplayStoreError
+from replaystore.testing import episodes
 
 SHAPES: tuple[tuple[int, ...], ...] = ((8, 8), (3, 4, 5), (1, 300))
 CONFIGS = [
@@ -34,7 +34,7 @@ CONFIGS = [
 def chunk_of(codec: FrameDelta, seed: int) -> bytes:
     """Frames that change little, so that every form of a group is met."""
     rng = np.random.default_rng(seed)
-    frames = np.repeat(oracle.frame_of(seed, 0, codec.frame_shape)[None], 9, axis=0)
+    frames = np.repeat(episodes.frame_of(seed, 0, codec.frame_shape)[None], 9, axis=0)
     for k in range(1, 9):
         frames[k] = frames[k - 1]
         for _ in range(int(rng.integers(0, 4))):

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import oracle
 import pytest
 from faults import scenario
 
@@ -16,6 +15,7 @@ from replaystore.index.episode_index import EpisodeIndex
 from replaystore.index.parts import Part
 from replaystore.kernels.row_copies import copy_rows
 from replaystore.storage.format.layout import Paths
+from replaystore.testing import episodes
 
 CHUNK_ROWS = 8
 
@@ -40,7 +40,7 @@ def test_lengths_around_chunks_and_steps(tmp_path: Path, mode: str) -> None:
                 scenario.check_live(store, info.episode)
             for n_step in (1, 3, 9):
                 rows = [
-                    info.parts[0].first_row + i for info in infos for i in oracle.valid_steps(info.num_rows, n_step)
+                    info.parts[0].first_row + i for info in infos for i in episodes.valid_steps(info.num_rows, n_step)
                 ]
                 drawn = store.draw(Sampler(n_step=n_step), np.random.default_rng(0), 5000)
                 assert set(drawn.tolist()) <= set(rows)
@@ -211,7 +211,7 @@ def test_row_numbers_beyond_32_bits(start: int) -> None:
     for number in range(6):
         index.add_part(Part(number, 0, start + 7 * number, 7, True, False))
     snapshot = index.snapshot()
-    rows = Sampler(n_step=2).draw(snapshot, np.random.default_rng(0), 500)
+    rows = Sampler(n_step=2).draw(snapshot, np.random.default_rng(0), 500).rows
     assert set(rows.tolist()) == {start + 7 * e + i for e in range(6) for i in range(1, 6)}
     assert index.remove_episodes([0, 1]) == list(range(start // 8, (start + 14) // 8))
 
@@ -220,7 +220,7 @@ def test_row_numbers_beyond_32_bits(start: int) -> None:
 def test_bytes_beyond_32_bits(tmp_path: Path, row: int) -> None:
     """Rows of 1,024 bytes around offsets of 2^31, 2^32 and 2^33, read from a sparse file."""
     path = tmp_path / "sparse"
-    content = oracle.frame_of(row, 1, (1024,))
+    content = episodes.frame_of(row, 1, (1024,))
     with open(path, "wb") as file:
         file.seek(row * 1024)
         file.write(content.tobytes())

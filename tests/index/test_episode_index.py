@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import World, actions, valid_steps
+from live_rows import World, actions
 
 from replaystore.index.episode_index import EpisodeIndex
 from replaystore.index.parts import Part
+from replaystore.testing.episodes import valid_steps
 
 
 def part(episode, t_start, first_row, num_rows, last=False, zero_padding=False):

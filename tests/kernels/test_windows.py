@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import Episode, World, actions, make_episode, transition, valid_steps
+from live_rows import World, actions
 
 from replaystore.index.episode_index import EpisodeIndex
 from replaystore.index.parts import Part
@@ -10,6 +10,8 @@ from replaystore.index.snapshot import IndexSnapshot
 from replaystore.kernels.drawn_rows import drawn_rows
 from replaystore.kernels.returns import held_returns, n_step_returns
 from replaystore.kernels.windows import part_of, transition_rows, window_rows
+from replaystore.testing.episodes import Episode, make_episode, valid_steps
+from replaystore.testing.oracle import transition
 
 
 def build(happened, chunk_rows=8):

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import World, actions, valid_steps
+from live_rows import World, actions
 
 from replaystore.errors import NotEnoughData, SpecError
 from replaystore.index.episode_index import EpisodeIndex
 from replaystore.index.parts import Part
 from replaystore.sampling.generators import generator_state, restore_generator
 from replaystore.sampling.sampler import Sampler
+from replaystore.testing.episodes import valid_steps
 
 
 def build(lengths, parts=1):
@@ -51,7 +52,7 @@ def test_each_distribution_is_what_it_says(n_step, parts):
     snapshot = index.snapshot()
     for distribution, right, wrong in (("uniform", uniform, per_episode), ("per_episode", per_episode, uniform)):
         sampler = Sampler(n_step=n_step, distribution=distribution)
-        drawn = sampler.draw(snapshot, np.random.default_rng(3), 40_000)
+        drawn = sampler.draw(snapshot, np.random.default_rng(3), 40_000).rows
         assert drawn.dtype == np.int64
         assert drawn.shape == (40_000,)
         assert chi_square(drawn, right) < 5
@@ -77,7 +78,7 @@ def test_only_and_all_valid_rows_are_drawn(happened, n_step, distribution, seed)
             sampler.draw(index.snapshot(), rng, 4)
         assert generator_state(rng) == before
         return
-    drawn = sampler.draw(index.snapshot(), rng, 6000)
+    drawn = sampler.draw(index.snapshot(), rng, 6000).rows
     assert set(drawn.tolist()) == valid
 
 
@@ -85,7 +86,9 @@ def test_only_and_all_valid_rows_are_drawn(happened, n_step, distribution, seed)
 def test_both_ends_are_sampled(distribution):
     world, index = build([6])  # L = 5
     for n_step, steps in ((1, {1, 2, 3, 4, 5}), (3, {1, 2, 3}), (5, {1})):
-        drawn = Sampler(n_step=n_step, distribution=distribution).draw(index.snapshot(), np.random.default_rng(0), 500)
+        drawn = (
+            Sampler(n_step=n_step, distribution=distribution).draw(index.snapshot(), np.random.default_rng(0), 500).rows
+        )
         assert {world.rows[0].index(row) for row in drawn} == steps
         assert max(steps) + n_step - 1 == 5  # the last reward and the terminal observation are used
     with pytest.raises(NotEnoughData, match=r"n_step=6 needs an episode of at least 7 rows, the longest .* has 6;"):
@@ -97,11 +100,11 @@ def test_window_keeps_the_newest_whole_episodes(distribution):
     world, index = build([5, 5, 5])  # 4 transitions each
     for window, episodes in ((1, {2}), (4, {2}), (7, {2}), (8, {1, 2}), (11, {1, 2}), (12, {0, 1, 2}), (99, {0, 1, 2})):
         sampler = Sampler(window=window, distribution=distribution)
-        drawn = sampler.draw(index.snapshot(), np.random.default_rng(1), 300)
+        drawn = sampler.draw(index.snapshot(), np.random.default_rng(1), 300).rows
         owners = world.owners()
         assert {owners[row][0] for row in drawn.tolist()} == episodes
     index.add_part(Part(**world.commit(0, 1, last=False)))  # a reset alone hides nothing
-    assert len(Sampler(window=1).draw(index.snapshot(), np.random.default_rng(1), 5)) == 5
+    assert len(Sampler(window=1).draw(index.snapshot(), np.random.default_rng(1), 5).rows) == 5
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "per_episode"])
@@ -111,7 +114,7 @@ def test_same_seed_same_rows(distribution):
     for _ in range(2):
         _, index = build(LENGTHS)
         rng = np.random.default_rng(11)
-        draws.append([sampler.draw(index.snapshot(), rng, 64).tolist() for _ in range(5)])
+        draws.append([sampler.draw(index.snapshot(), rng, 64).rows.tolist() for _ in range(5)])
     assert draws[0] == draws[1]
     assert draws[0][0] != draws[0][1]
 

@@ -14,10 +14,11 @@ import pytest
 import zarr
 from hypothesis import event, given, note, settings
 from hypothesis import strategies as st
-from oracle import Episode, join, make_episode, stacks, transition, valid_steps
 
 from replaystore import FieldSpec, ReplayStore, Sampler
 from replaystore.errors import CapacityError, Evicted, NotEnoughData
+from replaystore.testing.episodes import Episode, join, make_episode, stacks, valid_steps
+from replaystore.testing.oracle import transition
 
 MODES = ["disk", "half", "full"]
 LONGEST = 40  # rows of an episode, at most

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oracle import make_episode, stacks
 
 from experiments.benchmarks.peers import cpprb, drqv2, drqv2_compress, stable_baselines3, torchrl, video
 from experiments.benchmarks.peers.check import Checker
@@ -23,6 +22,7 @@ from experiments.benchmarks.peers.registry import candidates
 from replaystore import ReplayStore
 from replaystore.errors import SpecError
 from replaystore.spec import FieldSpec
+from replaystore.testing.episodes import make_episode, stacks
 
 LENGTHS = (12, 9, 20)
 RGB, GRAY = (3, 8, 6), (8, 6)

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
-from oracle import make_episode, stacks
 
 from drqv2_patch import ReplayBufferStorage, make_replay_loader
 from replaystore import FieldSpec, ReplayDataset, ReplayLoader, ReplayStore, Sampler
+from replaystore.testing.episodes import make_episode, stacks
 
 FRAME = (3, 10, 12)  # with three frames stacked, the channels are the shortest axis still
 FIELDS = (

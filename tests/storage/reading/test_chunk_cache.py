@@ -8,12 +8,13 @@ import time
 
 import numpy as np
 import pytest
-from oracle import join, make_episode, transition, valid_steps
 
 from replaystore import FieldSpec, ReplayStore
 from replaystore.errors import ChunkError
 from replaystore.storage.reading import chunk_cache as residency
 from replaystore.storage.reading.column_reader import ColumnReader
+from replaystore.testing.episodes import join, make_episode, valid_steps
+from replaystore.testing.oracle import transition
 
 SHAPE = (6, 5)
 LENGTHS = [13, 9, 30, 21]

@@ -1,0 +1,104 @@
+"""Transitions with n-step returns, as a view of drawn rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from replaystore.batches.field_rows import depth_of
+from replaystore.batches.layout import ArrayLayout, Batch, Layout
+from replaystore.batches.protocol import BatchView, Read, ViewRows
+from replaystore.batches.store_fields import StoreFields
+from replaystore.errors import SpecError
+from replaystore.index.snapshot import IndexSnapshot
+from replaystore.kernels.returns import held_returns, n_step_returns
+from replaystore.sampling.protocol import Draw
+from replaystore.sampling.sampler import whole_number
+from replaystore.spec import StoreSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransitionView(BatchView):
+    """A drawn row i becomes a transition with an n-step return.
+
+    A batch holds for each observation field its value at i - 1 under its name and its value at i + n_step - 1 as
+    `next_<name>`, actions and extra fields at i, and float32 sums and products of rewards and discounts:
+
+        reward   = sum over k < n_step of (product over j < k of discount * d[i + j]) * r[i + k]
+        discount = product over k < n_step of discount * d[i + k]
+
+    A store with rewards and no discounts has d = 1, and its batches have a `discount` all the same.
+
+    Attributes:
+        n_step: steps of a return.
+        discount: factor for each step.
+
+    Raises:
+        SpecError: a value that cannot work.
+    """
+
+    n_step: int = 1
+    discount: float = 0.99
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n_step", whole_number(self.n_step, "n_step"))
+        try:
+            object.__setattr__(self, "discount", float(self.discount))
+        except (TypeError, ValueError) as err:
+            raise SpecError(f"discount is a number, got {self.discount!r}") from err
+
+    @property
+    def num_steps(self) -> int:
+        """Time steps that a drawn row needs: `n_step`."""
+        return self.n_step
+
+    def layout(self, spec: StoreSpec) -> Layout:
+        """The arrays of a batch, in the order of the fields; an observation and its next one are a pair."""
+        result: Layout = {}
+        for field in spec.fields:
+            is_scalar = field.role in ("reward", "discount")
+            dtype = np.dtype(np.float32 if is_scalar else field.dtype)
+            following = f"next_{field.name}" if field.role == "observation" else None
+            result[field.name] = ArrayLayout(field.stacked_shape, dtype, following)
+            if following is not None:
+                result[following] = ArrayLayout(field.stacked_shape, dtype)
+        reward = next((field for field in spec.fields if field.role == "reward"), None)
+        if reward is not None and not any(field.role == "discount" for field in spec.fields):
+            result["discount"] = ArrayLayout(reward.shape, np.dtype(np.float32))
+        return result
+
+    def rows_of(self, draw: Draw, snapshot: IndexSnapshot, fields: StoreFields) -> ViewRows:
+        """The rows of observations before and after, of the other fields at i, and `steps` for the returns.
+
+        Raises:
+            Evicted: a row is not live, or its transition leaves its episode.
+        """
+        steps, windows = fields.steps(snapshot, draw.rows, self.n_step)
+        reads = []
+        for column in fields.observations:
+            # The window of a shorter stack is the end of that of a longer one.
+            depth = depth_of(column)
+            own = windows if depth == fields.depth else np.ascontiguousarray(windows[:, fields.depth - depth :])
+            reads.append(Read(column, own, (column.name, f"next_{column.name}")))
+        at_row = draw.rows.reshape(-1, 1)  # live, as their steps are
+        for column in fields.at_row:
+            own = fields.windows(snapshot, column, draw.rows) if depth_of(column) > 1 else at_row
+            reads.append(Read(column, own, (column.name,)))
+        return ViewRows(reads, {"steps": steps})
+
+    def finish(self, batch: Batch, rows: ViewRows, fields: StoreFields) -> None:
+        """Rewards and discounts of n steps."""
+        if fields.reward is None and fields.discount is None:
+            return
+        steps, gamma = rows.other["steps"], np.float32(self.discount)
+        products = batch["discount" if fields.discount is None else fields.discount.name].reshape(-1)
+        sums = np.empty(len(steps), np.float32) if fields.reward is None else batch[fields.reward.name].reshape(-1)
+        rewards, factors = fields.held_reward, fields.held_discount
+        if (
+            rewards is None
+            or factors is None
+            or not held_returns(*rewards.held(), *factors.held(), steps, gamma, sums, products)
+        ):
+            reward, discount = fields.float32(fields.reward, 0, steps), fields.float32(fields.discount, 1, steps)
+            n_step_returns(reward, discount, gamma, sums, products)

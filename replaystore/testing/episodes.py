@@ -1,0 +1,146 @@
+"""Episodes that identify themselves: every frame and every action says which episode and time step it is from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replaystore.spec import FieldSpec, Mode
+from replaystore.store import ReplayStore
+
+Array = NDArray[Any]
+
+FRAME_SHAPE = (3, 4, 5)
+FRAME_STACK = 3
+
+
+def frame_of(episode: int, t: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A frame of which nearly every pixel differs from that of any other episode and time step: (*shape) uint8."""
+    position = np.arange(int(np.prod(shape)), dtype=np.uint64)
+    mixed = (position + np.uint64(1_000_003 * episode + 7_919 * t + 1)) * np.uint64(0x9E3779B97F4A7C15)
+    return (mixed >> np.uint64(56)).astype(np.uint8).reshape(shape)
+
+
+@dataclass
+class Episode:
+    """An episode with each frame once.
+
+    Attributes:
+        number: of the episode.
+        frames: (rows, *frame shape) uint8.
+        action: (rows, 2) float32, the number of the episode and the time step.
+        reward: (rows,) float32.
+        discount: (rows,) float32.
+        zero_padding: whether the first stacks hold zeros before the first frame, else that frame repeated.
+    """
+
+    number: int
+    frames: Array
+    action: Array
+    reward: Array
+    discount: Array
+    zero_padding: bool = False
+
+    @property
+    def num_rows(self) -> int:
+        """Time steps, the reset included."""
+        return len(self.frames)
+
+
+def make_episode(
+    number: int, num_rows: int, frame_shape: tuple[int, ...] = FRAME_SHAPE, zero_padding: bool = False
+) -> Episode:
+    """The episode of a number; a shorter one is the start of a longer one, rewards and discounts excepted.
+
+    Args:
+        number: the same number and length give the same episode.
+        num_rows: time steps, the reset included.
+        frame_shape: of one frame.
+        zero_padding: see `Episode`.
+    """
+    rng = np.random.default_rng([number, 17])
+    return Episode(
+        number,
+        np.stack([frame_of(number, t, frame_shape) for t in range(num_rows)]),
+        np.array([[number, t] for t in range(num_rows)], np.float32),
+        rng.normal(size=num_rows).astype(np.float32),
+        rng.choice(np.array([0.0, 0.9, 1.0], np.float32), num_rows),
+        zero_padding,
+    )
+
+
+def valid_steps(num_rows: int, n_step: int) -> list[int]:
+    """Every time step i of an episode that names a transition."""
+    length = num_rows - 1
+    return [i for i in range(1, num_rows) if i <= length - n_step + 1]
+
+
+def stack_frames(episode: Episode, t: int, frame_stack: int) -> list[Array]:
+    """The frames of the stack at time step t, oldest first."""
+    frames = []
+    for s in range(t - frame_stack + 1, t + 1):
+        if s >= 0:
+            frames.append(episode.frames[s])
+        elif episode.zero_padding:
+            frames.append(np.zeros_like(episode.frames[0]))
+        else:
+            frames.append(episode.frames[0])
+    return frames
+
+
+def join(frames: list[Array], channels: str) -> Array:
+    """One observation from its frames."""
+    if len(frames) == 1:
+        return frames[0]
+    if frames[0].ndim == 2:
+        return np.stack(frames, axis=0 if channels == "first" else 2)
+    return np.concatenate(frames, axis=0 if channels == "first" else 2)
+
+
+def stacks(episode: Episode, frame_stack: int, channels: str) -> Array:
+    """All observations of an episode: (rows, *stacked shape)."""
+    return np.stack([join(stack_frames(episode, t, frame_stack), channels) for t in range(episode.num_rows)])
+
+
+def fields() -> tuple[FieldSpec, ...]:
+    """The fields of `arrays_of`: a camera with three frames per observation, action, reward and discount."""
+    return (
+        FieldSpec.image("observation", FRAME_SHAPE, frame_stack=FRAME_STACK),
+        FieldSpec(name="action", shape=(2,), dtype="float32", role="action"),
+        FieldSpec(name="reward", shape=(1,), dtype="float32", role="reward"),
+        FieldSpec(name="discount", shape=(1,), dtype="float32", role="discount"),
+    )
+
+
+def arrays_of(number: int, num_rows: int) -> dict[str, Array]:
+    """An episode as `ReplayStore.append` takes it."""
+    episode = make_episode(number, num_rows)
+    return {
+        "observation": stacks(episode, FRAME_STACK, "first"),
+        "action": episode.action,
+        "reward": episode.reward[:, None],
+        "discount": episode.discount[:, None],
+    }
+
+
+def make_store(
+    path: str | os.PathLike[str], lengths: Sequence[int] = (9, 9, 9, 9), *, mode: Mode = "full",
+    capacity: int | None = None,
+) -> ReplayStore:  # fmt: skip
+    """A store with small chunks, open for writing.
+
+    Args:
+        path: a directory that does not exist yet.
+        lengths: rows of the episodes 0, 1, and so on.
+        mode: as in `ReplayStore.create`.
+        capacity: likewise.
+    """
+    store = ReplayStore.create(path, fields(), mode=mode, chunk_rows=16, capacity=capacity)
+    for number, num_rows in enumerate(lengths):
+        store.append(arrays_of(number, num_rows))
+    return store

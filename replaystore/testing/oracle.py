@@ -1,0 +1,36 @@
+"""What transitions are, as loops over one episode. Shares no code with what it checks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from replaystore.testing.episodes import Episode, stack_frames
+
+
+def transition(episode: Episode, i: int, n_step: int, gamma: float, frame_stack: int) -> dict[str, Any]:
+    """The transition i of an episode.
+
+    Args:
+        episode: with each frame once.
+        i: the time step of its action.
+        n_step: of the return.
+        gamma: the factor for each step.
+        frame_stack: frames per observation.
+
+    Returns:
+        `obs` and `next_obs`, (frame_stack, *frame shape); `action`; `reward` and `discount` in float32.
+    """
+    step = np.float32(gamma)
+    reward, acc = np.float32(0), np.float32(1)
+    for k in range(n_step):
+        reward = np.float32(reward + np.float32(acc * episode.reward[i + k]))
+        acc = np.float32(acc * np.float32(episode.discount[i + k] * step))
+    return {
+        "obs": np.stack(stack_frames(episode, i - 1, frame_stack)),
+        "action": episode.action[i],
+        "reward": reward,
+        "discount": acc,
+        "next_obs": np.stack(stack_frames(episode, i + n_step - 1, frame_stack)),
+    }
