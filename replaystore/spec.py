@@ -210,12 +210,6 @@ class StoreSpec:
                 raise SpecError(f"more than one field has the role {role!r}; give the others role 'extra'")
         if not 1 <= int(self.chunk_rows) <= 1 << 20:
             raise SpecError(f"chunk_rows is 1 to {1 << 20}, got {self.chunk_rows}")
-        for spec in self.fields:
-            identity = None if spec.scheme is None else spec.scheme["id"]
-            if identity == "replaystore.frame_delta" and (self.mode != "full" or not spec.is_image):
-                raise SpecError(f"field {spec.name!r}: frame_delta is for images in mode 'full', not {self.mode!r}")
-            if spec.is_image and identity not in (None, "replaystore.frame_delta"):
-                raise SpecError(f"field {spec.name!r}: an image takes no scheme but frame_delta, got {identity!r}")
 
     def field(self, name: str) -> FieldSpec:
         """The field of that name, or `SpecError`."""

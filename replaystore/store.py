@@ -8,11 +8,12 @@ import threading
 import time
 import uuid
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,9 @@ from replaystore.batches.gather import Gatherer
 from replaystore.batches.layout import Batch, allocate_batch, check_batch, with_extras
 from replaystore.batches.protocol import BatchView
 from replaystore.batches.transitions import TransitionView
-from replaystore.columns.column import columns_of, resolved_fields
-from replaystore.errors import SpecError, StoreClosed, StoreError
+from replaystore.columns.column import columns_of
+from replaystore.columns.registry import resolved_fields
+from replaystore.errors import Evicted, SpecError, StoreClosed, StoreError
 from replaystore.index.parts import EpisodeInfo
 from replaystore.index.snapshot import IndexSnapshot
 from replaystore.recording.open_episodes import OpenEpisodes
@@ -32,10 +34,13 @@ from replaystore.runtime.preemption import let_others_preempt
 from replaystore.sampling.protocol import Draw, RowSampler
 from replaystore.spec import DEFAULT_CHUNK_ROWS, Durability, FieldSpec, Mode, Residency, StoreSpec
 from replaystore.storage.catalog.opening import OpenedStore, create_store, open_to_read, open_to_write
-from replaystore.storage.reading.chunk_cache import Memory
+from replaystore.storage.reading.chunk_cache import ChunkCache
+from replaystore.storage.reading.column_chunks import ColumnChunks
 from replaystore.storage.reading.column_reader import ColumnReader
+from replaystore.storage.reading.missing import Missing
 from replaystore.storage.reading.open_files import OpenFiles
-from replaystore.storage.reading.retention import Views
+from replaystore.storage.reading.retention import Retention
+from replaystore.storage.reading.small_fields import SmallFields
 from replaystore.storage.statistics import store_statistics
 from replaystore.storage.verify import Report, verify_store
 from replaystore.storage.writing.commits import StoreWriter
@@ -44,6 +49,9 @@ _logger = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 0.25  # a reader looks for new episodes at most this often
 DEFAULT_THREADS = min(4, os.cpu_count() or 1)
+_ATTEMPTS = 3  # to find a chunk
+
+_Result = TypeVar("_Result")
 
 _open_stores: weakref.WeakSet[ReplayStore] = weakref.WeakSet()
 
@@ -82,25 +90,25 @@ class ReplayStore:
         self._num_threads = num_threads
         self._pool: ThreadPoolExecutor | None = None
         self._next_refresh = 0.0
-        self._views = Views()
+        self._retention = Retention()
         self._counters = Counters()
         self._open_files = OpenFiles()
-        self._readers = [
-            ColumnReader(
-                column, files.paths, catalog, self._open_files, self._lock, self._follow_missing, self._counters
-            )
+        self._chunks = [
+            ColumnChunks(column, files.paths, catalog, self._open_files, self._lock, self._counters)
             for column in catalog.columns
         ]
-        self._memory = Memory(self.path, catalog, self._readers, residency, budget_bytes, self._views)
-        self._fields = FieldRows(catalog.columns, self._readers, self._memory.resident)
+        readers = [ColumnReader(chunks, self._counters) for chunks in self._chunks]
+        self._cache = ChunkCache(self.path, catalog, self._chunks, residency, budget_bytes)
+        self._small = SmallFields(catalog.columns, readers, catalog, self._first_needed_row)
+        self._fields = FieldRows(catalog.columns, readers, self._small.rows)
         self._gatherer = Gatherer(self.spec, self._fields)
-        self._memory.load_small(0)
-        self._memory.fill()
+        self._load_small(0)
+        self._with_refresh(self._cache.fill)
         if files.log is not None:
             self._writer = StoreWriter(
-                files.paths, catalog, files.log, self._lock, self._memory.admit, self._views.bury, self._counters
+                files.paths, catalog, files.log, self._lock, self._cache.admit, self._retention.retire, self._counters
             )
-            self._open_episodes = OpenEpisodes(catalog, self._writer, self._memory, self._lock, self._purge)
+            self._open_episodes = OpenEpisodes(catalog, self._writer, self._small, self._lock, self._purge)
             unended = [info.episode for info in catalog.index.episodes() if not info.complete]
             for episode in unended:  # whoever wrote it is gone, and so is the rest of it
                 self._open_episodes.end_committed(episode)
@@ -223,7 +231,7 @@ class ReplayStore:
         finally:
             self._closed = True
             try:
-                self._memory.close()
+                self._cache.close()
                 if self._pool is not None:
                     self._pool.shutdown()
                 if self._writer is not None:
@@ -232,8 +240,8 @@ class ReplayStore:
             finally:
                 self._files.close()
                 self._open_files.clear()
-                for reader in self._readers:
-                    reader.clear()
+                for chunks in self._chunks:
+                    chunks.clear()
                 _logger.info("%s: closed", self.path)
 
     def __enter__(self) -> Self:
@@ -305,7 +313,7 @@ class ReplayStore:
         if self._writer is None and time.monotonic() >= self._next_refresh:
             self.refresh()
         with self._lock:
-            return self._views.hand_out(self._catalog.index.snapshot())
+            return self._retention.hand_out(self._catalog.index.snapshot())
 
     def draw(
         self, sampler: RowSampler, rng: np.random.Generator, batch_size: int, *, snapshot: IndexSnapshot | None = None
@@ -375,7 +383,8 @@ class ReplayStore:
             check_batch(layout, len(draw.rows), out)
         live = self.snapshot() if snapshot is None else snapshot
         threads = self._num_threads if num_threads is None else num_threads
-        self._gatherer.gather(live, draw, view, out, self._threads(threads), threads)
+        pool = self._threads(threads)
+        self._with_refresh(lambda: self._gatherer.gather(live, draw, view, out, pool, threads))
         self._counters.add(batches_gathered=1, transitions_gathered=len(draw.rows))
         if draw.weights is None and not draw.columns:
             return out
@@ -406,12 +415,12 @@ class ReplayStore:
         rows = np.concatenate(
             [np.arange(part.first_row, part.first_row + part.num_rows, dtype=np.int64) for part in info.parts]
         )
-        return self._fields.read_rows(snapshot, rows)
+        return self._with_refresh(lambda: self._fields.read_rows(snapshot, rows))
 
     def wait_until_filled(self) -> None:
         """Waits for what residency `"auto"` takes into memory in the background; nothing has to. For measurements."""
         self._require_open()
-        self._memory.wait()
+        self._cache.wait()
 
     def refresh(self) -> bool:
         """Looks for what the writer committed since the last time; returns whether there was anything.
@@ -424,21 +433,72 @@ class ReplayStore:
             return False
         changed = self._follow()
         if changed:
-            self._memory.fill()
+            self._with_refresh(self._cache.fill)
             self._purge()
         return changed
 
     def _follow(self) -> bool:
+        """Takes in what the writer committed since the last time, small fields too; whether there was anything."""
         with self._lock:
             loaded = self._catalog.next_row
-            changed, dead = self._files.reader.follow(self._catalog)
-            self._views.bury(dead)
+            changed = self._follow_log()
             if changed:
-                self._counters.add(refreshes=1)
-                self._memory.load_small(loaded)
+                self._load_small(loaded)
         if changed:
             _logger.debug("%s: found commits, %d transitions now", self.path, self.num_transitions)
         return changed
+
+    def _follow_log(self) -> bool:
+        """Brings the catalog up to date with the log; whether there was anything. The writer's always is."""
+        if self._writer is not None or self._closed:
+            return False
+        with self._lock:
+            changed, dead = self._files.reader.follow(self._catalog)
+            self._retention.retire(dead)
+            if changed:
+                self._counters.add(refreshes=1)
+        return changed
+
+    def _load_small(self, first_row: int) -> None:
+        """Reads the small fields of the live rows from `first_row` on. What is evicted meanwhile is left out."""
+        while True:
+            end = self._catalog.end
+            try:
+                self._with_refresh(lambda: self._small.load(first_row), self._follow_log)
+            except Evicted:
+                if self._catalog.end == end:
+                    raise
+                continue
+            return
+
+    def _with_refresh(self, read: Callable[[], _Result], refresh: Callable[[], object] | None = None) -> _Result:
+        """What `read` returns. Where a chunk is not where the catalog says, refreshes the catalog and tries again.
+
+        In the writer's process trying again suffices: what was a tail has become a chunk. Chunks are not taken into
+        memory here, because the caller may hold the lock that the loading threads need.
+
+        Args:
+            read: reads from chunks.
+            refresh: brings the catalog up to date; None: the small fields too.
+
+        Raises:
+            Evicted: a chunk stays missing because its rows are not live any more.
+            ChunkError: a chunk stays missing although they are.
+        """
+        attempts: Counter[tuple[str, int]] = Counter()
+        while True:
+            try:
+                return read()
+            except Missing as missing:
+                attempts[missing.chunk] += 1
+                if attempts[missing.chunk] == _ATTEMPTS:
+                    raise missing.error from missing.__cause__
+            (refresh or self._follow)()
+
+    def _first_needed_row(self) -> int:
+        """The oldest row that is live, or in a snapshot in use; the next one where there is none."""
+        first = self._retention.first_row(self._catalog.index.snapshot())
+        return self._catalog.next_row if first is None else first
 
     # Figures
 
@@ -475,12 +535,12 @@ class ReplayStore:
     @property
     def residency(self) -> Residency:
         """Where bytes live: `"mapped"`, `"ram"` or `"auto"`."""
-        return self._memory.residency
+        return self._cache.residency
 
     @property
     def held_bytes(self) -> int:
         """Bytes of encoded chunks and of small fields held in memory."""
-        return self._memory.held_bytes
+        return self._cache.cached_bytes + self._small.nbytes
 
     def __len__(self) -> int:
         return self.num_transitions
@@ -497,13 +557,13 @@ class ReplayStore:
         return {
             **statistics,
             "residency": self.residency,
-            "held_bytes": self._memory.held_bytes,
-            "budget_bytes": self._memory.budget_bytes,
+            "held_bytes": self.held_bytes,
+            "budget_bytes": self._cache.budget_bytes,
         }
 
     def stats(self) -> StoreStats:
         """What this object did since it was opened: `StoreStats` has the meaning of each counter. Also when closed."""
-        return self._counters.stats(chunk_files_held=self._memory.num_held, bytes_held=self.held_bytes)
+        return self._counters.stats(chunk_files_held=self._cache.num_cached, bytes_held=self.held_bytes)
 
     def verify(self, *, progress: Callable[[int, int], None] | None = None) -> Report:
         """Compares every byte of the store with what its log says.
@@ -548,27 +608,22 @@ class ReplayStore:
             return self._pool
 
     def _purge(self, *, everything: bool = False) -> None:
-        """Lets go of dead chunks that no batch in flight can need any more."""
+        """Drops dead chunks that no batch in flight can need any more."""
         with self._lock:
-            dead = self._views.exhume(everything=everything)
+            dead = self._retention.release(everything=everything)
             for chunk in dead:
-                for reader in self._readers:
-                    reader.drop(chunk)
+                for chunks in self._chunks:
+                    chunks.drop(chunk)
             if self._writer is not None:
                 self._writer.unlink_chunks(dead)
-
-    def _follow_missing(self) -> None:
-        # Chunks are not taken into memory here: the caller may hold the lock that the loading threads need.
-        if self._writer is None and not self._closed:
-            self._follow()
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.RLock()
         self._counters.reset()
         self._open_files.reset_after_fork()
-        self._memory.reset_after_fork()
-        for reader in self._readers:
-            reader.reset_after_fork(self._lock)
+        self._cache.reset_after_fork()
+        for chunks in self._chunks:
+            chunks.reset_after_fork(self._lock)
         self._pool = None
         self._writer = None
         self._open_episodes = None

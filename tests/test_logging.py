@@ -161,19 +161,19 @@ def test_filling_in_the_background_starts_finishes_and_fails_aloud(tmp_path, cap
     assert "CRC32C" in damage
     caplog.clear()
     chunk.write_bytes(good)
-    load = residency.Memory._load
+    load = residency.ChunkCache._load
 
-    def fail(memory, reader, number, size):
+    def fail(cache, chunks, number, num_bytes):
         if number == 1:
             raise OSError("too many open files")
-        load(memory, reader, number, size)
+        load(cache, chunks, number, num_bytes)
 
-    monkeypatch.setattr(residency.Memory, "_load", fail)
+    monkeypatch.setattr(residency.ChunkCache, "_load", fail)
     with ReplayStore.open(path, read_only=True) as store:
         store.wait_until_filled()
         assert any("in the background failed" in line for line in lines(caplog, logging.ERROR))
         monkeypatch.undo()
-        store._memory.fill()  # as `refresh` does when something came: it is tried again
+        store._cache.fill()  # as `refresh` does when something came: it is tried again
         assert store.stats().chunk_files_held == 3
 
 

@@ -15,7 +15,7 @@ from replaystore.index.snapshot import IndexSnapshot
 from replaystore.kernels.windows import window_rows
 from replaystore.runtime.workers import Workers
 from replaystore.storage.reading.column_reader import ColumnReader
-from replaystore.storage.reading.small_fields import ResidentRows
+from replaystore.storage.reading.small_fields import SmallRows
 
 I64 = NDArray[np.int64]
 
@@ -38,32 +38,45 @@ class FieldRows:
     """Reads values of the fields of a store. Thread-safe.
 
     Args:
-        readers: one per column. resident: of columns with small rows, else None.
+        columns: the fields.
+        readers: one per column.
+        small: rows in memory, one per column; None for a column whose rows are not small.
     """
 
     def __init__(
-        self, columns: Sequence[Column], readers: Sequence[ColumnReader], resident: Sequence[ResidentRows | None]
+        self, columns: Sequence[Column], readers: Sequence[ColumnReader], small: Sequence[SmallRows | None]
     ) -> None:
         self.columns = tuple(columns)
         self._readers = {column.name: reader for column, reader in zip(columns, readers, strict=True)}
-        self._resident = {column.name: rows for column, rows in zip(columns, resident, strict=True)}
+        self._small = {column.name: rows for column, rows in zip(columns, small, strict=True)}
 
-    def read(self, column: Column, frames: I64, out: NDArray[Any], workers: Workers) -> None:
-        """out[b] = the stored rows frames[b], int64 (n, depth), as one value. out: (n, ...), C-contiguous."""
-        if not len(frames):
+    def read(self, column: Column, window_rows: I64, out: NDArray[Any], workers: Workers) -> None:
+        """out[b] = the value that the stored rows window_rows[b] make.
+
+        Args:
+            column: the field.
+            window_rows: int64 (n, depth), C-contiguous; -1 for a frame of zeros.
+            out: (n, ...), C-contiguous.
+            workers: threads that share the work.
+
+        Raises:
+            Missing: a chunk is not where the catalog says.
+            Evicted: a row is not live any more.
+            ChunkError: its bytes are damaged.
+        """
+        if not len(window_rows):
             return
-        resident, reader = self._resident[column.name], self._readers[column.name]
-        if column.spec.is_image and resident is None:
-            reader.read_windows(frames, out.reshape(len(out), -1).view(np.uint8), workers)
-        elif resident is not None and column.packing is None:
-            resident.take(frames.reshape(-1), out.reshape(len(out), -1).view(np.uint8))
-        elif resident is not None or not reader.unpack_held(frames.reshape(-1), out):
-            raw = np.empty((len(frames), column.row_bytes), np.uint8)
-            if resident is not None:
-                resident.take(frames.reshape(-1), raw)
-            else:
-                reader.read(frames, np.arange(len(frames)), raw)
-            column.from_rows(raw, out)
+        small = self._small[column.name]
+        if small is None:
+            self._readers[column.name].read(window_rows, out, workers)
+            return
+        direct = column.codec.direct_rows(out, 1)
+        if direct is not None:
+            small.take(window_rows.reshape(-1), direct)
+        else:
+            rows = np.empty((len(window_rows), column.row_bytes), np.uint8)
+            small.take(window_rows.reshape(-1), rows)
+            column.codec.from_rows(rows, out)
 
     def windows(self, snapshot: IndexSnapshot, column: Column, rows: I64) -> I64:
         """Stored rows of the values at `rows`, int64 (n, depth)."""
@@ -83,8 +96,8 @@ class FieldRows:
             self.read(column, self.windows(snapshot, column, rows), out[column.name], Workers())
         return out
 
-    def float32_rows(self, column: Column | None) -> ResidentRows | None:
-        """Where the values of a column are held as they are, in float32."""
-        if column is None or column.packing is not None or column.dtype != np.float32 or column.row_bytes != 4:
+    def float32_rows(self, column: Column | None) -> SmallRows | None:
+        """The rows in memory of a column of one float32 each; None where they are something else."""
+        if column is None or not column.codec.stores_values or column.dtype != np.float32 or column.row_bytes != 4:
             return None
-        return self._resident[column.name]
+        return self._small[column.name]

@@ -174,7 +174,7 @@ def _recorded() -> Iterator[list[_Call]]:
 
     with (
         mock.patch.object(frame_groups, "decode_groups", timed_decode),
-        mock.patch("replaystore.storage.reading.column_reader.copy_windows", timed_copy),
+        mock.patch("replaystore.columns.raw_rows.copy_windows", timed_copy),
     ):
         yield calls
 

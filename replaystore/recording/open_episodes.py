@@ -11,7 +11,7 @@ from replaystore.episodes.checks import EpisodeArrays, check_episode
 from replaystore.errors import CapacityError, EpisodeError, WriteError
 from replaystore.index.parts import Part
 from replaystore.storage.catalog.catalog import Catalog
-from replaystore.storage.reading.chunk_cache import Memory
+from replaystore.storage.reading.small_fields import SmallFields
 from replaystore.storage.writing.commits import StoreWriter
 
 Env = int | str
@@ -25,11 +25,16 @@ class OpenEpisodes:
     """
 
     def __init__(
-        self, catalog: Catalog, writer: StoreWriter, memory: Memory, lock: threading.RLock, purge: Callable[[], None]
+        self,
+        catalog: Catalog,
+        writer: StoreWriter,
+        small: SmallFields,
+        lock: threading.RLock,
+        purge: Callable[[], None],
     ) -> None:
         self._catalog = catalog
         self._writer = writer
-        self._memory = memory
+        self._small = small
         self._lock = lock
         self._purge = purge
         self._builders: dict[Env, EpisodeBuilder] = {}
@@ -144,12 +149,12 @@ class OpenEpisodes:
         self._check_fits(arrays.num_rows - (t_start == 0), episode, f"episode {number}")
         rows, clamped = [], []
         for column in self._catalog.columns:
-            stored, count = column.to_rows(arrays.arrays[column.name])
+            stored, count = column.codec.to_rows(arrays.arrays[column.name])
             rows.append(stored)
             clamped.append(count)
         part = Part(number, t_start, self._catalog.next_row, arrays.num_rows, last, arrays.zero_padding)
         with self._lock:
-            self._memory.put(part.first_row, rows)  # before the index speaks of them
+            self._small.put(part.first_row, rows)  # before the index speaks of them
         self._writer.commit(rows, clamped, part)
         try:
             self.evict()

@@ -19,7 +19,7 @@ from faults.scenario import Child, run_child
 
 from replaystore import ReplayStore, Sampler
 from replaystore.errors import Evicted, NotEnoughData, StoreError, StoreLocked, WriteError
-from replaystore.storage.reading.small_fields import ResidentRows
+from replaystore.storage.reading.small_fields import SmallRows
 
 
 def test_second_writer(tmp_path: Path) -> None:
@@ -384,7 +384,7 @@ def test_clock_jumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_small_fields_arrive_in_any_order() -> None:
     """Rows held in memory while older ones are still being read, and their beginning has died."""
-    held = ResidentRows(8)
+    held = SmallRows(8)
     rows = np.arange(5000 * 8).astype(np.uint8).reshape(5000, 8)
     held.put(3000, rows[3000:4500], 2500)
     held.put(2000, rows[2000:3000], 2500)

@@ -98,11 +98,6 @@ class FrameChunk:
         return int(self.table.ctypes.data)
 
     @cached_property
-    def first_rows(self) -> NDArray[np.int64]:
-        """First row of each group, ascending, int64."""
-        return self.table["first_row"].astype(np.int64)
-
-    @cached_property
     def starts(self) -> NDArray[np.int64]:
         """Where each group starts in the chunk, int64, in bytes; the last entry is where the chunk ends."""
         ends = self.payload_start + np.cumsum(self.table["length"], dtype=np.int64)

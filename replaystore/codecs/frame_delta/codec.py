@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from replaystore.codecs.frame_delta import chunk as frame_chunk
 from replaystore.codecs.frame_delta import groups as frame_groups
 from replaystore.codecs.frame_delta.chunk import ENTROPIES, FILTERS, REFERENCES, FrameChunk, FrameFormat
+from replaystore.codecs.frame_delta.requests import GroupTables, find_groups
 from replaystore.errors import ChunkError, EpisodeError, SpecError
 
 DEFAULT_LEVELS = {"lz4": 4, "zstd": 1, "spans": 4}
@@ -197,20 +198,15 @@ class FrameDelta(Codec):  # type: ignore[misc]
             raise IndexError(f"rows of a chunk lie in 0 .. {parsed.num_rows - 1}, got {rows.min()} .. {rows.max()}")
         result = np.empty((len(rows), *self.frame_shape), np.uint8) if out is None else out
         order = np.argsort(rows, kind="stable")
-        rows = rows[order]
-        group_of = np.searchsorted(parsed.first_rows, rows, side="right") - 1
-        starts = np.flatnonzero(np.diff(group_of, prepend=-1))
-        numbers = group_of[starts]
         data = np.frombuffer(view, np.uint8)
-        table = parsed.table[numbers]
-        groups = frame_groups.Groups(
-            data.ctypes.data + parsed.starts[numbers], table["length"].astype(np.int64),
-            table["form"].astype(np.int64), table["num_rows"].astype(np.int64), np.append(starts, len(rows)),
-            rows - parsed.first_rows[group_of],
+        tables = GroupTables(
+            0, max(1, parsed.num_rows), np.array([parsed.table_address]), np.array([len(parsed.table)]),
+            np.array([data.ctypes.data + parsed.payload_start]),
         )  # fmt: skip
-        frame_groups.decode_groups(
-            groups, parsed.format, self.channels == "last", order, np.zeros(len(rows), np.int64), 1,
-            result.reshape(len(rows), self._format.frame_bytes), lambda g: f"frame_delta chunk, group {numbers[g]}",
+        request = find_groups(tables, rows[order], order, np.zeros(len(rows), np.int64), "frame_delta chunk")
+        request.decode(
+            parsed.format, self.channels == "last", 1, result.reshape(len(rows), self._format.frame_bytes),
+            lambda g: f"frame_delta chunk, group {request.numbers[g]}",
         )  # fmt: skip
         return result
 

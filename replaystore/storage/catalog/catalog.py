@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from replaystore.columns.chunks import SealedColumn
 from replaystore.columns.column import Column, columns_of
 from replaystore.errors import FormatVersionError, LogError, ReplayStoreError
 from replaystore.index.episode_index import EpisodeIndex
@@ -24,7 +25,6 @@ from replaystore.storage.format.records import (
     SEAL_HEAD,
     ZERO_PADDING_FLAG,
     Seal,
-    SealedColumn,
     Segment,
 )
 

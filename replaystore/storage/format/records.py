@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from replaystore.columns.chunks import SealedColumn
 from replaystore.index.parts import Part
 from replaystore.spec import StoreSpec
 from replaystore.storage.format import layout
@@ -33,15 +33,6 @@ class Segment:
     num_rows: int
     crcs: tuple[int, ...]
     checked: set[int]
-
-
-@dataclass(frozen=True)
-class SealedColumn:
-    """A sealed chunk file. `root_crc` and `row_crcs` as in docs/format.md."""
-
-    file_bytes: int
-    root_crc: int
-    row_crcs: NDArray[np.uint32]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.columns.column import Column
+from replaystore.columns.raw_rows import bytes_codec
 from replaystore.runtime.durable_files import sync_directory, sync_file, write_fully
 from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.format import layout
@@ -64,20 +65,10 @@ def _array(
     return json.dumps(document, indent=2).encode()
 
 
-def _bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
-    return {"name": "bytes", **({"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {})}
-
-
 def column_metadata(column: Column, catalog: Catalog, dimensions: tuple[str, ...] | None) -> bytes:
     """`zarr.json` of a field: its array reaches to the end of the last sealed rows. `dimensions`: names of the axes."""
-    codec = column.packing or column.frames
-    if codec is None:
-        serializer = _bytes_codec(column.dtype)
-    else:
-        config = dict(codec.get_config())
-        serializer = {"name": config.pop("id"), "configuration": config}
     shape = (sealed_rows(catalog), *column.shape)
-    return _array(shape, (catalog.spec.chunk_rows, *column.shape), column.dtype, serializer, dimensions)
+    return _array(shape, (catalog.spec.chunk_rows, *column.shape), column.dtype, column.codec.zarr_codec(), dimensions)
 
 
 def group_metadata(catalog: Catalog) -> bytes:
@@ -126,7 +117,7 @@ def published_files(paths: Paths, catalog: Catalog, *, named: bool = True) -> di
         table.shape,
         (max(1, len(table)), table.shape[1]),
         np.dtype(np.int64),
-        _bytes_codec(np.dtype(np.int64)),
+        bytes_codec(np.dtype(np.int64)),
         names[layout.EPISODES] if named else None,
     )
     files[paths.chunk(layout.EPISODES, 0, 2)] = table.tobytes()

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from replaystore.codecs.frame_delta.chunk import FrameChunk
+from replaystore.columns.checksums import crc_of
+from replaystore.columns.chunks import CachedChunk, SealedColumn
 from replaystore.errors import ReplayStoreError, WriteError
 from replaystore.index.parts import Part
 from replaystore.runtime.counters import Counters
@@ -23,9 +24,9 @@ from replaystore.runtime.durable_files import SyncError, sync_directory, sync_fi
 from replaystore.runtime.preemption import let_others_preempt
 from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.catalog.log import LogWriter
-from replaystore.storage.format import checksums, layout, zarr_metadata
+from replaystore.storage.format import layout, zarr_metadata
 from replaystore.storage.format.layout import Paths
-from replaystore.storage.format.records import Seal, SealedColumn, pack_commit, pack_config, pack_evict, pack_seal
+from replaystore.storage.format.records import Seal, pack_commit, pack_config, pack_evict, pack_seal
 from replaystore.storage.writing import chunk_files as seal
 
 _logger = logging.getLogger(__name__)
@@ -46,14 +47,14 @@ class StoreWriter:
 
     Args:
         lock: guards the catalog.
-        on_sealed: called by the sealer with the chunk and, for each column, the bytes of its file; raises what the
+        on_sealed: called by the sealer with the chunk and what each column has of it in memory; raises what the
             caller shall see at its next call.
         on_dead: called with chunks that lost their last live row; they are unlinked by `unlink_chunks` later.
     """
 
     def __init__(
         self, paths: Paths, catalog: Catalog, log: LogWriter, lock: threading.RLock,
-        on_sealed: Callable[[int, list[tuple[U8, FrameChunk | None]]], None], on_dead: Callable[[list[int]], None],
+        on_sealed: Callable[[int, list[CachedChunk]], None], on_dead: Callable[[list[int]], None],
         counters: Counters,
     ) -> None:  # fmt: skip
         self._paths = paths
@@ -111,7 +112,7 @@ class StoreWriter:
             for chunk in chunks:
                 low, high = max(part.first_row, chunk * chunk_rows), min(stop, (chunk + 1) * chunk_rows)
                 pieces = [column_rows[low - part.first_row : high - part.first_row] for column_rows in rows]
-                crcs.append([checksums.crc_of(piece) for piece in pieces])
+                crcs.append([crc_of(piece) for piece in pieces])
                 for column, piece in zip(self._catalog.columns, pieces, strict=True):
                     descriptor = self._tail(column.position, chunk)
                     write_fully(descriptor, piece.data.cast("B"), (low - chunk * chunk_rows) * column.row_bytes)
@@ -295,13 +296,13 @@ class StoreWriter:
         first_row = chunk * catalog.spec.chunk_rows
         used = segments[-1].first_row + segments[-1].num_rows - first_row
         files: list[SealedColumn] = []
-        contents: list[tuple[U8, FrameChunk | None]] = []
+        contents: list[CachedChunk] = []
         for column in catalog.columns:
-            file, data, parsed = seal.seal_column(
+            file, content = seal.seal_column(
                 self._paths, column, chunk, catalog.spec.chunk_rows, segments, power=self._power, helper=helper
             )
             files.append(file)
-            contents.append((data, parsed))
+            contents.append(content)
         with self._lock:
             dead = self._log.append([(layout.SEAL, pack_seal(Seal(chunk, used, tuple(files))))], catalog)
             self._on_dead(dead)

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replaystore import FieldSpec, ReplayStore, RoundClamp
-from replaystore.columns.column import columns_of, resolved_fields
+from replaystore.columns.column import columns_of
+from replaystore.columns.registry import resolved_fields
 from replaystore.episodes.stacks import stacks_from_frames
 from replaystore.spec import MODES, Channels, StoreSpec
 from replaystore.storage.format.dimensions import dimension_names

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from replaystore import FieldSpec, ReplayStore
+from replaystore.columns.frame_groups import FrameGroups
 from replaystore.episodes import row_blocks
 from replaystore.errors import WriteError
-from replaystore.storage.writing import chunk_files as seal
 from replaystore.storage.writing import commits as writer
 
 CHUNK_ROWS, SHAPE = 64, (1, 40, 40)
@@ -32,13 +32,13 @@ def episode(number: int, rows: int) -> dict[str, np.ndarray]:
 def encoder(monkeypatch):
     """Chunks that the encoder may finish: a semaphore."""
     allowed = threading.Semaphore(0)
-    encode = seal.encode_chunk
+    encode = FrameGroups.encode_chunk
 
     def slow(*arguments):
         assert allowed.acquire(timeout=60)
         return encode(*arguments)
 
-    monkeypatch.setattr(seal, "encode_chunk", slow)
+    monkeypatch.setattr(FrameGroups, "encode_chunk", slow)
     return allowed
 
 
@@ -134,7 +134,7 @@ def test_one_episode_of_many_chunks_is_not_held_back_half_way(tmp_path, encoder)
 
 
 def test_an_encoder_that_fails_ends_the_wait_and_is_tried_again(tmp_path, monkeypatch):
-    encode, broken = seal.encode_chunk, threading.Event()
+    encode, broken = FrameGroups.encode_chunk, threading.Event()
     broken.set()
 
     def fail(*arguments):
@@ -143,7 +143,7 @@ def test_an_encoder_that_fails_ends_the_wait_and_is_tried_again(tmp_path, monkey
             raise OSError(28, "No space left on device")
         return encode(*arguments)
 
-    monkeypatch.setattr(seal, "encode_chunk", fail)
+    monkeypatch.setattr(FrameGroups, "encode_chunk", fail)
     with ReplayStore.create(tmp_path / "store", FIELDS, chunk_rows=CHUNK_ROWS, residency="mapped") as store:
         appended, messages = 0, []
         while len(messages) < 3:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replaystore.codecs.frame_delta import FrameDelta
-from replaystore.storage.writing import chunk_files as seal
+from replaystore.columns.frame_encoding import encode_frames
 
 SHAPE = (3, 6, 5)
 OPTIONS = [{}, {"entropy": "zstd"}, {"entropy": "none"}, {"reference": "keyframe", "entropy": "spans"}]
@@ -41,8 +41,8 @@ def test_two_threads_make_the_same_bytes(helper, options, interval, commits, pad
             calls.append(len(arguments[1]))
             return helper.submit(*arguments)
 
-    assert seal.encode_chunk(codec, frames, starts, Counting()) == alone
-    assert seal.encode_chunk(codec, frames, starts, None) == alone
+    assert encode_frames(codec, frames, starts, Counting()) == alone
+    assert encode_frames(codec, frames, starts, None) == alone
     if used > 2 * interval:
         assert len(calls) == 1  # it was shared, about half and half
         assert abs(len(frames) - calls[0] - used / 2) <= interval
@@ -60,4 +60,4 @@ def test_an_error_of_the_second_thread_is_raised(helper, monkeypatch):
 
     monkeypatch.setattr(FrameDelta, "encode_frames", fail)
     with pytest.raises(MemoryError):
-        seal.encode_chunk(codec, frames, [0, 8], helper)
+        encode_frames(codec, frames, [0, 8], helper)

@@ -1,0 +1,52 @@
+"""CRC32C of rows and files, and comparing what is read with what was written."""
+
+from __future__ import annotations
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from replaystore.errors import ChunkError
+
+U8 = NDArray[np.uint8]
+
+
+def crc_of(data: U8) -> int:
+    """The CRC32C of a contiguous array's bytes."""
+    return int(google_crc32c.value(data.reshape(-1)))
+
+
+def row_crcs(rows: U8) -> NDArray[np.uint32]:
+    """The CRC32C of each row, uint32 (rows,). rows: uint8 (rows, row_bytes)."""
+    return np.fromiter((crc_of(row) for row in rows), np.uint32, len(rows))
+
+
+def check_length(label: str, expected: int, found: int) -> None:
+    """Raises `ChunkError` unless a file has as many bytes as the log says."""
+    if expected != found:
+        raise ChunkError(f"{label}: expected {expected} bytes, found {found}; restore the file from a copy")
+
+
+def check_crc(label: str, expected: int, found: int) -> None:
+    """Raises `ChunkError` unless two CRCs agree."""
+    if expected != found:
+        raise ChunkError(
+            f"{label}: CRC32C expected {expected:08x}, found {found:08x}; the file is damaged or another one's,"
+            " restore it from a copy"
+        )
+
+
+def check_rows(label: str, expected: NDArray[np.uint32], rows: U8, rows_in_chunk: NDArray[np.int64]) -> None:
+    """Compares rows with the CRCs of their chunk.
+
+    Args:
+        label: names the chunk in errors.
+        expected: uint32 (chunk rows,).
+        rows: uint8 (n, row_bytes).
+        rows_in_chunk: int64 (n,).
+
+    Raises:
+        ChunkError: a row is not what was written.
+    """
+    for number, row in zip(rows_in_chunk.tolist(), rows, strict=True):
+        check_crc(f"{label}, row {number} of the chunk", int(expected[number]), crc_of(row))

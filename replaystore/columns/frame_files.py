@@ -1,0 +1,130 @@
+"""Reading frames out of sealed frame chunks: the groups that a batch needs, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replaystore.codecs.frame_delta.chunk import FrameChunk, FrameFormat, parse_chunk, table_bytes
+from replaystore.codecs.frame_delta.requests import FrameRequest, GroupTables, find_groups
+from replaystore.columns import checksums
+from replaystore.columns.chunks import ChunkFile, ChunkSource, Placement, SealedColumn
+from replaystore.errors import ChunkError
+from replaystore.kernels.row_copies import read_ranges
+from replaystore.runtime.counters import Counters
+
+U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
+
+_HEAD_GUESS_BYTES = 8192  # read at first of a chunk; most tables fit
+
+
+@dataclass(frozen=True)
+class FrameTable:
+    """Header and table of a frame chunk in a file.
+
+    Attributes:
+        chunk: the parsed header and table.
+        checked: bool (groups,), whether this process has compared a group with its CRC.
+    """
+
+    chunk: FrameChunk
+    checked: NDArray[np.bool_]
+
+
+def check_root(label: str, sealed: SealedColumn, parsed: FrameChunk) -> None:
+    """Raises `ChunkError` unless the CRC of a frame chunk's header and table is what was sealed."""
+    checksums.check_crc(f"{label}, header and table", sealed.root_crc, parsed.root_crc)
+
+
+def read_frame_table(file: ChunkFile, sealed: SealedColumn, label: str) -> FrameTable:
+    """Header and table of a sealed chunk file, checked.
+
+    Raises:
+        ChunkError: they are damaged, or not what was sealed.
+    """
+    checksums.check_length(label, sealed.file_bytes, file.size)
+    head = np.empty(min(_HEAD_GUESS_BYTES, file.size), np.uint8)
+    file.read_into(head, 0)
+    needed = min(table_bytes(head.data, label), file.size)
+    if needed > head.size:
+        head = np.empty(needed, np.uint8)
+        file.read_into(head, 0)
+    parsed = parse_chunk(head.data, file.size, label)
+    check_root(label, sealed, parsed)
+    return FrameTable(parsed, np.zeros(len(parsed.table), bool))
+
+
+def read_frames(
+    sources: Sequence[ChunkSource], rows: I64, chunk_rows: int, placement: Placement, channels_last: bool,
+    counters: Counters,
+) -> None:  # fmt: skip
+    """Decodes rows of sealed frame chunks into observations; see `RowCodec.read_encoded`."""
+    chunks = [source.table.chunk if source.cached is None else source.cached.parsed for source in sources]
+    bases = [
+        chunk.payload_start if source.cached is None else source.cached.address + chunk.payload_start
+        for source, chunk in zip(sources, chunks, strict=True)
+    ]
+    tables = GroupTables(
+        0, chunk_rows, np.array([chunk.table_address for chunk in chunks]),
+        np.array([len(chunk.table) for chunk in chunks]), np.array(bases),
+    )  # fmt: skip
+    label = f"{sources[0].label} to {sources[-1].label}"
+    request = find_groups(tables, rows, placement.targets, placement.slots, label)
+
+    def label_of(g: int) -> str:
+        return f"{sources[request.chunks[g]].label}, group {request.numbers[g]}"
+
+    ready, buffer = _read_groups(sources, request, label_of)
+    for fmt, which in _by_format(chunks, ready):
+        picked = np.flatnonzero(which)
+        out = placement.out.reshape(len(placement.out), -1)
+        ready.pick(which).decode(fmt, channels_last, placement.depth, out, partial(_label_at, label_of, picked))
+    counters.add(
+        groups_decoded=len(ready.chunks), file_bytes_read=buffer.size,
+        memory_bytes_read=int(request.groups.lengths.sum()) - buffer.size,
+    )  # fmt: skip
+
+
+def _read_groups(
+    sources: Sequence[ChunkSource], request: FrameRequest, label: Callable[[int], str]
+) -> tuple[FrameRequest, U8]:
+    """The request with the groups that lie in files read and checked, and the memory that they were read into."""
+    groups = request.groups
+    files = np.array([-1 if source.file is None else source.file.fd for source in sources])[request.chunks]
+    in_files = np.flatnonzero(files >= 0)
+    offsets, lengths = groups.addresses[in_files], groups.lengths[in_files]
+    starts = np.cumsum(lengths) - lengths
+    buffer = np.empty(int(lengths.sum()), np.uint8)
+    failed = read_ranges(files[in_files], offsets, lengths, buffer, starts)
+    if failed >= 0:
+        file = sources[request.chunks[in_files[failed]]].file
+        assert file is not None
+        # Again, through the call that names the cause.
+        file.read_into(buffer[starts[failed] :][: lengths[failed]], int(offsets[failed]))
+        raise ChunkError(f"{file.path}: {lengths[failed]} bytes at {offsets[failed]} could not be read; try again")
+    for g, start, length in zip(in_files.tolist(), starts.tolist(), lengths.tolist(), strict=True):
+        table, number = sources[request.chunks[g]].table, request.numbers[g]
+        if not table.checked[number]:
+            found = checksums.crc_of(buffer[start : start + length])
+            checksums.check_crc(label(g), int(table.chunk.table["crc"][number]), found)
+            table.checked[number] = True
+    addresses = groups.addresses.copy()
+    addresses[in_files] = buffer.ctypes.data + starts
+    return replace(request, groups=replace(groups, addresses=addresses)), buffer
+
+
+def _by_format(chunks: Sequence[FrameChunk], request: FrameRequest) -> Iterator[tuple[FrameFormat, NDArray[np.bool_]]]:
+    """Each format, and which groups of the request are of it, bool (groups,). There is one format, as a rule."""
+    formats: dict[FrameFormat, int] = {}
+    format_of = np.array([formats.setdefault(chunk.format, len(formats)) for chunk in chunks])[request.chunks]
+    for fmt, number in formats.items():
+        yield fmt, format_of == number
+
+
+def _label_at(label: Callable[[int], str], picked: I64, g: int) -> str:
+    return label(int(picked[g]))

@@ -1,0 +1,38 @@
+"""Frame chunks in memory, as arrays for kernels: the table of groups inside a chunk is the index of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from replaystore.codecs.frame_delta.chunk import FrameFormat
+from replaystore.codecs.frame_delta.requests import GroupTables
+from replaystore.columns.chunks import CachedChunk, ChunkMap
+
+
+@dataclass(frozen=True)
+class FrameMap(ChunkMap):
+    """A `ChunkMap` of frame chunks.
+
+    Attributes:
+        tables: their tables of groups; the bases are addresses.
+        formats: of all of them, each once. There is one, as a rule.
+    """
+
+    tables: GroupTables
+    formats: tuple[FrameFormat, ...]
+
+    @classmethod
+    def of(cls, cached: Mapping[int, CachedChunk], chunk_rows: int) -> FrameMap:
+        """The map of frame chunks by number. Takes the mapping over."""
+        base = ChunkMap.of(cached, chunk_rows)
+        addresses, num_groups, payloads = np.zeros((3, len(base.addresses)), np.int64)
+        for number, chunk in cached.items():
+            at, parsed = number - base.first_chunk, chunk.parsed
+            addresses[at], num_groups[at] = parsed.table_address, len(parsed.table)
+            payloads[at] = chunk.address + parsed.payload_start
+        tables = GroupTables(base.first_chunk, chunk_rows, addresses, num_groups, payloads)
+        formats = tuple({chunk.parsed.format for chunk in cached.values()})
+        return cls(base.first_chunk, chunk_rows, base.addresses, base.sizes, cached, tables, formats)

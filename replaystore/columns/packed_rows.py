@@ -1,0 +1,78 @@
+"""`PackedRows`: floats clamped, rounded, and packed into few bits by `RoundClamp`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replaystore.codecs.round_clamp import RoundClamp
+from replaystore.columns.chunks import ChunkMap
+from replaystore.columns.row_codec import I64, U8, RowCodec, load_scheme, stored_shape, zarr_codec_of
+from replaystore.errors import SpecError
+from replaystore.kernels.row_copies import find_rows
+from replaystore.runtime.counters import Counters
+from replaystore.runtime.workers import Workers
+from replaystore.spec import FieldSpec
+
+
+class PackedRows(RowCodec):
+    """Rows of packed values.
+
+    Args:
+        codec: packs a row.
+        shape: of a value; it has as many numbers as a row of the codec.
+    """
+
+    scheme = RoundClamp.codec_id
+
+    def __init__(self, codec: RoundClamp, shape: tuple[int, ...]) -> None:
+        self._codec = codec
+        self.shape = shape
+        self.dtype = np.dtype(codec.dtype)
+        self.row_bytes = codec.row_bytes
+
+    @classmethod
+    def of_field(cls, field: FieldSpec, mode: str) -> Self:
+        """Rows of a field with scheme `round_clamp`; see `RowCodec`."""
+        if field.is_image:
+            raise SpecError(f"field {field.name!r}: round_clamp packs floats, an image has none; leave the scheme out")
+        codec: RoundClamp = load_scheme(field, RoundClamp)
+        shape = stored_shape(field, mode)
+        if codec.row_size != math.prod(shape) or codec.dtype != field.dtype:
+            raise SpecError(
+                f"field {field.name!r}: round_clamp packs rows of {codec.row_size} {codec.dtype}, the field has"
+                f" {math.prod(shape)} {field.dtype}; give row_size={math.prod(shape)}, dtype={field.dtype!r}"
+            )
+        return cls(codec, shape)
+
+    def zarr_codec(self) -> dict[str, Any]:
+        """The packing codec."""
+        return zarr_codec_of(self._codec)
+
+    def to_rows(self, values: NDArray[Any]) -> tuple[U8, int]:
+        """Packed rows, and how many values were clamped; see `RowCodec`."""
+        return self._codec.encode_rows(values.reshape(len(values), -1))
+
+    def from_rows(self, rows: U8, out: NDArray[Any], targets: I64 | None = None) -> None:
+        """out[targets[j]] = the value of packed row j; see `RowCodec`."""
+        self._codec.decode_rows(rows, out.reshape(len(out), -1), targets=targets)
+
+    def read_cached(
+        self, chunks: ChunkMap, window_rows: I64, out: NDArray[Any], workers: Workers, counters: Counters
+    ) -> I64:
+        """Unpacks rows where they lie, if all are in memory; else reads none. See `RowCodec`."""
+        rows = window_rows.reshape(-1)
+        which, rows_in_chunk = np.empty((2, len(rows)), np.int64)
+        found = 0
+        if chunks.cached:
+            found = find_rows(rows, chunks.chunk_rows, chunks.first_chunk, chunks.addresses, which, rows_in_chunk)
+        values = out.reshape(len(out), -1)
+        if found == len(rows) and self._codec.decode_buffers(
+            chunks.addresses, chunks.sizes, which, rows_in_chunk, values, np.arange(len(rows))
+        ):
+            counters.add(memory_bytes_read=len(rows) * self.row_bytes)
+            return np.empty(0, np.int64)
+        return np.arange(len(rows))

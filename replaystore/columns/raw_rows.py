@@ -1,0 +1,110 @@
+"""`RawRows`: values as they are, little-endian. Frames are one row each, or in mode `disk` a whole stack."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replaystore.columns.chunks import ChunkMap, Placement
+from replaystore.columns.row_codec import I64, U8, RowCodec, row_bytes_of, stored_shape
+from replaystore.kernels.observations import emit_frames
+from replaystore.kernels.row_copies import copy_windows
+from replaystore.runtime.counters import Counters
+from replaystore.runtime.workers import Workers
+from replaystore.spec import FieldSpec
+
+_LITTLE_ENDIAN = sys.byteorder == "little"
+
+
+class RawRows(RowCodec):
+    """Rows that are the bytes of their values.
+
+    Args:
+        shape: of a value.
+        dtype: of a value.
+        channels_last: whether the frames of an observation lie pixel beside pixel, because channels come last.
+    """
+
+    stores_values = True
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], *, channels_last: bool = False) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.row_bytes = row_bytes_of(shape, dtype)
+        self._channels_last = channels_last
+
+    @classmethod
+    def of_field(cls, field: FieldSpec, mode: str) -> Self:
+        """Rows of a field without a scheme."""
+        return cls(stored_shape(field, mode), np.dtype(field.dtype), channels_last=field.channels == "last")
+
+    def zarr_codec(self) -> dict[str, Any]:
+        """Zarr's own codec of bytes."""
+        return bytes_codec(self.dtype)
+
+    def to_rows(self, values: NDArray[Any]) -> tuple[U8, int]:
+        """The bytes of the values; none are clamped."""
+        little = np.ascontiguousarray(values, dtype=self.dtype.newbyteorder("<"))
+        return little.reshape(len(values), -1).view(np.uint8).reshape(len(values), self.row_bytes), 0
+
+    def from_rows(self, rows: U8, out: NDArray[Any], targets: I64 | None = None) -> None:
+        """out[targets[j]] = the value of stored row j; see `RowCodec`."""
+        values = rows.reshape(-1).view(self.dtype.newbyteorder("<")).reshape(len(rows), *self.shape)
+        out.reshape(len(out), *self.shape)[slice(None) if targets is None else targets] = values
+
+    def place(self, rows: U8, placement: Placement) -> None:
+        """Puts the frames, or other values, of stored rows into a batch."""
+        depth, out = placement.depth, placement.out
+        if depth == 1:
+            self.from_rows(rows, out, placement.targets)
+            return
+        last = self._channels_last
+        channels = 1 if len(self.shape) == 2 else self.shape[-1] if last else self.shape[0]
+        status = emit_frames(
+            rows, np.arange(len(rows)), placement.targets, placement.slots, self.row_bytes // channels, channels, last,
+            False, last, depth, out.reshape(len(out), -1),
+        )  # fmt: skip
+        assert status == 0, "indices outside the batch"
+
+    def direct_rows(self, out: NDArray[Any], depth: int) -> U8 | None:
+        """`out` as rows, unless the frames of an observation lie pixel beside pixel."""
+        if (depth > 1 and self._channels_last) or not (_LITTLE_ENDIAN or self.dtype.itemsize == 1):
+            return None
+        return out.reshape(len(out), -1).view(np.uint8).reshape(len(out) * depth, self.row_bytes)
+
+    def read_cached(
+        self, chunks: ChunkMap, window_rows: I64, out: NDArray[Any], workers: Workers, counters: Counters
+    ) -> I64:
+        """Copies values whose rows are all in memory; see `RowCodec`."""
+        num_windows, depth = window_rows.shape
+        direct = self.direct_rows(out, depth) if chunks.cached else None
+        if direct is None:
+            return np.arange(window_rows.size)
+        values = direct.reshape(len(out), depth * self.row_bytes)
+        missing = np.empty(num_windows, np.int64)
+        counts: list[tuple[int, int]] = []
+
+        def copy(start: int, stop: int) -> None:
+            some = missing[start:stop]
+            count, copied = copy_windows(
+                chunks.addresses, chunks.sizes, chunks.first_chunk, chunks.chunk_rows, self.row_bytes,
+                window_rows[start:stop], values[start:stop], some,
+            )  # fmt: skip
+            counters.add(memory_bytes_read=int(copied) * self.row_bytes)
+            if count:
+                some += start
+                counts.append((start, count))
+
+        workers.share(copy, workers.edges(num_windows))
+        if not counts:
+            return np.empty(0, np.int64)
+        windows = np.concatenate([missing[start : start + count] for start, count in counts])
+        return np.repeat(windows * depth, depth) + np.tile(np.arange(depth), len(windows))
+
+
+def bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Zarr's codec of values as they are, little-endian, as JSON."""
+    return {"name": "bytes", **({"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {})}

@@ -1,0 +1,39 @@
+"""The kinds of columns, by the scheme that chooses them. A new kind is a line here."""
+
+from __future__ import annotations
+
+from replaystore.columns.frame_groups import FrameGroups
+from replaystore.columns.packed_rows import PackedRows
+from replaystore.columns.raw_rows import RawRows
+from replaystore.columns.row_codec import RowCodec
+from replaystore.errors import SpecError
+from replaystore.spec import FieldSpec
+
+KINDS: tuple[type[RowCodec], ...] = (RawRows, PackedRows, FrameGroups)
+
+
+def codec_of(field: FieldSpec, mode: str) -> RowCodec:
+    """The kind of column that a field of a store is, with the field's settings.
+
+    Raises:
+        SpecError: the scheme is none of this package, does not load, or does not fit its field or the mode.
+    """
+    scheme = None if field.scheme is None else field.scheme["id"]
+    for kind in KINDS:
+        if kind.scheme == scheme:
+            return kind.of_field(field, mode)
+    known = [kind.scheme for kind in KINDS if kind.scheme is not None]
+    raise SpecError(f"field {field.name!r}: {scheme!r} is not a scheme of this package, which has {known}")
+
+
+def resolved_fields(mode: str, fields: tuple[FieldSpec, ...]) -> tuple[FieldSpec, ...]:
+    """The fields of a store, with the schemes that `mode` implies for those that name none."""
+    return tuple(field if field.scheme is not None else _resolved(mode, field) for field in fields)
+
+
+def _resolved(mode: str, field: FieldSpec) -> FieldSpec:
+    for kind in KINDS:
+        scheme = kind.implied_scheme(field, mode)
+        if scheme is not None:
+            return FieldSpec.from_json({**field.to_json(), "scheme": scheme})
+    return field

@@ -1,0 +1,253 @@
+"""Where the chunks of one column are: in memory, in a chunk file, in the tail; and checking files at first touch."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replaystore.columns import checksums
+from replaystore.columns.chunks import CachedChunk, ChunkMap, ChunkSource, SealedColumn
+from replaystore.columns.column import Column
+from replaystore.errors import ChunkError, Evicted
+from replaystore.runtime.counters import Counters
+from replaystore.storage.catalog.catalog import Catalog
+from replaystore.storage.format.checksums import read_chunk, read_segment
+from replaystore.storage.format.layout import Paths
+from replaystore.storage.format.records import Segment
+from replaystore.storage.reading.missing import Missing
+from replaystore.storage.reading.open_files import OpenFile, OpenFiles
+
+U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Source(ChunkSource):
+    """The rows of one chunk, also of one that is not sealed.
+
+    Attributes:
+        segments: the commits in the tail file; None where the chunk is sealed.
+    """
+
+    segments: list[Segment] | None = None
+
+
+class ColumnChunks:
+    """Finds the chunks of a column, and keeps some of them in memory. Thread-safe.
+
+    Args:
+        column: the column.
+        paths: the files of the store.
+        catalog: what the log says.
+        files: the open files of the store.
+        lock: guards the catalog.
+        counters: count chunks that are read into memory.
+    """
+
+    def __init__(
+        self,
+        column: Column,
+        paths: Paths,
+        catalog: Catalog,
+        files: OpenFiles,
+        lock: threading.RLock,
+        counters: Counters,
+    ) -> None:
+        self.column = column
+        self.chunk_rows = catalog.spec.chunk_rows
+        self.files_at_once = max(1, files.most // 8)  # open files in use by one thread
+        self._paths = paths
+        self._catalog = catalog
+        self._files = files
+        self._lock = lock
+        self._counters = counters
+        self._cached: dict[int, CachedChunk] = {}
+        self._cached_bytes = 0
+        self._map: ChunkMap | None = None
+        self._tables: dict[int, Any] = {}  # of encoded chunk files
+        self._row_checked: dict[int, NDArray[np.bool_]] = {}
+        self._file_checked: set[int] = set()
+        self._tail_checked: dict[int, int] = {}
+
+    # Chunks in memory
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of chunks in memory."""
+        return self._cached_bytes
+
+    @property
+    def num_cached(self) -> int:
+        """Chunks in memory."""
+        return len(self._cached)
+
+    def is_cached(self, chunk: int) -> bool:
+        """Whether a chunk is in memory."""
+        return chunk in self._cached
+
+    def map(self) -> ChunkMap:
+        """The chunks that are in memory now, as arrays for kernels."""
+        chunks = self._map
+        if chunks is None:
+            with self._lock:
+                chunks = self._map = self.column.codec.map_of(dict(self._cached), self.chunk_rows)
+        return chunks
+
+    def keep(self, chunk: int, cached: CachedChunk) -> None:
+        """Keeps a sealed chunk in memory while it is live."""
+        with self._lock:
+            if chunk in self._catalog.seals:  # else it died while it was read, and nothing would drop it
+                self._cached[chunk] = cached
+                self._cached_bytes += cached.data.size
+                self._tables.pop(chunk, None)
+                self._map = None
+
+    def load(self, chunk: int) -> None:
+        """Reads a sealed chunk into memory, checking every byte.
+
+        Raises:
+            Missing: it is not where the catalog says.
+            ChunkError: it is damaged.
+        """
+        if chunk in self._cached:
+            return
+        with self._lock:
+            seal = self._catalog.seals.get(chunk)
+        if seal is None:  # evicted this moment
+            return
+        file = self._open(chunk, self._chunk_path(chunk), is_dead=False)
+        cached = read_chunk(file, self.column, seal.files[self.column.position], seal.num_rows)
+        file.drop_cache()
+        self._counters.add(chunk_files_loaded=1, bytes_loaded=cached.data.size)
+        self.keep(chunk, cached)
+
+    def drop(self, chunk: int) -> None:
+        """Forgets a chunk that is gone."""
+        with self._lock:
+            self._catalog.dead_seals.pop(chunk, None)
+            cached = self._cached.pop(chunk, None)
+            self._cached_bytes -= 0 if cached is None else cached.data.size
+            self._tables.pop(chunk, None)
+            self._map = None
+        self._row_checked.pop(chunk, None)
+        self._file_checked.discard(chunk)
+        self._files.forget(self._chunk_path(chunk))
+        self.forget_tail(chunk)
+
+    def forget_tail(self, chunk: int) -> None:
+        """Forgets the tail file of a chunk that was sealed."""
+        self._tail_checked.pop(chunk, None)
+        self._files.forget(self._paths.tail(self.column.name, chunk))
+
+    def clear(self) -> None:
+        """Forgets all chunks in memory."""
+        with self._lock:
+            self._cached.clear()
+            self._cached_bytes = 0
+            self._map = None
+
+    def reset_after_fork(self, lock: threading.RLock) -> None:
+        """Takes the child's lock."""
+        self._lock = lock
+
+    # Sources
+
+    def find(self, chunk: int) -> Source:
+        """Where the rows of a chunk are now. A file is checked as far as no row of it can be read without.
+
+        Raises:
+            Missing: neither in memory nor in a file that is there.
+            Evicted: the chunk is dead, and its file is gone.
+            ChunkError: the file is damaged.
+        """
+        cached = self._cached.get(chunk)
+        if cached is not None:
+            return Source(chunk, cached=cached)
+        with self._lock:
+            dead = self._catalog.dead_seals.get(chunk)
+            seal = self._catalog.seals.get(chunk, dead)
+            segments = self._catalog.segments.get(chunk)
+        if seal is not None:
+            file = self._open(chunk, self._chunk_path(chunk), is_dead=dead is not None)
+            sealed = seal.files[self.column.position]
+            if self.column.codec.is_encoded:
+                return Source(chunk, file=file, sealed=sealed, table=self._table(chunk, file, sealed))
+            self._check_file(chunk, file, sealed)
+            return Source(chunk, file=file, sealed=sealed)
+        if segments is None:
+            raise Missing((self.column.name, chunk), self._evicted(chunk))
+        file = self._open(chunk, self._paths.tail(self.column.name, chunk), is_dead=False)
+        self._check_tail(chunk, file, segments)
+        return Source(chunk, file=file, segments=segments)
+
+    def _chunk_path(self, chunk: int) -> Path:
+        return self._paths.chunk(self.column.name, chunk, self.column.ndim)
+
+    def _open(self, chunk: int, path: Path, *, is_dead: bool) -> OpenFile:
+        try:
+            return self._files.get(path)
+        except FileNotFoundError as err:
+            if is_dead:  # a writer elsewhere has unlinked it
+                raise self._evicted(chunk) from err
+            error = ChunkError(f"{path}: missing; restore the file from a copy")
+            raise Missing((self.column.name, chunk), error) from err
+
+    def _evicted(self, chunk: int) -> Evicted:
+        return Evicted(f"{self._paths.root}: chunk {chunk} of {self.column.name!r} is no longer live; draw again")
+
+    # Checks at first touch
+
+    def _table(self, chunk: int, file: OpenFile, sealed: SealedColumn) -> Any:
+        table = self._tables.get(chunk)
+        if table is None:
+            table = self.column.codec.read_table(file, sealed, str(file.path))
+            with self._lock:
+                is_known = chunk in self._catalog.seals or chunk in self._catalog.dead_seals
+                if is_known and chunk not in self._cached:  # else nothing would drop it
+                    table = self._tables.setdefault(chunk, table)
+        return table
+
+    def _check_file(self, chunk: int, file: OpenFile, sealed: SealedColumn) -> None:
+        if chunk in self._file_checked:
+            return
+        label = str(file.path)
+        checksums.check_length(label, sealed.file_bytes, file.size)
+        if not sealed.row_crcs.size:
+            data = np.empty(file.size, np.uint8)
+            file.read_into(data, 0)
+            checksums.check_crc(label, sealed.root_crc, checksums.crc_of(data))
+        self._file_checked.add(chunk)
+
+    def _check_tail(self, chunk: int, file: OpenFile, segments: list[Segment]) -> None:
+        done, count = self._tail_checked.get(chunk, 0), len(segments)
+        for segment in segments[done:count]:
+            if self.column.position not in segment.checked:
+                read_segment(file, self.column, segment, self.chunk_rows)
+                segment.checked.add(self.column.position)
+        self._tail_checked[chunk] = count
+
+    def check_rows(self, source: Source, rows_in_chunk: I64, out: U8, targets: I64) -> None:
+        """Compares rows that were read from a sealed file with their CRCs, each once.
+
+        Args:
+            source: what they were read from.
+            rows_in_chunk: int64 (n,).
+            out: uint8 (m, row_bytes), into which they were read.
+            targets: int64 (n,), where in `out` each row is.
+
+        Raises:
+            ChunkError: a row is not what was written.
+        """
+        assert source.sealed is not None
+        flags = self._row_checked.get(source.chunk)
+        if flags is None:
+            flags = self._row_checked.setdefault(source.chunk, np.zeros(self.chunk_rows, bool))
+        todo = np.flatnonzero(~flags[rows_in_chunk])
+        if todo.size:
+            checksums.check_rows(source.label, source.sealed.row_crcs, out[targets[todo]], rows_in_chunk[todo])
+            flags[rows_in_chunk[todo]] = True
