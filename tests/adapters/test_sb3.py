@@ -298,3 +298,24 @@ def test_what_cannot_work_is_one_error_with_the_remedy(tmp_path):
         StoreReplayBuffer(100, STATE, spaces.Discrete(2), **made).size()
     with ReplayStore.open(Path(made["path"])) as store:  # and it is left closed
         assert store.num_transitions == 0
+
+
+def test_a_store_that_is_open_is_used_and_left_open(tmp_path):
+    env = environments(STATE, SPACES["state"][1], 1, 1)
+    spaces_ = env.observation_space, env.action_space
+    first = StoreReplayBuffer(100, *spaces_, "cpu", path=tmp_path / "buffer")
+    assert first.size() == 0
+    first.close()
+    with ReplayStore.open(tmp_path / "buffer") as store:
+        buffer = StoreReplayBuffer(100, *spaces_, "cpu", store=store)
+        assert buffer.store is store
+        play(env, [buffer], 30)
+        buffer.close()
+        assert store.num_transitions == 30
+        assert len(pickle.loads(pickle.dumps(buffer)).sample(4).rewards) == 4
+        with pytest.raises(SpecError, match="expected the fields of these spaces"):
+            StoreReplayBuffer(100, STATE, spaces.Discrete(2), "cpu", store=store)
+        with pytest.raises(SpecError, match="pass one of them"):
+            StoreReplayBuffer(100, *spaces_, "cpu", store=store, path=tmp_path / "buffer")
+    with pytest.raises(SpecError, match="pass one of them"):
+        StoreReplayBuffer(100, *spaces_, "cpu")

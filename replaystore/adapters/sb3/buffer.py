@@ -1,0 +1,240 @@
+"""`StoreReplayBuffer`: experience of stable-baselines3 in a store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples, ReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+from replaystore.adapters.sb3.episodes import EpisodeWriter
+from replaystore.adapters.sb3.fields import OBSERVATION, by_name, fields_of_spaces
+from replaystore.adapters.sb3.opening import check_fields, open_store
+from replaystore.errors import NotEnoughData, SpecError
+from replaystore.sampling.generators import seeded_generator
+from replaystore.sampling.sampler import Sampler
+from replaystore.spec import Mode, Residency
+from replaystore.store import ReplayStore
+
+
+class StoreReplayBuffer(ReplayBuffer):
+    """Keeps the experience of an algorithm in a store.
+
+    >>> import tempfile
+    >>> from stable_baselines3 import DQN
+    >>> directory = tempfile.TemporaryDirectory()
+    >>> model = DQN(
+    ...     "MlpPolicy", "CartPole-v1", buffer_size=1000, learning_starts=20, device="cpu",
+    ...     replay_buffer_class=StoreReplayBuffer, replay_buffer_kwargs={"path": directory.name, "commit_every": 8},
+    ... )
+    >>> model = model.learn(80)
+    >>> model.replay_buffer.close()
+    >>> with ReplayStore.open(directory.name) as store:
+    ...     store.num_transitions
+    80
+    >>> directory.cleanup()
+
+    Samples are those of `ReplayBuffer`, or of `NStepReplayBuffer` with `n_steps`. An observation of a dict space has
+    a field for each of its parts; the keys of the space are then names of fields: lower case letters, digits and
+    underscores, and not action, reward or discount.
+
+    Transitions are drawn uniformly. Those of an episode that still goes on are drawn once `commit_every` of its rows
+    are there, or if there are no others. With `n_steps` a drawn transition has all its steps: the last ones of an
+    episode are not drawn, where `NStepReplayBuffer` shortens them. `VecNormalize` scales the sum of rewards.
+
+    The store is opened when it is first needed, and the first `add` sets its capacity. Episodes are evicted whole,
+    once they have ended. An endless episode of plain values is cut where it has half of its share of `buffer_size`.
+    An episode of stacked frames has to end before all open episodes exceed `buffer_size`.
+
+    Pickling a buffer keeps the path, not the data. `model.save` pickles `replay_buffer_kwargs`, so an algorithm that
+    is saved needs `path`, not `store`.
+
+    Args:
+        buffer_size: transitions of all environments together; the oldest whole episodes go first.
+        observation_space: of one environment.
+        action_space: of one environment.
+        device: where samples go.
+        n_envs: environments.
+        optimize_memory_usage: has no effect: an observation is always stored once.
+        handle_timeout_termination: whether `TimeLimit.truncated` marks an end that is not terminal.
+        path: of a store that is made, or gone on with.
+        store: in place of `path`, an open store, which `close` leaves open.
+        mode: how a new store keeps images: `"disk"`, `"half"` or `"full"`.
+        frame_stack: frames that `VecFrameStack` stacks in an image, along its channels.
+        n_steps: steps of the return.
+        gamma: discount of the n-step return; with one step the algorithm's own gamma counts.
+        commit_every: rows of an open episode; a kill loses no more than these of each environment.
+        seed: of the draws; None: drawn from NumPy's global generator, which `set_random_seed` seeds.
+        residency: as in `ReplayStore.open`.
+        budget_bytes: as in `ReplayStore.open`.
+
+    Raises:
+        SpecError: a value cannot work, or the store has other observations or actions.
+    """
+
+    def __init__(
+        self, buffer_size: int, observation_space: spaces.Space[Any], action_space: spaces.Space[Any],
+        device: torch.device | str = "auto", n_envs: int = 1, optimize_memory_usage: bool = False,
+        handle_timeout_termination: bool = True, *, path: str | Path | None = None, store: ReplayStore | None = None,
+        mode: Mode = "full", frame_stack: int = 1, n_steps: int = 1, gamma: float = 0.99, commit_every: int = 256,
+        seed: int | None = None, residency: Residency = "auto", budget_bytes: int | None = None,
+    ) -> None:  # fmt: skip
+        del optimize_memory_usage
+        BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)
+        if not 0 < gamma <= 1 or commit_every < 1:
+            raise SpecError(
+                f"expected gamma above 0, at most 1, and commit_every from 1 on, got {gamma}, {commit_every}"
+            )
+        location = path if store is None else store.path
+        if location is None or (path is not None and store is not None):
+            raise SpecError(f"expected either path or store, got path={path!r}, store={store!r}; pass one of them")
+        self.handle_timeout_termination = handle_timeout_termination
+        self.n_steps = n_steps
+        self.gamma = gamma
+        self._sampler = Sampler(n_step=n_steps)
+        self._path = Path(location).absolute()
+        self._frame_stack = frame_stack
+        self._commit_every = commit_every
+        self._mode: Mode = mode
+        self._reading: dict[str, Any] = {"residency": residency, "budget_bytes": budget_bytes}
+        self._rng = seeded_generator(seed)
+        self._had_data = False
+        self._begin(store)
+        if store is not None:
+            check_fields(store, self._fields)
+
+    def _begin(self, store: ReplayStore | None = None) -> None:
+        action_dtype = np.dtype(self._maybe_cast_dtype(self.action_space.dtype))
+        self._fields = fields_of_spaces(self.observation_space, self.action_dim, action_dtype, self._frame_stack)
+        self._dtypes = {field.name: np.dtype(field.dtype) for field in self._fields}
+        self._store = store
+        self._closes_store = store is None
+        self._writer: EpisodeWriter | None = None
+
+    @property
+    def store(self) -> ReplayStore:
+        """What the experience is in; opened here where it is not yet."""
+        if self._store is None:
+            self._store = open_store(
+                self._path,
+                self._fields,
+                mode=self._mode,
+                capacity=self.buffer_size,
+                must_exist=self._had_data,
+                **self._reading,
+            )
+        return self._store
+
+    def add(
+        self, obs: Any, next_obs: Any, action: NDArray[Any], reward: NDArray[Any], done: NDArray[Any],
+        infos: list[dict[str, Any]],
+    ) -> None:  # fmt: skip
+        """Adds one transition of each environment.
+
+        Args:
+            obs: observations before the step, environments first.
+            next_obs: observations after it; at the end of an episode its last one.
+            action: one per environment.
+            reward: one per environment.
+            done: whether the episode ends, one per environment.
+            infos: one per environment.
+
+        Raises:
+            EpisodeError: the first observation is not made of `frame_stack` frames.
+            CapacityError: open episodes exceed `buffer_size`.
+        """
+        if self.store.capacity != self.buffer_size:
+            self.store.set_capacity(self.buffer_size)
+        if self._writer is None:
+            self._writer = EpisodeWriter(
+                self.store,
+                self.n_envs,
+                frame_stack=self._frame_stack,
+                commit_every=self._commit_every,
+                max_rows=max(1, self.buffer_size // (2 * self.n_envs)),
+                stacks_fitted=self._had_data,
+            )
+        before, after = (by_name(observations, self.obs_shape, self._dtypes) for observations in (obs, next_obs))
+        actions = np.asarray(action, self._dtypes["action"]).reshape(self.n_envs, self.action_dim)
+        for env in range(self.n_envs):
+            ends = bool(done[env])
+            truncated = self.handle_timeout_termination and infos[env].get("TimeLimit.truncated", False)
+            row = {
+                **{name: array[env].copy() for name, array in after.items()},
+                "action": actions[env],
+                "reward": np.array([reward[env]], np.float32),
+                "discount": np.array([0 if ends and not truncated else 1], np.float32),
+            }
+            self._writer.add(env, {name: array[env] for name, array in before.items()}, row, last=ends)
+
+    def sample(self, batch_size: int, env: VecNormalize | None = None) -> Any:
+        """Draws transitions: `ReplayBufferSamples`, or `DictReplayBufferSamples` of a dict space.
+
+        Args:
+            batch_size: transitions to draw.
+            env: normalises observations and rewards.
+
+        Raises:
+            NotEnoughData: there is none yet.
+        """
+        try:
+            rows = self.store.draw(self._sampler, self._rng, batch_size)
+        except NotEnoughData:
+            self.commit()
+            rows = self.store.draw(self._sampler, self._rng, batch_size)
+        batch = self.store.gather(rows, n_step=self.n_steps, discount=self.gamma)
+        is_dict = isinstance(self.observation_space, spaces.Dict)
+        now, following = (self._observations(batch, prefix, env) for prefix in ("", "next_"))
+        samples: Any = DictReplayBufferSamples if is_dict else ReplayBufferSamples
+        return samples(
+            observations=now,
+            actions=self.to_torch(batch["action"], copy=False),
+            next_observations=following,
+            dones=self.to_torch((batch["discount"] == 0).astype(np.float32)),
+            rewards=self.to_torch(self._normalize_reward(batch["reward"], env), copy=False),
+            discounts=None if self.n_steps == 1 else self.to_torch(batch["discount"], copy=False),
+        )
+
+    def _observations(self, batch: Mapping[str, NDArray[Any]], prefix: str, env: VecNormalize | None) -> Any:
+        if not isinstance(self.observation_space, spaces.Dict):
+            return self.to_torch(self._normalize_obs(batch[prefix + OBSERVATION], env), copy=False)  # type: ignore[arg-type]
+        parts = self._normalize_obs({name: batch[prefix + name] for name in self.observation_space.spaces}, env)
+        return {name: self.to_torch(part, copy=False) for name, part in parts.items()}  # type: ignore[union-attr]
+
+    def commit(self) -> None:
+        """Commits what open episodes have so far."""
+        if self._writer is not None:
+            self._writer.commit()
+
+    def size(self) -> int:
+        """Transitions of an environment, on average."""
+        return self.store.num_transitions // self.n_envs
+
+    def reset(self) -> None:
+        """Not supported: a store keeps what was committed."""
+        raise NotImplementedError(f"{self._path}: a store is not emptied; use another path")
+
+    def close(self) -> None:
+        """Commits what open episodes have, and closes the store that `path` named."""
+        if self._store is not None:
+            try:
+                self.commit()
+            finally:
+                if self._closes_store:
+                    self._store.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.commit()
+        kept = {name: value for name, value in vars(self).items() if name not in ("_store", "_closes_store", "_writer")}
+        return kept | {"_had_data": self._had_data or self._store is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()

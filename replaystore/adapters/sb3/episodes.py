@@ -1,0 +1,133 @@
+"""Transitions of several environments become open episodes of a store."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+import numpy as np
+
+from replaystore.adapters.sb3.fields import Observations
+from replaystore.errors import EpisodeError
+from replaystore.store import ReplayStore
+
+
+@dataclass(kw_only=True)
+class EnvironmentEpisode:
+    """The episode that one environment has open in a store.
+
+    Attributes:
+        key: names the environment for the store.
+        last_observation: of its newest row; None: no episode is open.
+        num_rows: transitions in it.
+        num_uncommitted: transitions since the last commit.
+        lost: whether a transition is missing, so that nothing is added until the next reset.
+    """
+
+    key: str
+    last_observation: Observations | None = None
+    num_rows: int = 0
+    num_uncommitted: int = 0
+    lost: bool = False
+
+    def goes_on_from(self, observation: Observations) -> bool:
+        """Whether `observation` is that of the newest row."""
+        last = self.last_observation
+        return last is not None and all(
+            np.array_equal(last[name], observation[name], equal_nan=True) for name in observation
+        )
+
+
+class EpisodeWriter:
+    """Adds transitions to a store, each environment to an episode of its own.
+
+    Args:
+        store: open for writing.
+        num_envs: environments.
+        frame_stack: frames in an image; with more than one, episodes are never cut.
+        commit_every: transitions of an open episode after which they are committed.
+        max_rows: transitions after which an episode is cut, where its rows are no stacks.
+        stacks_fitted: whether stacks are known to have followed each other, so that one that does not fit is a
+            missing transition and no wrong `frame_stack`.
+    """
+
+    def __init__(
+        self, store: ReplayStore, num_envs: int, *, frame_stack: int, commit_every: int, max_rows: int,
+        stacks_fitted: bool,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._frame_stack = frame_stack
+        self._commit_every = commit_every
+        self._max_rows = max_rows
+        self._stacks_fitted = stacks_fitted
+        prefix = uuid.uuid4().hex  # episodes of other buffers may be open in the same store
+        self._episodes = [EnvironmentEpisode(key=f"{prefix}-{env}") for env in range(num_envs)]
+
+    def add(self, env: int, observation: Observations, row: Observations, *, last: bool) -> None:
+        """Adds a transition.
+
+        Args:
+            env: number of the environment.
+            observation: before the step.
+            row: of the step: the observation after it, action, reward and discount.
+            last: whether the episode ends with it.
+
+        Raises:
+            EpisodeError: the stack of an observation does not follow the one before.
+            CapacityError: open episodes exceed the capacity of the store.
+        """
+        episode = self._episodes[env]
+        if not episode.lost and not episode.goes_on_from(observation):
+            episode.lost = not self._start(episode, observation, row)
+        if not episode.lost and not self._add_row(episode, row, last):
+            self._end(episode)
+            episode.lost = True
+        if episode.lost:
+            episode.lost = not last
+            return
+        episode.num_rows += 1
+        episode.num_uncommitted += 1
+        episode.last_observation = {name: row[name] for name in observation}
+        self._stacks_fitted = self._stacks_fitted or episode.num_rows > self._frame_stack
+        if last or (self._frame_stack == 1 and episode.num_rows >= self._max_rows):
+            self._end(episode)
+        elif episode.num_uncommitted >= self._commit_every:
+            self._commit(episode)
+
+    def commit(self) -> None:
+        """Commits what open episodes have so far."""
+        for episode in self._episodes:
+            if episode.num_uncommitted:
+                self._commit(episode)
+
+    def _start(self, episode: EnvironmentEpisode, observation: Observations, row: Observations) -> bool:
+        """Begins an episode with the row of a reset, after what is open was ended where it stands."""
+        self._end(episode)
+        reset = {
+            "action": np.zeros_like(row["action"]),
+            "reward": np.zeros_like(row["reward"]),
+            "discount": np.ones_like(row["discount"]),
+        }
+        return self._add_row(episode, {**observation, **reset}, last=False)
+
+    def _add_row(self, episode: EnvironmentEpisode, row: Observations, last: bool) -> bool:
+        """Adds a row; False where the older frames of an observation are not those before it.
+
+        An algorithm that was interrupted goes on a transition later in the same episode: one is missing, and what
+        follows in that episode is left out. Before any stack has fitted, it is `frame_stack` that does not fit.
+        """
+        try:
+            self._store.add(row, env=episode.key, last=last)
+        except EpisodeError:
+            if self._frame_stack == 1 or not self._stacks_fitted:
+                raise
+            return False
+        return True
+
+    def _end(self, episode: EnvironmentEpisode) -> None:
+        self._store.end_episode(episode.key)
+        episode.last_observation, episode.num_rows, episode.num_uncommitted = None, 0, 0
+
+    def _commit(self, episode: EnvironmentEpisode) -> None:
+        self._store.commit_part(episode.key)
+        episode.num_uncommitted = 0
