@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from drqv2_patch.storage import ReplayBufferStorage
+from replaystore import ReplayStore
 from replaystore.cli.output import bytes_text
-from replaystore.store import ReplayStore
 
 _FIRST_SECONDS, _LEAST_SECONDS, _MOST_SECONDS = 2.0, 5.0, 60.0
 _GROWTH = 0.25  # of the time since the start
