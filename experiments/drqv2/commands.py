@@ -7,8 +7,9 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_type_hints
 
 from replaystore.errors import ReplayStoreError
 from replaystore.runtime.extras import needs
@@ -25,17 +26,26 @@ def typed(config: Any, schema: type[Config]) -> Config:
     Raises:
         OmegaConfBaseException: a value is missing, unknown or of another type.
     """
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import OmegaConf
+
+    plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+    return cast(Config, OmegaConf.to_object(OmegaConf.merge(_writable(schema), plain)))
+
+
+def _writable(schema: type[Any]) -> Any:
+    """A configuration of that schema without values.
+
+    Frozen dataclasses are read-only there, also inside others. One inside without a default counts as missing and
+    cannot be reached: it is put there.
+    """
+    from omegaconf import OmegaConf
 
     frame = OmegaConf.structured(schema)
-    open_frames = [frame]
-    while open_frames:  # frozen dataclasses are read-only, also inside others
-        each = open_frames.pop()
-        OmegaConf.set_readonly(each, False)
-        children = (each._get_node(key) for key in each)
-        open_frames += [child for child in children if isinstance(child, DictConfig) and not child._is_none()]
-    plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-    return cast(Config, OmegaConf.to_object(OmegaConf.merge(frame, plain)))
+    OmegaConf.set_readonly(frame, False)
+    for name, kind in get_type_hints(schema).items():
+        if is_dataclass(kind):
+            frame[name] = _writable(cast(type[Any], kind))
+    return frame
 
 
 def run(config_name: str, schema: type[Config], work: Callable[[Config], None]) -> None:
