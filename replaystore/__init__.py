@@ -1,6 +1,6 @@
 """A replay store for reinforcement learning from pixels and proprioception.
 
-Importing this package loads nothing else of weight; names below are resolved on first use.
+Importing this package loads no heavy module. The names below are resolved on first use.
 """
 
 from __future__ import annotations

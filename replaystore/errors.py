@@ -1,4 +1,7 @@
-"""Everything the package raises on purpose. An error says where, what was expected, what was found and the remedy."""
+"""The errors that this package raises on purpose.
+
+Each message says where, what was expected, what was found and the remedy.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,15 @@ class ReplayStoreError(Exception):
 
 
 class SpecError(ReplayStoreError, ValueError):
-    """A configuration that cannot work: a field, a codec, a mode, a capacity."""
+    """A configuration cannot work: a field, a codec, a mode, a capacity."""
 
 
 class EpisodeError(ReplayStoreError, ValueError):
-    """Data that does not fit the fields it is given for: shape, dtype, byte order, NaN, length, stacking."""
+    """Data do not fit the fields of the store: shape, dtype, byte order, NaN, length or frame stacks."""
 
 
 class EpisodeFileError(EpisodeError):
-    """An episode file that is damaged, hostile or not an episode file."""
+    """An episode file is damaged, hostile, or no episode file at all."""
 
 
 class StoreError(ReplayStoreError):
@@ -24,11 +27,11 @@ class StoreError(ReplayStoreError):
 
 
 class StoreNotFound(StoreError, FileNotFoundError):
-    """There is no store at that path."""
+    """The path holds no store."""
 
 
 class StoreExists(StoreError, FileExistsError):
-    """`create` was given a path that is in use."""
+    """The path for a new store is already in use."""
 
 
 class StoreLocked(StoreError):
@@ -36,15 +39,15 @@ class StoreLocked(StoreError):
 
 
 class StoreClosed(StoreError, ValueError):
-    """The store, or the loader over it, has been closed."""
+    """The store is closed, or the loader that reads it."""
 
 
 class FormatVersionError(StoreError):
-    """The files are of a format version that this release does not read."""
+    """This release does not read the files' format version."""
 
 
 class DamageError(StoreError):
-    """Bytes on disk are not what was written."""
+    """The bytes on disk differ from those that were written."""
 
 
 class LogError(DamageError):
@@ -56,24 +59,24 @@ class ChunkError(DamageError):
 
 
 class WriteError(StoreError, OSError):
-    """Writing failed: no space, an I/O error, or an earlier failure that makes the writer refuse until reopened."""
+    """A write failed: no space, or an I/O error. The writer then refuses to write until the store is reopened."""
 
 
 class CapacityError(StoreError, ValueError):
-    """An episode does not fit the capacity at all; nothing was evicted for it."""
+    """An episode is larger than the whole capacity. Nothing is evicted for it."""
 
 
 class BudgetError(StoreError, MemoryError):
-    """What was asked to live in RAM does not fit `budget_bytes`."""
+    """The bytes to keep in RAM exceed `budget_bytes`."""
 
 
 class Evicted(StoreError, LookupError):
-    """A row is no longer live; draw again."""
+    """A row is no longer live. Draw again."""
 
 
 class NotEnoughData(StoreError, LookupError):
-    """No valid transition to draw yet."""
+    """The store holds no valid transition to draw yet."""
 
 
 class MissingDependency(ReplayStoreError, ImportError):
-    """An optional dependency is not installed; the message names the extra."""
+    """An optional dependency is missing. The message names the extra to install."""

@@ -1,4 +1,7 @@
-"""What a store holds: fields and their contract. Frozen, JSON-able, no behaviour beyond validation."""
+"""Describes what a store holds: its fields and their contract.
+
+The classes are frozen and convert to JSON. They validate, and do nothing else.
+"""
 
 from __future__ import annotations
 
@@ -46,20 +49,26 @@ def _json_shape(shape: Any, where: str) -> tuple[int, ...]:
 class FieldSpec:
     """A named column of a store and its contract.
 
+    >>> FieldSpec.image("pixels", (3, 84, 84), frame_stack=3).stacked_shape
+    (9, 84, 84)
+    >>> FieldSpec(name="action", shape=(6,), dtype="float32", role="action").is_image
+    False
+
     Attributes:
-        name: lower case letters, digits and underscores; the name of the Zarr array.
-        shape: shape of one row as it is *stored once*: of one frame for images, else of the value. No row axis.
-        dtype: NumPy dtype name, `"uint8"` for images; byte order is the machine's in memory, little-endian on disk.
-        role: which value a transition takes from it. `observation`: at i - 1, and at i + n_step - 1 as `next_<name>`;
-            `action` and `extra`: at i; `reward`, `discount`: the n-step sums and products.
-        frame_stack: frames in an observation; 1 unless the field is an image.
-        channels: where an image has its channels, `"first"` or `"last"`; a (height, width) image counts as
-            `"first"`. None: not an image.
-        scheme: configuration of the codec that stores the field (`codec.get_config()`); None: raw, or what the
-            store's mode says for images.
+        name: lower case letters, digits and underscores. It is also the name of the Zarr array.
+        shape: shape of one stored row, without a row axis. For an image, the shape of one frame.
+        dtype: name of a NumPy dtype, `"uint8"` for images. Byte order is native in memory and little-endian on disk.
+        role: which values a transition takes from the field. An `observation` is read at i - 1, and at i + n_step - 1
+            as `next_<name>`. An `action` or an `extra` is read at i. A `reward` becomes an n-step sum, a `discount` an
+            n-step product.
+        frame_stack: frames in an observation, 1 to 64. It is 1 for fields that are not images.
+        channels: position of an image's channels, `"first"` or `"last"`. A (height, width) image counts as `"first"`.
+            None if the field is not an image.
+        scheme: configuration of the codec that stores the field, from `codec.get_config()`. None stores raw rows,
+            except that images are stored as the store's mode says.
 
     Raises:
-        SpecError: the parts do not fit together.
+        SpecError: an attribute is invalid, or the attributes contradict each other.
     """
 
     name: str
@@ -87,7 +96,7 @@ class FieldSpec:
         if self.role not in ROLES:
             raise SpecError(f"{where}: role is one of {ROLES}, got {self.role!r}")
         if self.role in ("reward", "discount") and (math.prod(self.shape) != 1 or dtype.kind != "f"):
-            raise SpecError(f"{where}: a {self.role} is one float a row, got {dtype} {self.shape}")
+            raise SpecError(f"{where}: a {self.role} is one float per row, got {dtype} {self.shape}")
         if math.prod(self.stacked_shape) * dtype.itemsize > _MAX_ROW_BYTES:
             raise SpecError(f"{where}: a row of {self.stacked_shape} {dtype} is over 1 GiB; split the field")
         scheme = self.scheme
@@ -125,7 +134,17 @@ class FieldSpec:
         channels: Channels = "first",
         scheme: Mapping[str, Any] | None = None,
     ) -> FieldSpec:
-        """A camera: uint8 frames of `frame_shape`, sampled as stacks of `frame_stack` frames, oldest first."""
+        """Returns the field of a camera.
+
+        A batch holds stacks of `frame_stack` frames, oldest first.
+
+        Args:
+            name: name of the field.
+            frame_shape: shape of one uint8 frame: (height, width), or with a channel axis.
+            frame_stack: frames in an observation.
+            channels: position of the channels, `"first"` or `"last"`.
+            scheme: configuration of a `FrameDelta`, for mode `"full"`. None takes that mode's default.
+        """
         return cls(
             name=name,
             shape=frame_shape,
@@ -138,12 +157,16 @@ class FieldSpec:
 
     @property
     def is_image(self) -> bool:
-        """Whether the field holds frames."""
+        """Whether the field holds image frames."""
         return self.channels is not None
 
     @property
     def stacked_shape(self) -> tuple[int, ...]:
-        """Shape of one observation: frames joined along the channel axis (a new first axis for plain gray)."""
+        """Shape of one observation.
+
+        The frames are joined along the channel axis. Gray frames without a channel axis get a new axis, first or last
+        as `channels` says.
+        """
         if self.channels is None or self.frame_stack == 1:
             return self.shape
         if self.channels == "last" and len(self.shape) == 3:
@@ -155,7 +178,7 @@ class FieldSpec:
         return (self.frame_stack, *self.shape)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` takes back."""
+        """Returns plain data that `from_json` reads."""
         return {
             "name": self.name,
             "shape": list(self.shape),
@@ -168,7 +191,11 @@ class FieldSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> FieldSpec:
-        """The field that `to_json` described."""
+        """Returns the field that `to_json` described.
+
+        Raises:
+            SpecError: the data do not describe a field.
+        """
         try:
             return cls(**{**data, "shape": tuple(data["shape"])})
         except (TypeError, KeyError) as err:
@@ -177,14 +204,23 @@ class FieldSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSpec:
-    """What never changes in a store's life.
+    """What stays the same for the life of a store.
+
+    >>> reward = FieldSpec(name="reward", shape=(1,), dtype="float32", role="reward")
+    >>> spec = StoreSpec(mode="full", fields=(reward,))
+    >>> spec.field("reward").dtype, spec.chunk_rows
+    ('float32', 1024)
 
     Attributes:
-        mode: `"disk"`, `"half"` or `"full"`; how image fields are stored.
+        mode: how image fields are stored: `"disk"`, `"half"` or `"full"`.
         fields: the columns, in order.
-        chunk_rows: rows a chunk, the same for all fields.
-        durability: `"process"` (commits survive the process) or `"power"` (and a power cut).
+        chunk_rows: rows per chunk, the same for all fields.
+        durability: what commits survive: `"process"` for the end of the process, `"power"` also for a power cut.
         store_id: 32 hexadecimal digits.
+        format_version: version of the format on disk.
+
+    Raises:
+        SpecError: an attribute is invalid, or the fields do not fit each other or the mode.
     """
 
     mode: Mode
@@ -212,14 +248,18 @@ class StoreSpec:
             raise SpecError(f"chunk_rows is 1 to {1 << 20}, got {self.chunk_rows}")
 
     def field(self, name: str) -> FieldSpec:
-        """The field of that name, or `SpecError`."""
+        """Returns the field of that name.
+
+        Raises:
+            SpecError: the store has no such field.
+        """
         for spec in self.fields:
             if spec.name == name:
                 return spec
         raise SpecError(f"no field {name!r}; this store has {[spec.name for spec in self.fields]}")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` takes back."""
+        """Returns plain data that `from_json` reads."""
         return {
             "format_version": self.format_version,
             "store_id": self.store_id,
@@ -231,7 +271,11 @@ class StoreSpec:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> StoreSpec:
-        """The specification that `to_json` described."""
+        """Returns the specification that `to_json` described.
+
+        Raises:
+            SpecError: the data do not describe a store.
+        """
         try:
             fields = tuple(FieldSpec.from_json(entry) for entry in data["fields"])
             return cls(**{**data, "fields": fields})

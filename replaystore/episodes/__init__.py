@@ -1,1 +1,1 @@
-"""An episode in memory: checked, its stacks taken apart, its rows collected one by one."""
+"""An episode in memory: checks its fields, splits its frame stacks, collects its rows one by one."""

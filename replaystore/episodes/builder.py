@@ -1,4 +1,4 @@
-"""Checks episodes against the fields of a store, whole or collected one row at a time, before a byte is written."""
+"""Collects an episode row by row and checks each row against the fields of the store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from replaystore.spec import FieldSpec, StoreSpec
 
 
 class _LastStack:
-    """The last row of an open episode, if it was a stack whose frames lie interleaved (channels last)."""
+    """The last row of an open episode, for stacks with interleaved frames (channels last)."""
 
     def __init__(self, field: FieldSpec) -> None:
         self._shape = field.stacked_shape
@@ -31,29 +31,39 @@ class _LastStack:
         self._is_known = False
 
     def is_followed_by(self, stack: Array) -> bool | None:
-        """Whether the older frames of `stack` are the newest of the last row; None where that was no stack."""
+        """Whether the older frames of `stack` are the newest ones of the last row.
+
+        None if the last row was no stack.
+        """
         if not self._is_known:
             return None
         return not self._order.breaks(self._stack.reshape(1, -1), stack.reshape(1, -1))[0]
 
     def keep(self, value: Any) -> None:
-        """Takes a row that was added: a stack, or a frame, of which nothing is kept."""
+        """Copies a row that was added if it is a stack. A single frame clears the kept stack."""
         stack = np.asarray(value)
         self._is_known = stack.shape == self._shape
         if self._is_known:
             self._stack[...] = stack
 
     def forget(self) -> None:
-        """Forgets the row."""
+        """Clears the kept stack."""
         self._is_known = False
 
 
 class EpisodeBuilder:
     """Collects the rows of one open episode. Not thread-safe.
 
+    >>> spec = StoreSpec(mode="full", fields=(FieldSpec(name="reward", shape=(1,), dtype="float32"),))
+    >>> builder = EpisodeBuilder(spec, env=0)
+    >>> builder.add({"reward": np.zeros(1, np.float32)})
+    >>> builder.add({"reward": np.ones(1, np.float32)})
+    >>> builder.take_part(last=True).arrays["reward"].tolist()
+    [[0.0], [1.0]]
+
     Args:
-        spec: what the store holds.
-        env: which environment the rows come from, for messages.
+        spec: the fields of the store.
+        env: environment that the rows come from, for error messages.
     """
 
     def __init__(self, spec: StoreSpec, env: int | str) -> None:
@@ -71,25 +81,25 @@ class EpisodeBuilder:
 
     @property
     def num_rows(self) -> int:
-        """Rows added so far, taken or not."""
+        """Rows added so far, including those that `take_part` has returned."""
         return self._num_rows
 
     @property
     def committed_rows(self) -> int:
-        """Rows handed out by `take_part`."""
+        """Rows that `take_part` has returned."""
         return self._committed_rows
 
     def add(self, values: Mapping[str, Any]) -> None:
-        """Adds one row; the values are copied.
+        """Adds one row. The values are copied.
 
         Args:
-            values: for each field a value of exactly its dtype and shape; of an image the stacked observation, whose
-                older frames must be those of the rows before, or the newest frame alone. An episode that starts with
-                a single frame is padded by repeating it.
+            values: a value of exactly the field's dtype and shape, by field name. An image is given as the stacked
+                observation or as its newest frame. The older frames of a stack must equal those of the rows before. If
+                the episode starts with a single frame, that frame is repeated as padding.
 
         Raises:
-            EpisodeError: a field, shape, dtype, byte order or stack does not fit, or the episode has ended. The row
-                is not added then, in any field.
+            EpisodeError: a field, shape, dtype, byte order or stack does not fit, or the episode has ended. No field
+                gets the row then.
         """
         row = self._num_rows
         where = f"env {self._env}, row {row}"
@@ -112,7 +122,7 @@ class EpisodeBuilder:
         self._num_rows += 1
 
     def restart(self, env: int | str) -> None:
-        """Forgets everything, for a new episode of `env`; memory is kept for its rows."""
+        """Starts a new episode of `env` without rows. Memory is kept for the new rows."""
         self._env = env
         for blocks in self._blocks.values():
             blocks.restart()
@@ -122,13 +132,13 @@ class EpisodeBuilder:
         self._num_rows = self._committed_rows = 0
 
     def take_part(self, last: bool) -> EpisodeArrays:
-        """Hands out the rows added since the last call, as copies.
+        """Returns the rows added since the last call, as copies.
 
         Args:
-            last: whether the episode ends here; nothing can be added after that.
+            last: whether the episode ends here. If so, `add` refuses further rows.
 
         Returns:
-            The rows, maybe none.
+            The rows, possibly none.
         """
         disk = self._spec.mode == "disk"
         arrays = {
@@ -141,7 +151,7 @@ class EpisodeBuilder:
         return EpisodeArrays(num_rows, self._zero_padding, arrays)
 
     def _newest(self, field: FieldSpec, value: Any, row: int) -> tuple[str, Array, Padding]:
-        """The field's name, its newest frame (or its value), and which padding a first row allows."""
+        """Returns the field's name, its newest frame or value, and the paddings that a first row allows."""
         array = as_array(field, value, f"env {self._env}, row {row}")
         if array.dtype != field.dtype or array.shape not in (field.shape, field.stacked_shape):
             raise mismatch(field, array, f"env {self._env}, row {row}", "")

@@ -1,4 +1,4 @@
-"""Checks a whole episode against the fields of a store, before a byte is written."""
+"""Checks a whole episode against the fields of a store before anything is written."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ EITHER = Padding(repeat=True, zeros=True)
 
 @dataclass(frozen=True)
 class EpisodeArrays:
-    """Rows of an episode, checked, as they are stored.
+    """Checked rows of an episode, in the form in which they are stored.
 
     Attributes:
         num_rows: rows of each array.
         zero_padding: whether the episode's first stacks hold zeros before its first frame.
-        arrays: by field, in the store's order, C-contiguous: images as (rows, *stacked_shape) in mode `"disk"`, else
-            as (rows, *shape) frames; other fields as (rows, *shape). They may share memory with what was given.
+        arrays: C-contiguous arrays by field name, in the order of the store's fields. Images are stacks (rows,
+            *stacked_shape) in mode `"disk"` and frames (rows, *shape) in other modes. Other fields are (rows, *shape).
+            The arrays may share memory with the input.
     """
 
     num_rows: int
@@ -39,7 +40,16 @@ class EpisodeArrays:
 
 
 def check_names(spec: StoreSpec, values: Mapping[str, Any], where: str) -> None:
-    """Raises `EpisodeError` unless `values` has exactly the fields of the store."""
+    """Checks that `values` has exactly the fields of the store.
+
+    Args:
+        spec: the fields of the store.
+        values: values by field name.
+        where: place to name in the error.
+
+    Raises:
+        EpisodeError: `values` is no mapping, or fields are missing or unknown.
+    """
     if not isinstance(values, Mapping):
         raise EpisodeError(f"{where}: expected a mapping of fields to arrays, got {type(values).__name__}")
     names = [field.name for field in spec.fields]
@@ -53,7 +63,11 @@ def check_names(spec: StoreSpec, values: Mapping[str, Any], where: str) -> None:
 
 
 def as_array(field: FieldSpec, value: Any, where: str) -> Array:
-    """The value as an array. Raises `EpisodeError` where it is none."""
+    """Returns the value as an array.
+
+    Raises:
+        EpisodeError: the value does not convert to an array.
+    """
     try:
         array = np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as err:
@@ -65,7 +79,14 @@ def as_array(field: FieldSpec, value: Any, where: str) -> Array:
 
 
 def mismatch(field: FieldSpec, array: Array, where: str, lead: str) -> EpisodeError:
-    """The error for an array of another dtype or shape. lead: the name of the first axis, or nothing."""
+    """Returns the error for an array of the wrong dtype or shape.
+
+    Args:
+        field: the field that the array was given for.
+        array: the array.
+        where: place to name in the error.
+        lead: name of the first axis in the message. Empty if there is no row axis.
+    """
     shapes = dict.fromkeys((field.stacked_shape, field.shape))
     expected = " or ".join(f"{field.dtype} ({', '.join([*([lead] if lead else []), *map(str, s)])})" for s in shapes)
     return EpisodeError(
@@ -79,13 +100,13 @@ def _foreign(array: Array) -> bool:
 
 
 def check_episode(spec: StoreSpec, episode: Mapping[str, Any], where: str = "episode") -> EpisodeArrays:
-    """Checks a whole episode and brings it into stored form. Nothing is cast.
+    """Checks a whole episode and converts it to stored form. Nothing is cast.
 
     Args:
-        spec: what the store holds.
-        episode: for each field an array with rows first, of exactly the field's dtype and shape; images as
-            (rows, *stacked_shape) or as single frames (rows, *shape), which are then stacked by repeating the first.
-        where: for messages, such as `"episode 12"`.
+        spec: the fields of the store.
+        episode: one array per field, rows first, of exactly the field's dtype and shape. Images are stacks (rows,
+            *stacked_shape) or single frames (rows, *shape). Single frames are stacked with the first one repeated.
+        where: place to name in errors, such as `"episode 12"`.
 
     Raises:
         EpisodeError: fields are missing or unknown, or a shape, dtype, byte order, number of rows or stack does not
@@ -124,7 +145,16 @@ def _frames_of(field: FieldSpec, array: Array, where: str) -> tuple[Array, Paddi
 
 
 def agreed_padding(one: Padding, other: Padding, where: str) -> Padding:
-    """The paddings that both allow. Raises `EpisodeError` where there is none."""
+    """Returns the paddings that both arguments allow.
+
+    Args:
+        one: paddings that some fields allow.
+        other: paddings that another field allows.
+        where: place to name in the error.
+
+    Raises:
+        EpisodeError: no padding is allowed by both.
+    """
     both = Padding(one.repeat and other.repeat, one.zeros and other.zeros)
     if not any(both):
         raise EpisodeError(

@@ -1,4 +1,4 @@
-"""Rows of one field of an open episode, kept in blocks until they are committed."""
+"""Keeps the rows of one field of an open episode in blocks until they are committed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ Array = npt.NDArray[Any]
 
 _BLOCK_BYTES = 1 << 22
 _FEWEST_ROWS, _MOST_ROWS = 16, 1024
-_MOST_SPARE = 4  # blocks kept for the rows to come: new memory costs more than the copy into it
+_MOST_SPARE = 4  # spare blocks: allocating memory costs more than copying into it
 
 
 class RowBlocks:
-    """Grows by a block at a time. Each block starts with the frames that the stacks of its first rows reach back to.
+    """Rows in blocks of memory, one more block at a time.
+
+    Each block starts with the older frames that the stacks of its first rows need.
 
     Args:
-        spec: the field; images are kept as frames.
+        spec: the field. Images are kept as frames.
     """
 
     def __init__(self, spec: FieldSpec) -> None:
@@ -42,17 +44,17 @@ class RowBlocks:
 
     @property
     def recent(self) -> Array:
-        """The last frame_stack - 1 frames, oldest first, padding included: (frame_stack - 1, *shape), a view."""
+        """The last frame_stack - 1 frames, oldest first, padding included: a view (frame_stack - 1, *shape)."""
         return self._block[self._end - self._lead : self._end]
 
     def restart(self) -> None:
-        """Forgets all rows, for a new episode; some of the memory is kept."""
+        """Drops all rows for a new episode. Some of the memory is kept."""
         self._spare += self._full[: _MOST_SPARE - len(self._spare)]
         self._full.clear()
         self._end = self._lead
 
     def pad(self, frame: Array, zero_padding: bool) -> None:
-        """Says what comes before the episode's first frame: zeros, or that frame."""
+        """Fills in what comes before the episode's first frame: zeros, or `frame` repeated."""
         self._block[: self._lead] = 0 if zero_padding else frame
 
     def append(self, frame: Array) -> None:
@@ -66,7 +68,11 @@ class RowBlocks:
         self._end += 1
 
     def take(self, stacked: bool) -> Array:
-        """The rows since the last `take`, a copy, as values or as stacks; `recent` stays."""
+        """Returns a copy of the rows since the last `take`. `recent` stays as it is.
+
+        Args:
+            stacked: whether to return stacks (rows, *stacked_shape) instead of values (rows, *shape).
+        """
         pieces = [block[self._lead :] for block in self._full]
         pieces.append(self._block[self._lead : self._end])
         if stacked:

@@ -1,4 +1,4 @@
-"""Frame stacks to frames and back: every frame is kept once, a stack is a window over frames."""
+"""Converts frame stacks to frames and back. Each frame is stored once, and a stack is a window over frames."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ _COMPARE_BYTES = 1 << 20  # compared at a time, so that the temporary stays in t
 
 
 class Padding(NamedTuple):
-    """How the first stacks of an episode may be read: its first frame repeated, zeros before it, or either."""
+    """How the first stacks of an episode can be read.
+
+    Attributes:
+        repeat: the first frame is repeated.
+        zeros: zeros come before the first frame.
+    """
 
     repeat: bool
     zeros: bool
 
 
 def by_frame(spec: FieldSpec, stacks: Array) -> Array:
-    """A view of stacks, (rows, *stacked_shape), as (rows, frame_stack, *shape), oldest frame first."""
+    """Returns a view of stacks, (rows, *stacked_shape), as (rows, frame_stack, *shape), oldest frame first."""
     rows, stack = len(stacks), spec.frame_stack
     if spec.channels == "last":
         height, width, *channels = spec.shape
@@ -34,7 +39,10 @@ def by_frame(spec: FieldSpec, stacks: Array) -> Array:
 
 
 def first_padding(stack: Array) -> Padding:
-    """What the first stack of an episode, (frame_stack, *shape), allows; neither where it has frames of its own."""
+    """Returns the paddings that an episode's first stack, (frame_stack, *shape), allows.
+
+    Neither if it holds other frames.
+    """
     if len(stack) == 1:
         return Padding(repeat=True, zeros=True)
     older = stack[:-1]
@@ -42,8 +50,11 @@ def first_padding(stack: Array) -> Padding:
 
 
 def copy_frames(spec: FieldSpec, frames: Array, out: Array) -> None:
-    """out[...] = frames, both (..., *shape): channel by channel where the pixels of a stack's frame lie apart, which
-    takes a third of the time of loops over the few bytes of each pixel."""
+    """Copies `frames` into `out`, both (..., *shape).
+
+    It copies channel by channel if the pixels of a frame are interleaved with those of the stack's other frames. That
+    is faster than a loop over the few bytes of each pixel.
+    """
     if spec.channels == "last" and len(spec.shape) == 3 and not frames.flags.c_contiguous:
         for channel in range(spec.shape[2]):
             out[..., channel] = frames[..., channel]
@@ -52,9 +63,10 @@ def copy_frames(spec: FieldSpec, frames: Array, out: Array) -> None:
 
 
 class StackOrder:
-    """Tells whether stacks continue those before them, byte by byte over whole stacks and without a loop over pixels.
+    """Finds stacks that do not continue the stacks before them.
 
-    A byte of an older frame stands, in the stack before, where the next younger frame has it: a fixed distance on.
+    It compares whole stacks byte by byte, without a loop over pixels. A byte of an older frame sits at a fixed distance
+    from the same byte in the stack before.
 
     Args:
         spec: an image field with a frame stack of at least 2.
@@ -71,9 +83,14 @@ class StackOrder:
             self._older = np.tile(pattern.reshape(-1), pixels)[: -self._shift]
 
     def breaks(self, before: U8, stacks: U8) -> npt.NDArray[np.bool_]:
-        """Whether the older frames of each stack are other ones than the newest of the stack before it.
+        """Whether the older frames of each stack differ from the newest frames of the stack before it.
 
-        before, stacks: uint8 (rows, bytes of a stack). Returns bool (rows,).
+        Args:
+            before: uint8 (rows, bytes per stack), the stacks before.
+            stacks: uint8 (rows, bytes per stack).
+
+        Returns:
+            bool (rows,).
         """
         differs: U8 = np.bitwise_xor(stacks[:, : -self._shift], before[:, self._shift :])
         if self._older is not None:
@@ -82,7 +99,10 @@ class StackOrder:
 
 
 def split_stacks(spec: FieldSpec, stacks: Array, where: str) -> tuple[Array, Padding]:
-    """The newest frames of an episode's stacks, and what its first stack allows; see `frames_from_stacks`."""
+    """Returns the newest frame of each stack, and the paddings that the first stack allows.
+
+    See `frames_from_stacks` for arguments and errors.
+    """
     windows = by_frame(spec, stacks)
     newest = windows[:, -1]
     if newest.flags.c_contiguous:
@@ -105,7 +125,7 @@ def split_stacks(spec: FieldSpec, stacks: Array, where: str) -> tuple[Array, Pad
 
 
 def foreign_first_stack(spec: FieldSpec, where: str) -> EpisodeError:
-    """The error for a first stack that holds frames from before its episode."""
+    """Returns the error for a first stack that holds frames from before its episode."""
     return EpisodeError(
         f"field {spec.name!r}, {where}, row 0: expected a stack of the first frame {spec.frame_stack} times, or of"
         " zeros before it, got other frames; start the episode at a reset, or give single frames of shape"
@@ -114,7 +134,7 @@ def foreign_first_stack(spec: FieldSpec, where: str) -> EpisodeError:
 
 
 def broken_stack(spec: FieldSpec, where: str, row: int) -> EpisodeError:
-    """The error for a stack whose older frames are not those of the rows before it."""
+    """Returns the error for a stack whose older frames differ from the frames of the rows before it."""
     return EpisodeError(
         f"field {spec.name!r}, {where}, row {row}: expected the older {spec.frame_stack - 1} frames of the stack to be"
         " the newest of the rows before it, oldest first, got other frames; check frame_stack and channels,"
@@ -123,20 +143,20 @@ def broken_stack(spec: FieldSpec, where: str, row: int) -> EpisodeError:
 
 
 def frames_from_stacks(spec: FieldSpec, stacks: Array, where: str) -> tuple[Array, bool]:
-    """Takes an episode's frame stacks apart.
+    """Splits an episode's frame stacks into frames.
 
     Args:
         spec: an image field.
         stacks: (rows, *stacked_shape) uint8, at least one row, from the episode's first row on.
-        where: for messages, such as `"episode 12"`.
+        where: place to name in errors, such as `"episode 12"`.
 
     Returns:
-        (frames, zero_padding): the newest frame of each row, (rows, *shape), C-contiguous, maybe a view; and whether
-        the first stacks hold zeros before the first frame. Where it cannot be told (the first frame is all zeros)
-        that is False.
+        (frames, zero_padding). `frames` holds the newest frame of each row: (rows, *shape), C-contiguous, possibly a
+            view. `zero_padding` says whether the first stacks hold zeros before the first frame. It is False if the
+            first frame itself is all zeros.
 
     Raises:
-        EpisodeError: an older frame of a stack is not the frame of the earlier row, or the first stack is padded
+        EpisodeError: an older frame of a stack differs from the frame of the earlier row, or the first stack is padded
             neither with the first frame nor with zeros.
     """
     frames, padding = split_stacks(spec, stacks, where)
@@ -144,12 +164,12 @@ def frames_from_stacks(spec: FieldSpec, stacks: Array, where: str) -> tuple[Arra
 
 
 def stacks_from_frames(spec: FieldSpec, frames: Array, zero_padding: bool) -> Array:
-    """Puts an episode's frame stacks together; the inverse of `frames_from_stacks`.
+    """Builds an episode's frame stacks. It is the inverse of `frames_from_stacks`.
 
     Args:
         spec: an image field.
         frames: (rows, *shape), at least one row, from the episode's first row on.
-        zero_padding: whether zeros come before the first frame, instead of that frame.
+        zero_padding: whether zeros come before the first frame, instead of that frame repeated.
 
     Returns:
         (rows, *stacked_shape), C-contiguous.
@@ -160,7 +180,9 @@ def stacks_from_frames(spec: FieldSpec, frames: Array, zero_padding: bool) -> Ar
 
 
 def stacks_after(spec: FieldSpec, frames: Array) -> Array:
-    """The stacks of all frames but the first `frame_stack - 1`, which only complete the windows of the later ones.
+    """Returns the stacks of all frames after the first `frame_stack - 1`.
+
+    Those only complete the stacks of later frames.
 
     Args:
         spec: an image field.

@@ -1,4 +1,4 @@
-"""Which rows are live: episodes, their parts, and which chunks still hold something."""
+"""Keeps track of live rows: the episodes, their parts, and the chunks that still hold a live row."""
 
 from __future__ import annotations
 
@@ -29,18 +29,27 @@ class _Episode:
 
 
 class EpisodeIndex:
-    """Episodes and their parts, in order of commit. Not thread-safe; its snapshots are.
+    """Episodes and their parts, in order of commit.
+
+    The index is not thread-safe. Its snapshots are.
+
+    >>> index = EpisodeIndex(chunk_rows=1024)
+    >>> index.add_part(Part(episode=0, t_start=0, first_row=0, num_rows=4, last=True, zero_padding=False))
+    >>> index.num_rows, index.num_transitions, index.oldest_complete()
+    (4, 3, 0)
+    >>> index.remove_episodes([0])
+    [0]
 
     Args:
-        chunk_rows: rows a chunk, to tell which chunks still hold a live row.
+        chunk_rows: rows per chunk.
     """
 
     def __init__(self, chunk_rows: int) -> None:
         self._chunk_rows = chunk_rows
         self._episodes: dict[int, _Episode] = {}  # in order of commit of the first part
-        self._complete: list[tuple[int, int]] = []  # heap of (first row, episode), removed ones among them
+        self._complete: list[tuple[int, int]] = []  # heap of (first row, episode), with removed episodes
         self._table = np.zeros((len(PartColumn), 64), np.int64)
-        self._num_parts = 0  # columns of the table in use, dead ones included
+        self._num_parts = 0  # used columns of the table, including dead ones
         self._num_dead_parts = 0
         self._chunk_live_rows: dict[int, int] = {}
         self._num_rows = 0
@@ -51,7 +60,7 @@ class EpisodeIndex:
 
     @property
     def num_episodes(self) -> int:
-        """Live episodes, open ones with committed rows included."""
+        """Live episodes, including open ones with committed rows."""
         return len(self._episodes)
 
     @property
@@ -61,25 +70,25 @@ class EpisodeIndex:
 
     @property
     def num_transitions(self) -> int:
-        """Transitions of the live episodes: rows less one for each."""
+        """Transitions of the live episodes. An episode of L + 1 rows has L."""
         return self._num_transitions
 
     @property
     def end_row(self) -> int:
-        """One past the last row ever added; 0 before the first."""
+        """One past the last row ever added. 0 before the first."""
         return self._end_row
 
     @property
     def next_episode_id(self) -> int:
-        """One past the largest episode id ever added; 0 before the first."""
+        """One past the largest episode id ever added. 0 before the first."""
         return self._next_episode_id
 
     def add_part(self, part: Part) -> None:
-        """Adds rows at the end: of the store, and of the part's episode.
+        """Adds rows at the end of the store and of the part's episode.
 
         Raises:
-            ValueError: the part does not continue its episode, or its rows do not follow all earlier ones. Nothing
-                has changed then.
+            ValueError: the part does not continue its episode, or its rows do not follow all earlier ones. The index is
+                unchanged then.
         """
         where = f"part of episode {part.episode} at row {part.first_row}"
         episode = self._episodes.get(part.episode)
@@ -132,13 +141,16 @@ class EpisodeIndex:
         self._next_episode_id = max(self._next_episode_id, part.episode + 1)
 
     def remove_episodes(self, ids: Iterable[int]) -> list[int]:
-        """Forgets episodes, open or complete.
+        """Removes episodes, open or complete.
+
+        Args:
+            ids: ids of live episodes.
 
         Returns:
-            The chunks that thereby lost their last live row, ascending; the one being filled may be among them.
+            The chunks that lost their last live row, ascending. The chunk being filled may be among them.
 
         Raises:
-            ValueError: one of them is not live. Nothing has changed then.
+            ValueError: one of the episodes is not live. The index is unchanged then.
         """
         chosen = list(dict.fromkeys(ids))
         for episode_id in chosen:
@@ -166,7 +178,7 @@ class EpisodeIndex:
         return sorted(emptied)
 
     def oldest_complete(self) -> int | None:
-        """The complete episode whose first part was committed earliest; None where none is complete."""
+        """Id of the complete episode whose first part was committed first. None if no episode is complete."""
         while self._complete:
             first_row, episode_id = self._complete[0]
             episode = self._episodes.get(episode_id)
@@ -176,31 +188,35 @@ class EpisodeIndex:
         return None
 
     def episodes(self) -> list[EpisodeInfo]:
-        """The live episodes, in order of commit of their first parts."""
+        """Returns the live episodes, in order of commit of their first parts."""
         return [episode.info() for episode in self._episodes.values()]
 
     def complete_episodes(self) -> Iterator[tuple[int, int]]:
-        """(id, rows) of the complete episodes, in the order of `episodes`; nothing may change meanwhile."""
+        """Yields (id, rows) of each complete episode, in the order of `episodes`. Do not change the index meanwhile."""
         return ((number, found.num_rows) for number, found in self._episodes.items() if found.complete)
 
     def episode(self, episode_id: int) -> EpisodeInfo:
-        """A live episode; `ValueError` where there is none of that id."""
+        """Returns a live episode.
+
+        Raises:
+            ValueError: no live episode has that id.
+        """
         return self._require(episode_id).info()
 
     def chunk_is_live(self, chunk: int) -> bool:
-        """Whether a row of the chunk is live."""
+        """Whether the chunk holds a live row."""
         return chunk in self._chunk_live_rows
 
     def live_rows_in(self, chunk: int) -> int:
-        """How many rows of the chunk are live."""
+        """Number of live rows in the chunk."""
         return self._chunk_live_rows.get(chunk, 0)
 
     def live_chunks(self) -> set[int]:
-        """The chunks with a live row."""
+        """The chunks that hold a live row."""
         return set(self._chunk_live_rows)
 
     def snapshot(self) -> IndexSnapshot:
-        """The index as it is now, as read-only arrays; the same object until the next change."""
+        """Returns the index as it is now, as read-only arrays. It is the same object until the next change."""
         if self._snapshot is None:
             self._snapshot = IndexSnapshot.of_table(self._table[:, : self._num_parts])
         return self._snapshot
@@ -216,7 +232,7 @@ class EpisodeIndex:
         return int(np.searchsorted(first_rows, part.first_row))
 
     def _rows_by_chunk(self, part: Part) -> Iterator[tuple[int, int]]:
-        """(chunk, rows of the part in it)."""
+        """Yields (chunk, rows of the part in that chunk)."""
         end = part.first_row + part.num_rows
         for chunk in range(part.first_row // self._chunk_rows, -(-end // self._chunk_rows)):
             start = max(part.first_row, chunk * self._chunk_rows)

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Consecutive rows of one episode, committed together.
+    """Consecutive rows of one episode that were committed together.
 
     Attributes:
         episode: id of the episode.
         t_start: time step of the first row.
-        first_row: the first row in the store.
-        num_rows: rows; 0 only where the part does nothing but end its episode.
-        last: whether the episode ends with it.
-        zero_padding: whether the episode's first stacks hold zeros before its first frame (else that frame repeated);
-            the same in all parts of an episode.
+        first_row: number of the first row in the store.
+        num_rows: rows. 0 only in a part that does nothing but end its episode.
+        last: whether the episode ends with this part.
+        zero_padding: whether the episode's first stacks hold zeros before its first frame, instead of that frame
+            repeated. It is the same in all parts of an episode.
     """
 
     episode: int
@@ -29,7 +29,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class EpisodeInfo:
-    """A live episode: its id, the rows committed so far, whether it has ended, and its parts in order of time."""
+    """A live episode.
+
+    Attributes:
+        episode: its id.
+        num_rows: rows committed so far.
+        complete: whether it has ended.
+        zero_padding: whether its first stacks hold zeros before its first frame.
+        parts: its parts in order of time.
+    """
 
     episode: int
     num_rows: int

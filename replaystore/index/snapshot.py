@@ -1,4 +1,4 @@
-"""A frozen view of which rows are live, as arrays that compiled kernels read."""
+"""A frozen view of the live rows, as arrays that compiled kernels read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ Ints = npt.NDArray[np.int64]
 
 
 class PartColumn(IntEnum):
-    """Rows of a part table: (columns, parts) int64, parts sorted by first row; links are positions, -1 for none."""
+    """Rows of a part table, int64 (columns, parts).
+
+    The parts are sorted by first row. `PREV`, `NEXT` and `FIRST_PART` are positions of other parts in the table, -1 for
+    none.
+    """
 
     FIRST_ROW = 0
     NUM_ROWS = 1
@@ -28,12 +32,15 @@ class PartColumn(IntEnum):
 
 
 def live_parts(table: Ints) -> Ints:
-    """The live parts of a part table, links renumbered. The parts of an episode live and die together."""
+    """Returns the live parts of a part table, with their links renumbered.
+
+    The parts of an episode are removed together, so no link leads to a part that is gone.
+    """
     live = table[PartColumn.LIVE] != 0
     if live.all():
         return table.copy()
     result = np.ascontiguousarray(table[:, live])
-    position = np.append(np.cumsum(live) - 1, -1)  # the appended -1 is where the link -1 reads
+    position = np.append(np.cumsum(live) - 1, -1)  # link -1 indexes the appended -1
     for link in (PartColumn.PREV, PartColumn.NEXT, PartColumn.FIRST_PART):
         result[link] = position[result[link]]
     return result
@@ -41,20 +48,20 @@ def live_parts(table: Ints) -> Ints:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class IndexSnapshot:
-    """The live parts and episodes at one moment. All arrays are read-only; any number of threads may use it.
+    """The live parts and episodes at one moment. All arrays are read-only, so any number of threads may use it.
 
     Attributes:
         part_first_row: (parts,) int64, ascending.
         part_num_rows: (parts,) int64.
-        part_t_start: (parts,) int64, time step of the part's first row.
-        part_prev: (parts,) int64, position of the episode's part before this one, or -1.
-        part_next: (parts,) int64, position of the episode's part after this one, or -1.
+        part_t_start: (parts,) int64, time step of each part's first row.
+        part_prev: (parts,) int64, position of the part before in the same episode, or -1.
+        part_next: (parts,) int64, position of the part after in the same episode, or -1.
         part_zero_padding: (parts,) bool, whether the episode's first stacks hold zeros before its first frame.
         part_episode: (parts,) int64, position in the episode arrays.
         episode_ids: (episodes,) int64, in order of commit of their first parts.
         episode_num_rows: (episodes,) int64, rows committed so far.
-        episode_part_start: (episodes + 1,) int64; episode e has the parts
-            `episode_parts[episode_part_start[e] : episode_part_start[e + 1]]`, in order of time.
+        episode_part_start: (episodes + 1,) int64. Episode e has the parts `episode_parts[episode_part_start[e] :
+            episode_part_start[e + 1]]`, in order of time.
         episode_parts: (parts,) int64.
     """
 
@@ -74,7 +81,7 @@ class IndexSnapshot:
 
     @classmethod
     def of_table(cls, table: Ints) -> IndexSnapshot:
-        """The snapshot of a part table (see `PartColumn`); the table is copied."""
+        """Returns the snapshot of a part table; see `PartColumn`. The table is copied."""
         parts = live_parts(table)
         is_first = parts[PartColumn.PREV] < 0
         ordinal = np.cumsum(is_first) - 1
@@ -111,20 +118,22 @@ class IndexSnapshot:
 
     @property
     def num_episodes(self) -> int:
-        """Live episodes, open ones with committed rows included."""
+        """Live episodes, including open ones with committed rows."""
         return len(self.episode_ids)
 
     def counts(self, n_step: int, window: int | None = None) -> tuple[int, Ints]:
-        """How many valid transitions the episodes have: max(0, L - n_step + 1) for one of L + 1 rows.
+        """Counts the valid transitions of the episodes.
+
+        An episode of L + 1 rows has max(0, L - n_step + 1). The result is computed once per pair of arguments.
 
         Args:
             n_step: at least 1.
-            window: None for all episodes, else the newest whole ones whose transitions (L each) total at most
-                `window`; at least the newest that has a valid transition.
+            window: None counts all episodes. A number counts the newest whole episodes whose transitions (L each) total
+                at most `window`, and at least the newest episode with a valid transition.
 
         Returns:
-            (start, cumulative): the position of the first episode that counts, and (episodes - start,) int64, the
-            running total from there on. Computed once for each pair of arguments.
+            (start, cumulative). `start` is the position of the first counted episode. `cumulative`, (episodes - start,)
+            int64, is the running total from there on.
         """
         key = (n_step, window)
         found = self._counts.get(key)
@@ -146,10 +155,15 @@ class IndexSnapshot:
         return start, cumulative
 
     def drawable(self, n_step: int, window: int | None = None) -> tuple[Ints, Ints]:
-        """The episodes of `counts` that have a valid transition.
+        """Returns the counted episodes that have a valid transition.
+
+        Args:
+            n_step: see `counts`.
+            window: see `counts`.
 
         Returns:
-            (positions, valid): (k,) int64 positions in the episode arrays and (k,) int64 valid transitions of each.
+            (positions, valid). `positions` is (k,) int64, positions in the episode arrays. `valid` is (k,) int64, valid
+            transitions per episode.
         """
         key = (n_step, window)
         found = self._drawable.get(key)
@@ -165,7 +179,7 @@ class IndexSnapshot:
         return positions, valid
 
     def rows_of(self, episodes: Ints, times: Ints) -> Ints:
-        """Rows of time steps of episodes.
+        """Returns the rows of time steps of episodes.
 
         Args:
             episodes: (batch,) int64 positions in the episode arrays.
@@ -196,14 +210,14 @@ class IndexSnapshot:
         return out
 
     def locate(self, rows: Ints) -> tuple[Ints, Ints]:
-        """Where rows lie: the inverse of `rows_of`.
+        """Returns the episodes and time steps of rows. It is the inverse of `rows_of`.
 
         Args:
             rows: (batch,) int64.
 
         Returns:
-            (episodes, times): (batch,) int64 positions in the episode arrays and (batch,) int64 time steps; both are -1
-            for a row that is not live.
+            (episodes, times). `episodes` is (batch,) int64, positions in the episode arrays. `times` is (batch,) int64,
+            time steps. Both are -1 for a row that is not live.
         """
         if not len(self.part_first_row):
             return np.full(len(rows), -1), np.full(len(rows), -1)
@@ -214,13 +228,16 @@ class IndexSnapshot:
         return np.where(is_live, self.part_episode[part], -1), np.where(is_live, times, -1)
 
     def transitions(self, shares: npt.NDArray[np.float64], start: int, cumulative: Ints) -> Ints:
-        """Transition ids by their place among all: those of the episode at position `start` come first, by time.
+        """Returns transition ids by their place among all counted transitions.
+
+        The transitions are ordered by episode, from position `start` on, and within an episode by time.
 
         Args:
-            shares: (batch,) float64 in [0, 1); number floor(share * n) of n transitions. For shares as
-                `numpy.random.Generator.random` draws them, multiples of 2^-53, each has the same probability to
+            shares: (batch,) float64 in [0, 1). A share picks number floor(share * n) of n transitions.
+                `numpy.random.Generator.random` draws multiples of 2^-53, so each transition has the same probability to
                 within n / 2^53 of it.
-            start, cumulative: see `counts`; at least one transition.
+            start: see `counts`.
+            cumulative: see `counts`. At least one transition must be counted.
 
         Returns:
             (batch,) int64, the row of i.

@@ -1,4 +1,4 @@
-"""How much memory this process may still take."""
+"""Measures how much memory this process may still use."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ _LIMITS = (
 
 
 def available_bytes() -> int:
-    """Bytes free for new use: what the machine has, and what the memory control groups of the process leave.
+    """Returns the bytes that this process may still use.
 
-    A group above that of the process limits it as well. Where the kernel does not say what is available, what is free.
+    That is what the machine has available, or less if a memory control group of the process leaves less. The groups
+    above count too, because they limit the process as well. If the kernel does not report available memory, free memory
+    is used instead.
     """
     free = _from_meminfo("MemAvailable")
     if free is None:
@@ -35,12 +37,12 @@ def available_bytes() -> int:
 
 
 def total_bytes() -> int:
-    """Bytes of memory that the machine has."""
+    """Returns the bytes of memory of the machine."""
     return _from_meminfo("MemTotal") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _from_meminfo(name: str) -> int | None:
-    """A value of /proc/meminfo, which counts in KiB; None where it is not there."""
+    """Returns a value of /proc/meminfo in bytes. The file counts in KiB. None if the value is missing."""
     try:
         lines = _MEMINFO.read_text().splitlines()
     except OSError:
@@ -50,7 +52,7 @@ def _from_meminfo(name: str) -> int | None:
 
 
 def _groups(mount: Path) -> Iterator[Path]:
-    """The directories of the control groups that limit this process, its own first, then those above it."""
+    """Yields the directories of the control groups that limit this process: its own first, then those above it."""
     try:
         lines = _OWN_GROUPS.read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Shows on a terminal that kernels are being compiled, which takes seconds the first time that they are used."""
+"""Shows on a terminal that kernels are being compiled. That takes seconds on their first use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEXT = "compiling kernels (once, when they are first used)"
 
 
 class _Caller:
-    """Calls `show` with a text when compilation begins, and with None when it ends."""
+    """Calls `show` with a text when a compilation begins, and with None when it ends."""
 
     def __init__(self, show: Callable[[str | None], None]) -> None:
         self._show = show
@@ -29,9 +29,11 @@ class _Caller:
 
 @contextlib.contextmanager
 def show_compilation(show: Callable[[str | None], None]) -> Iterator[None]:
-    """While the block runs, `show` gets a line when a kernel is being compiled, and None when that has ended.
+    """Reports compilations while the block runs.
 
-    It is called in the thread that compiles.
+    Args:
+        show: called with a line of text when a kernel starts to compile, and with None when it is done. It is called in
+            the thread that compiles.
     """
     with watching(_Caller(show)):
         yield
@@ -39,7 +41,7 @@ def show_compilation(show: Callable[[str | None], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def show_status() -> Iterator[None]:
-    """While the block runs, a status line on stderr stands where a kernel is being compiled; only on a terminal."""
+    """Shows a status line on stderr whenever a kernel compiles while the block runs. Only on a terminal."""
     if not sys.stderr.isatty():
         yield
         return
@@ -52,7 +54,7 @@ def show_status() -> Iterator[None]:
 
 
 class _StatusLine:
-    """One line on stderr that is written over, and wiped at the end."""
+    """A line on stderr that each text overwrites. It is wiped at the end."""
 
     def __init__(self) -> None:
         self._is_shown = False

@@ -1,4 +1,4 @@
-"""What a store object has done since it was opened, in numbers."""
+"""Counts what a store object has done since it was opened."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class StoreStats:
-    """What one store object did since it was opened, in this process. A forked child counts from 0.
+    """What one store object did in this process since it was opened. A forked child counts from 0.
 
-    "Stored bytes" are those of rows and groups of frames as they are encoded, counted as often as they are read.
-    Fields whose rows have at most 256 bytes are left out of `memory_bytes_read`: they are in memory always.
+    "Stored bytes" are the encoded bytes of rows and of groups of frames. They are counted each time they are read.
+    Fields of at most 256 bytes per row are always in memory, and `memory_bytes_read` leaves them out.
 
     Attributes:
-        rows_appended: rows committed, by `append`, by `add`, or as parts of episodes.
-        episodes_appended: episodes of which a first row was committed.
-        rows_evicted, episodes_evicted: taken out to keep capacity and disk budget; 0 for a reader.
-        batches_gathered: calls of `gather` that returned, those of loaders included. A batch of a loader counts when
-            it is filled, which is before it is handed out.
-        transitions_gathered: in those batches.
-        memory_bytes_read: stored bytes read from chunks in memory, for batches and for `read_episode`.
-        file_bytes_read: stored bytes read from chunk files and tail files, for batches, for `read_episode`, and for
-            the small fields of rows that came with opening or `refresh`. Whether the system had them in its cache is
-            not known. Without what is read once to check a file, and without `bytes_loaded`.
-        groups_decoded: groups of frames decoded, in part or whole, in mode `full`.
+        rows_appended: rows committed by `append`, by `add`, or as parts of episodes.
+        episodes_appended: episodes whose first row was committed.
+        rows_evicted: rows removed to keep the capacity and the disk budget. 0 for a reader.
+        episodes_evicted: episodes removed with them. 0 for a reader.
+        batches_gathered: calls of `gather` that returned, including those of loaders. A loader's batch counts once it
+            is filled, before the loader returns it.
+        transitions_gathered: transitions in those batches.
+        memory_bytes_read: stored bytes read from chunks in memory, for batches and `read_episode`.
+        file_bytes_read: stored bytes read from chunk files and tail files. They are read for batches, for
+            `read_episode`, and for the small fields of rows that came with opening or `refresh`. Whether they came from
+            the page cache is not known. Reads that only check a file, and `bytes_loaded`, are not counted here.
+        groups_decoded: groups of frames decoded, in whole or in part, in mode `full`.
         encoder_waits: commits that waited because too many full chunks were not encoded yet.
         encoder_wait_seconds: time that those commits waited.
-        chunks_sealed: chunks that were encoded and written, all fields of a chunk together.
+        chunks_sealed: chunks that were encoded and written. All fields of a chunk count as one.
         bytes_sealed: size of their files.
-        sealing_seconds: time that this took, behind the caller.
-        chunk_files_loaded: chunk files read whole to hold them in memory. A chunk has a file for each field. Chunks
-            that this object sealed itself need no reading.
+        sealing_seconds: time that sealing took in the background.
+        chunk_files_loaded: chunk files read whole to keep them in memory. A chunk has one file per field. Chunks that
+            this object sealed need no reading.
         bytes_loaded: size of those files.
-        refreshes: times that a reader looked for new commits and found some.
-        chunk_files_held: chunk files held in memory now.
+        refreshes: times that a reader found new commits.
+        chunk_files_held: chunk files in memory now.
         bytes_held: bytes in memory now, as `ReplayStore.held_bytes`.
     """
 
@@ -60,32 +61,46 @@ class StoreStats:
     bytes_held: int
 
 
-_NOW = ("chunk_files_held", "bytes_held")  # what is, and not what happened
+_NOW = ("chunk_files_held", "bytes_held")  # these describe the present and are not counted
 _COUNTED = tuple(field.name for field in fields(StoreStats) if field.name not in _NOW)
 
 
 class Counters:
     """The counters of a store. Thread-safe: no increment is lost.
 
-    Count once for a batch, or for a part of it that a thread reads, and not for each row.
+    Count once per batch, or per part of a batch that a thread reads, and not per row.
+
+    >>> counters = Counters()
+    >>> counters.add(batches_gathered=1, transitions_gathered=256)
+    >>> counters.stats(chunk_files_held=0, bytes_held=0).transitions_gathered
+    256
     """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Starts at 0 again, with a lock of its own: a forked child may have inherited one that is taken."""
+        """Sets all counters to 0 and makes a new lock. The lock that a forked child inherits may be taken."""
         self._lock = threading.Lock()
         self._counts: dict[str, Any] = dict.fromkeys(_COUNTED, 0)
 
     def add(self, **increments: float) -> None:
-        """Adds to counters by name. Raises `KeyError` for a name that `StoreStats` does not have."""
+        """Adds to counters by name.
+
+        Raises:
+            KeyError: `StoreStats` has no such counter.
+        """
         with self._lock:
             for name, increment in increments.items():
                 self._counts[name] += increment
 
     def stats(self, *, chunk_files_held: int, bytes_held: int) -> StoreStats:
-        """All counters at one moment, and what the caller knows of the present."""
+        """Returns all counters at one moment.
+
+        Args:
+            chunk_files_held: chunk files in memory now.
+            bytes_held: bytes in memory now.
+        """
         with self._lock:
             counts = dict(self._counts)
         return StoreStats(**counts, chunk_files_held=chunk_files_held, bytes_held=bytes_held)

@@ -1,4 +1,4 @@
-"""Writing files so that they survive: whole, under their name, and on the device."""
+"""Writes and syncs files so that their bytes and names survive a power cut."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from pathlib import Path
 
 
 class SyncError(OSError):
-    """fsync failed: what the file holds on disk is unknown, and a second fsync would not tell."""
+    """fsync failed. What the file holds on disk is then unknown, and a second fsync may wrongly succeed."""
 
 
 def sync_file(descriptor: int) -> None:
-    """fsync of an open file. Raises `SyncError`."""
+    """Syncs an open file.
+
+    Raises:
+        SyncError: fsync failed.
+    """
     try:
         os.fsync(descriptor)
     except OSError as err:
@@ -19,7 +23,11 @@ def sync_file(descriptor: int) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """fsync of a directory: names made in it survive a power cut. Raises `SyncError`."""
+    """Syncs a directory, so that new names in it survive a power cut.
+
+    Raises:
+        SyncError: fsync failed.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         sync_file(descriptor)
@@ -28,7 +36,18 @@ def sync_directory(path: Path) -> None:
 
 
 def write_fully(descriptor: int, data: bytes | memoryview, offset: int) -> None:
-    """Writes all of `data` at `offset`; a short write is continued until the system names the cause."""
+    """Writes all of `data` at `offset`.
+
+    After a short write it writes the rest, until the system reports an error.
+
+    Args:
+        descriptor: an open file.
+        data: the bytes to write.
+        offset: position in the file, in bytes.
+
+    Raises:
+        OSError: the write failed.
+    """
     view = memoryview(data).cast("B")
     while view:
         written = os.pwrite(descriptor, view[: 1 << 30], offset)

@@ -1,6 +1,6 @@
-"""Optional packages: where one is missing, one line names it and the command that installs it.
+"""Optional packages. If one is missing, one line names it and the command that installs it.
 
-The extras are those of pyproject.toml; a test compares them with every `needs`, `require` and `install_command`.
+The extras are those of pyproject.toml. A test compares them with every `needs`, `require` and `install_command`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MISSING = 2  # exit code
 
 
 def install_command(*extras: str) -> str:
-    """The command that installs extras of this package.
+    """Returns the command that installs extras of this package.
 
     >>> install_command("bench", "dmc")
     "pip install 'replaystore[bench,dmc]'"
@@ -30,12 +30,13 @@ def needs(what: str, *extras: str, in_command: bool = False) -> Iterator[None]:
     """Encloses imports of packages that `extras` install.
 
     Args:
-        what: the work that needs them.
-        in_command: whether the module runs as a program: an error is then one line on stderr and exit code 2.
+        what: the work that needs the packages.
+        extras: the extras that install them.
+        in_command: whether the module runs as a program. An error is then one line on stderr, and exit code 2.
 
     Raises:
-        MissingDependency: a package is missing or does not load. An import inside this project that fails is not
-            such a case and passes.
+        MissingDependency: a package is missing or does not load. A failed import of a module of this project is raised
+            unchanged.
     """
     try:
         yield
@@ -50,10 +51,15 @@ def needs(what: str, *extras: str, in_command: bool = False) -> Iterator[None]:
 
 
 def require(what: str, extra: str, *packages: str) -> None:
-    """Checks that packages are installed, without importing them: before minutes of work, not after.
+    """Checks that packages are installed, without importing them. Call it before long work that needs them.
+
+    Args:
+        what: the work that needs the packages.
+        extra: the extra that installs them.
+        packages: names to import.
 
     Raises:
-        MissingDependency: one of them is not.
+        MissingDependency: a package is not installed.
     """
     for package in packages:
         try:
@@ -67,7 +73,7 @@ def require(what: str, extra: str, *packages: str) -> None:
 
 
 def _missing(what: str, extras: tuple[str, ...], err: ImportError) -> MissingDependency | None:
-    """The error to raise instead; None where the import that failed is one of this project."""
+    """Returns the error to raise instead. None if the failed import is one of this project's modules."""
     package = (err.name or "").partition(".")[0]
     if package in _OWN:
         return None

@@ -1,4 +1,4 @@
-"""One writer a store: a lock that dies with its owner."""
+"""Allows one writer per store, with a lock that ends with its process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from replaystore.errors import StoreLocked, WriteError
 
 
 class WriterLock:
-    """Holds the lock file of a store until `release`, or until the process ends.
+    """Locks the lock file of a store until `release` is called or the process ends.
+
+    Args:
+        path: the lock file.
 
     Raises:
-        StoreLocked: another process, or another store object of this one, holds it; the message names the owner.
+        StoreLocked: another process or another store object has the lock. The message names the owner.
         WriteError: the file cannot be opened for writing.
     """
 
@@ -39,11 +42,11 @@ class WriterLock:
         try:
             self._file.truncate(0)
             os.write(self._file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
-        except OSError:  # no space: the lock is held, only its owner has no name
+        except OSError:  # no space to write the owner's name; the lock holds all the same
             return
 
     def release(self) -> None:
-        """Lets the next writer in."""
+        """Releases the lock for the next writer."""
         if not self._file.closed:
             with suppress(OSError):
                 self._file.truncate(0)
@@ -51,5 +54,5 @@ class WriterLock:
             self._file.close()
 
     def close_in_child(self) -> None:
-        """Lets go of the inherited file without unlocking it for the parent."""
+        """Closes the inherited file in a forked child. The parent keeps the lock."""
         self._file.close()

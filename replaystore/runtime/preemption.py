@@ -1,4 +1,4 @@
-"""How the threads that work behind the caller are scheduled."""
+"""Scheduling of the threads that work in the background."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ _ATTRIBUTES = struct.Struct("=IIQiIQQQ")  # struct sched_attr: size, policy, fla
 
 
 def let_others_preempt() -> None:
-    """Gives the calling thread a time slice of 20 ms: whoever wakes up with a shorter one runs at once in its place.
+    """Gives the calling thread a time slice of 20 ms, so that waking threads with a shorter slice preempt it at once.
 
-    Linux lets a running thread finish its slice, unless the slice of the one that wakes up is shorter (since 6.12). By
-    default both are as long, and a learner that slept for a millisecond then waits for up to 4 ms more where every core
-    decodes a batch. The share of time that the thread gets stays the same. No effect where that cannot be set.
+    A running thread on Linux finishes its slice unless the waking thread has a shorter one (since 6.12). By default all
+    slices have the same length. A learner that slept for a millisecond then waits for up to 4 ms more if every core
+    decodes a batch. The thread's share of processor time stays the same. Nothing happens if the system does not support
+    it.
     """
     number = _SCHED_SETATTR.get(platform.machine())
     if number is None:

@@ -10,10 +10,17 @@ import numpy as np
 
 
 class Workers:
-    """Splits work into ranges: the caller does the first itself, threads of `pool` the others.
+    """Splits work into ranges. The caller does the first range itself, and threads of `pool` do the others.
 
-    Only compiled kernels and reads are worth sharing: threads wait for each other in the interpreter. And of two
-    threads that are woken at once both may start on one core, so the caller does not just wait.
+    Share only compiled kernels and reads, because Python code makes threads wait for each other. The caller works too
+    instead of waiting: two threads that wake at the same time may both start on one core.
+
+    >>> Workers().edges(10)
+    [0, 10]
+
+    Args:
+        pool: threads for the other ranges. None leaves all work to the caller.
+        count: ranges to split work into. 1 without a pool.
     """
 
     def __init__(self, pool: ThreadPoolExecutor | None = None, count: int = 1) -> None:
@@ -23,7 +30,11 @@ class Workers:
     def share(self, work: Callable[[int, int], None], edges: list[int]) -> None:
         """Calls work(start, stop) for each range between neighbouring edges that is not empty.
 
-        Raises what the first of them raises, after all have ended.
+        If calls fail, the first error is raised after all calls have ended.
+
+        Args:
+            work: takes the first index of a range and one past its last.
+            edges: ascending edges of the ranges.
         """
         ranges = [(start, stop) for start, stop in pairwise(edges) if stop > start]
         if not ranges:
@@ -41,11 +52,15 @@ class Workers:
             raise errors[0]
 
     def edges(self, size: int) -> list[int]:
-        """Edges of equal ranges of `size` things, one a worker."""
+        """Returns the edges of equal ranges of `size` items, one range per worker."""
         return [size * number // self.count for number in range(self.count + 1)]
 
     def edges_by_weight(self, ends: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[int]:
-        """Edges of ranges of like weight. ends: int64 (n,), the summed weight up to and with each thing."""
+        """Returns the edges of ranges of about equal weight, one range per worker.
+
+        Args:
+            ends: int64 (n,), total weight up to and including each item.
+        """
         if not len(ends):
             return [0]
         cuts = np.searchsorted(ends, [int(ends[-1]) * number // self.count for number in range(1, self.count)])
