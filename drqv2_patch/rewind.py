@@ -7,7 +7,6 @@ episodes have new ids; `episode_numbers.json` beside it says which numbers they 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import portalocker
-
 from drqv2_patch.errors import RunError
 from replaystore import ReplayStore
 from replaystore.errors import StoreNotFound
+from replaystore.runtime.durable_files import replace_file
+from replaystore.runtime.locks import ExclusiveLock, LockHeld
 
 _NUMBERS = "episode_numbers.json"  # {store id: number of its episode 0}
 _COPY = ".rewinding"
@@ -99,18 +98,15 @@ def finish_rewind(path: Path) -> None:
 def _alone(path: Path) -> Iterator[None]:
     """Holds a lock on the directory that the store is in, which leaves no file behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
     try:
-        try:
-            portalocker.lock(directory, portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING)
-        except portalocker.LockException as err:
-            raise RunError(
-                f"{path}: expected no other start of this run, found one that drops episodes for resume=exact; wait"
-                " for it to end"
-            ) from err
+        lock = ExclusiveLock(path.parent)
+    except LockHeld as err:
+        raise RunError(
+            f"{path}: expected no other start of this run, found one that drops episodes for resume=exact; wait for it"
+            " to end"
+        ) from err
+    with lock:
         yield
-    finally:
-        os.close(directory)
 
 
 def _finish(path: Path) -> None:
@@ -158,12 +154,7 @@ def _read_numbers(directory: Path) -> dict[str, Any]:
 
 
 def _write_numbers(directory: Path, numbers: dict[str, int]) -> None:
-    temporary = directory / f"{_NUMBERS}.partial"
-    with temporary.open("w") as file:
-        json.dump(numbers, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(directory / _NUMBERS)
+    replace_file(directory / _NUMBERS, json.dumps(numbers), sync=True)
 
 
 def _beside(path: Path, suffix: str) -> Path:

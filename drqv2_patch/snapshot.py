@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
 import random
 import warnings
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from drqv2_patch.errors import RunError
+from replaystore.runtime.durable_files import replacement
 from replaystore.runtime.extras import needs
 
 with needs("drqv2_patch", "drqv2"):
@@ -24,18 +24,9 @@ PATCHED = "drqv2_patch 1"  # what snapshots of a patched checkout say of themsel
 
 
 def write_snapshot(path: Path, payload: Mapping[str, Any], form: str = PATCHED) -> None:
-    """Writes a snapshot of the format `form`; whoever is killed meanwhile leaves the one before."""
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("wb") as file:
+    """Writes a snapshot of the format `form`; a process that is killed meanwhile leaves the one before."""
+    with replacement(path, sync=True) as file:
         torch.save({"format": form, **payload}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_snapshot(

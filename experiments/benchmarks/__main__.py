@@ -25,6 +25,7 @@ import numpy as np
 from replaystore import ReplayStore
 from replaystore.datasets.drqv2_npz import list_episode_files, read_episode
 from replaystore.datasets.fields import fields_from_episode, with_schemes
+from replaystore.runtime.durable_files import replace_file
 from replaystore.runtime.extras import needs
 
 with needs("experiments.benchmarks", "peers", in_command=__name__ == "__main__"):
@@ -141,9 +142,7 @@ def measure(
     with console.status(f"{workload.name}: sampling"):
         result = run_beside_peers(stores, peers, n_step=workload.n_step, work_dir=work_dir, **options)
     shutil.rmtree(work_dir / "stores" / workload.name)
-    temporary = target.with_suffix(".tmp")
-    temporary.write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")
-    temporary.rename(target)
+    replace_file(target, json.dumps(result.to_json(), indent=1) + "\n", sync=False)
     return result
 
 

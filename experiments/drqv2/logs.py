@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from drqv2_patch.progress import Pulse
 from replaystore.errors import MissingDependency
 from replaystore.runtime.compilation import show_compilation
+from replaystore.runtime.durable_files import replace_file
 
 EVALUATIONS = "evaluations.jsonl"
 
@@ -55,9 +56,8 @@ class RunLog:
                 ) from err
             self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=frame)
         kept = [entry for entry in read_evaluations(directory) if entry["frame"] < frame]
-        temporary = directory / f".{EVALUATIONS}.tmp"
-        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
-        temporary.rename(directory / EVALUATIONS)
+        text = "".join(json.dumps(entry) + "\n" for entry in kept)
+        replace_file(directory / EVALUATIONS, text, sync=False)
         self._console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 160)
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),

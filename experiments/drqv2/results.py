@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 
 from replaystore.bench.conditions import conditions
 from replaystore.errors import SpecError
+from replaystore.runtime.durable_files import replace_file, replacement
 
 BEGIN, END = "<!-- results: generated, see the command above -->", "<!-- end of results -->"
 # Okabe and Ito's palette: told apart with any kind of colour vision.
@@ -52,12 +52,7 @@ def table(rows: Sequence[Mapping[str, str]], text_columns: Sequence[str] = ()) -
 def write_whole(path: Path, content: str | bytes) -> None:
     """Replaces a file, or leaves it as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        temporary.rename(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace_file(path, content, sync=False, shared=True)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -88,9 +83,8 @@ def save_result(
     picture = [f"![{name.replace('_', ' ')}]({name}.png)", ""] if figure is not None else []
     write_whole(directory / f"{name}.md", "\n".join([*picture, *lines]) + "\n")
     if figure is not None:
-        temporary = directory / f".{name}.tmp.png"
-        figure.savefig(temporary, metadata={"Software": None})
-        temporary.rename(directory / f"{name}.png")
+        with replacement(directory / f"{name}.png", sync=False) as file:
+            figure.savefig(file, format="png", metadata={"Software": None})
     if docs is None:
         return
     page = Path(docs)

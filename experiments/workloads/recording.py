@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from replaystore.datasets.drqv2_npz import list_episode_files, write_episode
 from replaystore.errors import EpisodeFileError, WriteError
+from replaystore.runtime.durable_files import replace_file
 
 Arrays = dict[str, NDArray[Any]]
 Play = Callable[[int], Arrays]
@@ -103,9 +103,7 @@ def _claim(directory: Path, config: Mapping[str, Any]) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         text = path.read_bytes()[:_CONFIG_LIMIT_BYTES] if path.exists() else None
         if text is None and not list_episode_files(directory):
-            temporary = path.with_name(f".{CONFIG_NAME}.{secrets.token_hex(4)}.tmp")
-            temporary.write_text(json.dumps(config, indent=2) + "\n")
-            temporary.rename(path)
+            replace_file(path, json.dumps(config, indent=2) + "\n", sync=False, shared=True)
             return
     except OSError as err:
         raise WriteError(f"{directory}: expected a directory to record into: {err}; choose another one") from err

@@ -30,6 +30,7 @@ from replaystore.bench.paging_result import (
 )
 from replaystore.bench.paging_stores import EpisodeSource, StoreFolder, check_space, drop_page_cache
 from replaystore.errors import DamageError, ReplayStoreError
+from replaystore.runtime.durable_files import replace_file
 from replaystore.spec import Mode
 
 Progress = Callable[[str], None]
@@ -197,9 +198,7 @@ def _load(path: Path, key: dict[str, Any]) -> tuple[Measurement, StoreSummary, s
 def _keep(path: Path, key: dict[str, Any], entry: Measurement, summary: StoreSummary, reason: str | None) -> None:
     data = {"key": key, "measurement": asdict(entry), "store": asdict(summary), "limit_reason": reason}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(data, indent=1) + "\n")
-    temporary.replace(path)
+    replace_file(path, json.dumps(data, indent=1) + "\n", sync=False)
 
 
 def _one_line(entry: Measurement, *, kept: bool) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +17,7 @@ from replaystore.collect.environment import PixelEnvironment, Row, smooth_action
 from replaystore.collect.rendering import require_dm_control
 from replaystore.datasets.drqv2_npz import EpisodePath, list_episode_files, peek_episode, write_episode
 from replaystore.errors import EpisodeFileError, WriteError
+from replaystore.runtime.durable_files import replace_file
 
 OnStep = Callable[[int, int], None]
 OnEpisode = Callable[[int, Path, bool], None]
@@ -109,9 +109,7 @@ def _claim(folder: Path, config: CollectConfig) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         text = path.read_bytes()[:_CONFIG_LIMIT_BYTES] if path.exists() else None
         if text is None and all(entry.index is None for entry in list_episode_files(folder)):
-            temporary = path.with_name(f".{_CONFIG_NAME}.{secrets.token_hex(4)}.tmp")
-            temporary.write_text(json.dumps(wanted, indent=2) + "\n")
-            temporary.rename(path)
+            replace_file(path, json.dumps(wanted, indent=2) + "\n", sync=False, shared=True)
             return
     except OSError as err:
         raise WriteError(f"{folder}: expected a directory to record into: {err}; choose another one") from err

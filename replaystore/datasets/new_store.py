@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import portalocker
 
 from replaystore.datasets.drqv2_npz import EpisodePath, read_episode
 from replaystore.datasets.fields import Array, fields_from_episode, with_schemes
 from replaystore.datasets.resume_checks import ConversionOptions
 from replaystore.datasets.sources import make_sources
 from replaystore.errors import EpisodeFileError, WriteError
+from replaystore.runtime.locks import ExclusiveLock
 from replaystore.spec import DEFAULT_CHUNK_ROWS
 from replaystore.store import ReplayStore
 
@@ -45,7 +42,7 @@ def create_store(path: Path, arrays: Mapping[str, Array], options: ConversionOpt
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise WriteError(f"{path}: expected a place for a store: {err}; choose another path") from err
-    with _only_one_in(target.parent):
+    with ExclusiveLock(target.parent, wait=True):
         if not is_unused(path):
             return  # somebody else was faster
         if temporary.exists():
@@ -65,14 +62,3 @@ def create_store(path: Path, arrays: Mapping[str, Array], options: ConversionOpt
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-
-
-@contextmanager
-def _only_one_in(directory: Path) -> Iterator[None]:
-    """Waits for a lock of the directory that dies with its owner and leaves no file behind."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        portalocker.lock(descriptor, portalocker.LockFlags.EXCLUSIVE)
-        yield
-    finally:
-        os.close(descriptor)

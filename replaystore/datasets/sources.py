@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from replaystore.errors import StoreError
+from replaystore.runtime.durable_files import sync_file, write_fully
 from replaystore.storage.format.layout import Paths
 
 _VERSION = 1
@@ -171,9 +172,7 @@ class SourceLog:
         os.close(self._file)
 
     def _write(self, line: bytes) -> None:
-        written = 0
-        while written < len(line):
-            written += os.pwrite(self._file, line[written:], self._end + written)
+        write_fully(self._file, line, self._end)
         os.fdatasync(self._file)
         self._end += len(line)
 
@@ -182,8 +181,8 @@ def make_sources(store_path: Path) -> None:
     """Makes the file, without entries."""
     descriptor = os.open(sources_path(store_path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        os.write(descriptor, _line(_HEADER))
-        os.fsync(descriptor)
+        write_fully(descriptor, _line(_HEADER), 0)
+        sync_file(descriptor)
     finally:
         os.close(descriptor)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from replaystore.datasets.drqv2_npz.names import episode_file_name
 from replaystore.datasets.drqv2_npz.reader import MAX_MEMBERS
 from replaystore.errors import EpisodeError, WriteError
+from replaystore.runtime.durable_files import replacement
 
 _FIELD = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
@@ -54,14 +54,9 @@ def write_episode(
     target = Path(path)
     if index is not None:
         target /= episode_file_name(index, rows.pop() - 1, timestamp)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        _write_synced(temporary, plain)
-        try:
-            temporary.rename(target)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        with replacement(target, sync=True, shared=True) as raw:
+            _write_archive(raw, plain)
     except OSError as err:
         raise WriteError(f"{target}: expected to write an episode file: {err}; check the directory and space") from err
     return target
@@ -77,18 +72,6 @@ def _plain_array(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
             f" found {array.dtype} {array.shape}; convert it first"
         )
     return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-
-
-def _write_synced(temporary: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    try:
-        with os.fdopen(handle, "wb") as raw:
-            _write_archive(raw, arrays)
-            raw.flush()
-            os.fsync(handle)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _write_archive(raw: IO[bytes], arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -137,7 +137,7 @@ class LogWriter:
             try:
                 write_fully(descriptor, content, 0)
                 if power:
-                    os.fsync(descriptor)
+                    sync_file(descriptor)
             finally:
                 os.close(descriptor)
         head = Head(sequence=0, generation=0, committed=0, synced=0, boot_id=layout.boot_id())

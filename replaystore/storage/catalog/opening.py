@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from replaystore.errors import StoreExists, WriteError
+from replaystore.errors import StoreExists, StoreLocked, WriteError
 from replaystore.runtime.durable_files import sync_directory
-from replaystore.runtime.locks import WriterLock
+from replaystore.runtime.locks import ExclusiveLock, LockHeld
 from replaystore.spec import StoreSpec
 from replaystore.storage.catalog import recovery
 from replaystore.storage.catalog.catalog import Catalog
@@ -33,7 +33,7 @@ class OpenedStore:
     catalog: Catalog
     reader: LogReader
     log: LogWriter | None = None
-    lock: WriterLock | None = None
+    lock: ExclusiveLock | None = None
 
     def close(self) -> None:
         """Closes the log as a reader and lets the next writer in; the `StoreWriter` closes `log`."""
@@ -119,12 +119,13 @@ def open_to_write(root: Path) -> OpenedStore:
     """Takes the lock of a store and brings its log to where it can be appended to.
 
     Raises:
-        StoreLocked: somebody else writes.
+        StoreLocked: another process, or another store object of this one, writes; the message names it.
+        WriteError: the directory cannot be written.
     """
     paths = Paths(root)
     LogReader(paths).close()  # is there a store at all, before a lock file is made?
     _make_tail_directory(paths)
-    lock = WriterLock(paths.lock)
+    lock = _writer_lock(paths)
     with ExitStack() as undo:
         undo.callback(lock.release)
         reader = LogReader(paths)
@@ -150,6 +151,19 @@ def open_to_write(root: Path) -> OpenedStore:
             _note_lost_evictions(root, lost)
         undo.pop_all()
     return OpenedStore(paths, catalog, reader, log, lock)
+
+
+def _writer_lock(paths: Paths) -> ExclusiveLock:
+    try:
+        return ExclusiveLock(paths.lock)
+    except LockHeld as err:
+        raise StoreLocked(
+            f"{paths.root}: already open for writing by {err}; close it, or open with read_only=True"
+        ) from err
+    except OSError as err:
+        raise WriteError(
+            err.errno, f"{paths.lock}: opening for writing: {err.strerror}; open the store with read_only=True"
+        ) from err
 
 
 def _note_lost_evictions(root: Path, episodes: list[int]) -> None:

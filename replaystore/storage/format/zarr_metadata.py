@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +11,13 @@ from numpy.typing import NDArray
 
 from replaystore.columns.column import Column
 from replaystore.columns.raw_rows import bytes_codec
-from replaystore.runtime.durable_files import sync_directory, sync_file, write_fully
+from replaystore.runtime.durable_files import replace_file
 from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.format import layout
 from replaystore.storage.format.dimensions import dimension_names
 from replaystore.storage.format.layout import Paths
 
 _KEY_ENCODING = {"name": "default", "configuration": {"separator": "."}}
-
-
-def replace_file(path: Path, data: bytes, *, power: bool) -> None:
-    """Writes a file under a temporary name and moves it to `path`."""
-    temporary = path.with_name(path.name + ".partial")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            write_fully(descriptor, data, 0)
-            if power:
-                sync_file(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # where there is no space, what was written takes some
-        raise
-    if power:
-        sync_directory(path.parent)
 
 
 def _array(
@@ -134,4 +114,4 @@ def published_paths(paths: Paths, catalog: Catalog) -> list[Path]:
 def publish(paths: Paths, catalog: Catalog, *, power: bool) -> None:
     """Brings those files up to date; each is replaced whole."""
     for path, data in published_files(paths, catalog).items():
-        replace_file(path, data, power=power)
+        replace_file(path, data, sync=power)

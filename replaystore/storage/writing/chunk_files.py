@@ -12,11 +12,10 @@ import numpy as np
 
 from replaystore.columns.chunks import CachedChunk, SealedColumn
 from replaystore.columns.column import Column
-from replaystore.runtime.durable_files import sync_directory, sync_file
+from replaystore.runtime.durable_files import replace_file, sync_directory, sync_file
 from replaystore.storage.format import checksums
 from replaystore.storage.format.layout import Paths
 from replaystore.storage.format.records import Segment
-from replaystore.storage.format.zarr_metadata import replace_file
 from replaystore.storage.reading.open_files import OpenFile
 
 _logger = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ def seal_column(
         _link_tail(tail, target, used * column.row_bytes, data.size, power=power)
     else:
         data = np.frombuffer(encoded, np.uint8)
-        replace_file(target, encoded, power=power)
+        replace_file(target, encoded, sync=power)
     cached = CachedChunk(data, column.codec.parse(data, str(target)))
     return column.codec.seal(cached, used), cached
 
@@ -88,18 +87,3 @@ def _link_tail(tail: Path, target: Path, used_bytes: int, file_bytes: int, *, po
         partial.replace(target)
     if power:
         sync_directory(target.parent)
-
-
-def sync_files(files: list[Path]) -> None:
-    """fsync of files and of the directories they are in; files that are gone are passed over."""
-    for path in files:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-        try:
-            sync_file(descriptor)
-        finally:
-            os.close(descriptor)
-    for directory in {path.parent for path in files}:
-        sync_directory(directory)

@@ -20,7 +20,7 @@ from replaystore.columns.chunks import CachedChunk, SealedColumn
 from replaystore.errors import ReplayStoreError, WriteError
 from replaystore.index.parts import Part
 from replaystore.runtime.counters import Counters
-from replaystore.runtime.durable_files import SyncError, sync_directory, sync_file, write_fully
+from replaystore.runtime.durable_files import SyncError, sync_directory, sync_file, sync_files, write_fully
 from replaystore.runtime.preemption import let_others_preempt
 from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.catalog.log import LogWriter
@@ -341,7 +341,7 @@ class StoreWriter:
             files, end, next_row = list(self._unsynced), self._log.end, self._catalog.next_row
             kept = list(self._kept_tails)
         try:
-            seal.sync_files([*files, *zarr_metadata.published_paths(self._paths, self._catalog)])
+            sync_files([*files, *zarr_metadata.published_paths(self._paths, self._catalog)])
             sync_directory(self._paths.tails)
         except OSError as err:
             self._log.poison(err)
