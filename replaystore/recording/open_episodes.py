@@ -1,15 +1,16 @@
-"""The writing half of a store: open episodes, commits, limits and eviction."""
+"""Open episodes: whole ones and rows one by one become commits."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from replaystore.episodes.builder import EpisodeBuilder
 from replaystore.episodes.checks import EpisodeArrays, check_episode
-from replaystore.errors import CapacityError, EpisodeError, WriteError
+from replaystore.errors import EpisodeError, WriteError
 from replaystore.index.parts import Part
+from replaystore.recording.limits import Limits
 from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.reading.small_fields import SmallFields
 from replaystore.storage.writing.commits import StoreWriter
@@ -18,37 +19,62 @@ Env = int | str
 
 
 class OpenEpisodes:
-    """Takes episodes in, whole or row by row, and keeps the store within its limits. For one thread at a time.
+    """Takes episodes in, whole or row by row. For one thread at a time.
 
     Args:
-        lock: guards the catalog. purge: called after evictions.
+        catalog: what the log says.
+        writer: commits parts of episodes.
+        small: takes in the small fields of rows before they are committed.
+        lock: guards the catalog.
+        limits: of the store; they are kept after every commit.
     """
 
     def __init__(
-        self,
-        catalog: Catalog,
-        writer: StoreWriter,
-        small: SmallFields,
-        lock: threading.RLock,
-        purge: Callable[[], None],
+        self, catalog: Catalog, writer: StoreWriter, small: SmallFields, lock: threading.RLock, limits: Limits
     ) -> None:
         self._catalog = catalog
         self._writer = writer
         self._small = small
         self._lock = lock
-        self._purge = purge
+        self._limits = limits
         self._builders: dict[Env, EpisodeBuilder] = {}
         self._idle: list[EpisodeBuilder] = []  # of episodes that ended: their memory serves the next ones
         self._unwritten: dict[Env, tuple[EpisodeArrays, bool]] = {}
         self._episodes: dict[Env, int] = {}  # of environments whose open episode has committed parts
 
     def append(self, episode: Mapping[str, Any]) -> int:
-        """Commits a whole episode; returns its id."""
+        """Commits a whole episode.
+
+        Args:
+            episode: for each field its rows.
+
+        Returns:
+            Its id.
+
+        Raises:
+            EpisodeError: the data do not fit the fields; nothing was written.
+            CapacityError: it is longer than the capacity; nothing was evicted.
+            WriteError: nothing was committed.
+        """
         arrays = check_episode(self._catalog.spec, episode, f"episode {self._catalog.index.next_episode_id}")
         return self._commit(arrays, None, 0, last=True)
 
     def add(self, time_step: Any, env: Env, last: bool | None) -> int | None:
-        """Adds a row of an environment; commits the episode with its last row and returns its id then."""
+        """Adds a row of an environment; commits the episode with its last row.
+
+        Args:
+            time_step: a mapping of fields to values, or an object with items or attributes of their names.
+            env: the environment.
+            last: whether the episode ends with this row; None: what `time_step.last()` returns.
+
+        Returns:
+            The id of the episode where it ends, else None.
+
+        Raises:
+            EpisodeError: the row does not fit; it was not added.
+            CapacityError: as `append`, when it commits.
+            WriteError: as `append`, when it commits; the rows are kept.
+        """
         values = {field.name: _value_of(time_step, field.name) for field in self._catalog.spec.fields}
         if last is None:
             ends = getattr(time_step, "last", None)
@@ -70,14 +96,25 @@ class OpenEpisodes:
                 builder = EpisodeBuilder(self._catalog.spec, env)
             self._builders[env] = builder
         if last:
-            self._writer.raise_pending()
+            self._writer.sealer.raise_pending()
         builder.add(values)
         return self.commit_open(env, last=True) if last else None
 
     def commit_open(self, env: Env, *, last: bool) -> int | None:
-        """Commits the rows of an open episode that are not yet; returns its id, or None if it has no rows.
+        """Commits the rows of an open episode that are not committed yet.
 
         Where the commit fails the rows are kept, and the next call tries again.
+
+        Args:
+            env: the environment.
+            last: whether the episode ends.
+
+        Returns:
+            The id of the episode, or None if it has no rows.
+
+        Raises:
+            CapacityError: as `append`.
+            WriteError: as `append`.
         """
         builder = self._builders.get(env)
         if builder is None:
@@ -114,28 +151,7 @@ class OpenEpisodes:
         """Ends an episode whose rows are all committed."""
         info = self._catalog.index.episode(episode)
         self._writer.commit_end(Part(episode, info.num_rows, self._catalog.next_row, 0, True, info.zero_padding))
-        self.evict()  # it may be the one that a smaller capacity was waiting for
-
-    def evict(self) -> None:
-        """Takes the oldest complete episodes out until capacity and disk budget are kept."""
-        index, capacity, budget = self._catalog.index, self._catalog.capacity, self._catalog.disk_budget_bytes
-        with self._lock:
-            going = []
-            excess = 0 if capacity is None else index.num_transitions - capacity
-            if excess > 0:
-                for episode, num_rows in index.complete_episodes():
-                    if excess <= 0:
-                        break
-                    going.append(episode)
-                    excess -= num_rows - 1
-                if going:
-                    self._writer.evict(going)
-            while budget is not None and index.num_episodes > 1 and self._stored_bytes() > budget:
-                oldest = index.oldest_complete()
-                if oldest is None:
-                    break
-                self._writer.evict([oldest])
-        self._purge()
+        self._limits.evict()  # it may be the one that a smaller capacity was waiting for
 
     def _forget(self, env: Env) -> None:
         builder = self._builders.pop(env, None)
@@ -146,7 +162,8 @@ class OpenEpisodes:
 
     def _commit(self, arrays: EpisodeArrays, episode: int | None, t_start: int, *, last: bool) -> int:
         number = self._catalog.index.next_episode_id if episode is None else episode
-        self._check_fits(arrays.num_rows - (t_start == 0), episode, f"episode {number}")
+        open_episodes = {*self._episodes.values(), *(() if episode is None else (episode,))}
+        self._limits.check_fits(arrays.num_rows - (t_start == 0), open_episodes, f"episode {number}")
         rows, clamped = [], []
         for column in self._catalog.columns:
             stored, count = column.codec.to_rows(arrays.arrays[column.name])
@@ -154,31 +171,13 @@ class OpenEpisodes:
             clamped.append(count)
         part = Part(number, t_start, self._catalog.next_row, arrays.num_rows, last, arrays.zero_padding)
         with self._lock:
-            self._small.put(part.first_row, rows)  # before the index speaks of them
+            self._small.put(part.first_row, rows)  # before the index has them
         self._writer.commit(rows, clamped, part)
         try:
-            self.evict()
+            self._limits.evict()
         except WriteError as err:  # the episode is committed, and must not be taken for one that is not
-            self._writer.defer(err)
+            self._writer.sealer.defer(err)
         return number
-
-    def _check_fits(self, new: int, episode: int | None, where: str) -> None:
-        capacity, index = self._catalog.capacity, self._catalog.index
-        if capacity is None:
-            return
-        open_episodes = {*self._episodes.values(), *(() if episode is None else (episode,))}
-        kept = sum(max(0, index.episode(number).num_rows - 1) for number in open_episodes)
-        if new + kept > capacity:
-            raise CapacityError(
-                f"{where}: {new} transitions, and {kept} of open episodes, do not fit a capacity of {capacity};"
-                " nothing was evicted; raise the capacity or commit shorter episodes"
-            )
-
-    def _stored_bytes(self) -> int:
-        sealed = sum(file.file_bytes for seal in self._catalog.seals.values() for file in seal.files)
-        row_bytes = sum(column.row_bytes for column in self._catalog.columns)
-        tail = sum(segment.num_rows for segments in self._catalog.segments.values() for segment in segments)
-        return sealed + tail * row_bytes
 
 
 def _value_of(time_step: Any, name: str) -> Any:

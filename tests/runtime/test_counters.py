@@ -10,7 +10,7 @@ import pytest
 from replaystore import FieldSpec, ReplayLoader, ReplayStore, Sampler
 from replaystore.codecs.frame_delta.chunk import parse_chunk
 from replaystore.runtime.counters import Counters
-from replaystore.storage.writing import commits as writer
+from replaystore.storage.writing import sealer
 from replaystore.testing.episodes import frame_of
 
 STACK, SHAPE, CHUNK_ROWS, N_STEP = 3, (1, 12, 12), 32, 2
@@ -136,10 +136,10 @@ def test_what_a_writer_appends_seals_and_evicts(tmp_path):
 
 def test_waits_for_the_encoder(tmp_path, monkeypatch):
     go_on = threading.Event()
-    seal = writer.StoreWriter._seal
-    monkeypatch.setattr(writer.StoreWriter, "_seal", lambda self, *given: (go_on.wait(), seal(self, *given)))
+    seal = sealer.Sealer._seal
+    monkeypatch.setattr(sealer.Sealer, "_seal", lambda self, *given: (go_on.wait(), seal(self, *given)))
     with ReplayStore.create(tmp_path / "s", FIELDS, mode="half", chunk_rows=CHUNK_ROWS) as store:
-        for number in range(writer.MAX_PENDING_CHUNKS):
+        for number in range(sealer.MAX_PENDING_CHUNKS):
             store.append(make_episode(number, CHUNK_ROWS))
         assert store.stats().encoder_waits == 0
         timer = threading.Timer(0.2, go_on.set)

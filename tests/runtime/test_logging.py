@@ -62,8 +62,8 @@ def test_a_training_run_prints_few_lines_at_info(tmp_path, caplog):
 def test_recovery_says_what_was_found_and_dropped(tmp_path, caplog):
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[2]); import os; from test_logging import *\n"
-        "from replaystore.storage import writer\n"
-        "writer.StoreWriter._seal = lambda self, chunk, helper: __import__('time').sleep(60)\n"
+        "from replaystore.storage.writing import sealer\n"
+        "sealer.Sealer._seal = lambda self, chunk, helper: __import__('time').sleep(60)\n"
         "store = ReplayStore.create(sys.argv[1], FIELDS, mode='half', chunk_rows=16)\n"
         "store.append(make_episode(20))\n"
         "for t in range(3): store.add({k: v[t] for k, v in make_episode(5).items()}, last=False)\n"
@@ -173,7 +173,7 @@ def test_filling_in_the_background_starts_finishes_and_fails_aloud(tmp_path, cap
         store.wait_until_filled()
         assert any("in the background failed" in line for line in lines(caplog, logging.ERROR))
         monkeypatch.undo()
-        store._cache.fill()  # as `refresh` does when something came: it is tried again
+        store._reading.cache.fill()  # as `refresh` does when something came: it is tried again
         assert store.stats().chunk_files_held == 3
 
 
@@ -205,7 +205,7 @@ def test_importing_configures_no_logging():
         "import logging, replaystore\n"
         "from replaystore import FrameDelta, ReplayLoader, ReplayStore\n"
         "ours = [name for name in logging.root.manager.loggerDict if name.startswith('replaystore')]\n"
-        "assert 'replaystore.storage.writing.commits' in ours\n"
+        "assert 'replaystore.storage.writing.sealer' in ours\n"
         "print([(l.handlers, l.level, l.propagate) for l in map(logging.getLogger, ours) if l.handlers or l.level])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

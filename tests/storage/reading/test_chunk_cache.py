@@ -93,7 +93,7 @@ def slowly(monkeypatch):
 
 
 def chunk_bytes(store):
-    return store._cache.cached_bytes
+    return store._reading.cache.cached_bytes
 
 
 def test_batches_come_right_while_chunks_come_in(path, episodes, slowly):
@@ -109,7 +109,7 @@ def test_batches_come_right_while_chunks_come_in(path, episodes, slowly):
         for _ in range(100):
             slowly.next.release()
         store.wait_until_filled()
-        assert store._cache._filler is None
+        assert store._reading.cache._filler is None
         with ReplayStore.open(path, read_only=True, residency="ram") as other:
             assert chunk_bytes(store) == chunk_bytes(other) > seen[-1]
         check(store, episodes)
@@ -117,10 +117,10 @@ def test_batches_come_right_while_chunks_come_in(path, episodes, slowly):
 
 def test_a_store_closes_while_chunks_come_in(path, slowly):
     store = ReplayStore.open(path, read_only=True, residency="auto")
-    filler = store._cache._filler
+    filler = store._reading.cache._filler
     closing = threading.Thread(target=store.close)
     closing.start()
-    patient(lambda: store._cache._closing)
+    patient(lambda: store._reading.cache._closing)
     slowly.next.release()  # the one that was being read
     closing.join(20)
     assert not closing.is_alive()
@@ -138,7 +138,7 @@ def test_the_budget_holds_while_a_writer_seals(path, episodes, slowly):
             store.append(arrays_of(episode))
             assert chunk_bytes(store) <= budget
         store.flush()
-        patient(lambda: store._cache._filler is None)
+        patient(lambda: store._reading.cache._filler is None)
         assert budget // 2 < chunk_bytes(store) <= budget
         assert store.verify().ok
 
@@ -149,7 +149,7 @@ def test_damage_is_told_to_who_reads_it(path, episodes):
     data[-3] ^= 255
     chunk.write_bytes(data)
     with ReplayStore.open(path, read_only=True, residency="auto") as store:
-        patient(lambda: store._cache._filler is None)
+        patient(lambda: store._reading.cache._filler is None)
         assert chunk_bytes(store) > 0
         with pytest.raises(ChunkError, match=str(chunk)):
             check(store, episodes)

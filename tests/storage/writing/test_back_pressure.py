@@ -14,7 +14,7 @@ from replaystore import FieldSpec, ReplayStore
 from replaystore.columns.frame_groups import FrameGroups
 from replaystore.episodes import row_blocks
 from replaystore.errors import WriteError
-from replaystore.storage.writing import commits as writer
+from replaystore.storage.writing import sealer
 
 CHUNK_ROWS, SHAPE = 64, (1, 40, 40)
 CHUNK_BYTES = CHUNK_ROWS * 1600
@@ -92,7 +92,7 @@ def test_the_caller_waits_and_nothing_is_lost(add, tmp_path, encoder, monkeypatc
         try:
             caller = Caller(store, total, add)
             caller.start()
-            most = 2 * writer.MAX_PENDING_CHUNKS  # episodes of half a chunk
+            most = 2 * sealer.MAX_PENDING_CHUNKS  # episodes of half a chunk
             assert caller.stand_still() == most
             assert caller.is_alive()
             # What was committed can be read meanwhile, from the tail files.
@@ -123,7 +123,7 @@ def test_the_caller_waits_and_nothing_is_lost(add, tmp_path, encoder, monkeypatc
 
 
 def test_one_episode_of_many_chunks_is_not_held_back_half_way(tmp_path, encoder):
-    rows = CHUNK_ROWS * (writer.MAX_PENDING_CHUNKS + 3)
+    rows = CHUNK_ROWS * (sealer.MAX_PENDING_CHUNKS + 3)
     with ReplayStore.create(tmp_path / "store", FIELDS, chunk_rows=CHUNK_ROWS, residency="mapped") as store:
         store.append(episode(0, rows))
         assert store.num_rows == rows

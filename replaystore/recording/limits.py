@@ -1,0 +1,101 @@
+"""The limits of a store: which episodes go, and what does not fit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from replaystore.errors import CapacityError, SpecError
+from replaystore.storage.catalog.catalog import Catalog
+from replaystore.storage.session import ReadingSession
+from replaystore.storage.writing.commits import StoreWriter
+
+
+def check_positive(name: str, value: int | None) -> None:
+    """Checks a limit or a number of threads.
+
+    Raises:
+        SpecError: it is neither None nor at least 1.
+    """
+    if value is not None and value < 1:
+        raise SpecError(f"{name} is a positive number or None, got {value}")
+
+
+class Limits:
+    """Keeps a store within its capacity and its bytes on disk. For one thread at a time.
+
+    Args:
+        catalog: what the log says.
+        writer: takes the episodes out.
+        reading: drops their chunks.
+        lock: guards the catalog.
+    """
+
+    def __init__(self, catalog: Catalog, writer: StoreWriter, reading: ReadingSession, lock: threading.RLock) -> None:
+        self._catalog = catalog
+        self._writer = writer
+        self._reading = reading
+        self._lock = lock
+
+    def set_capacity(self, capacity: int | None) -> None:
+        """Changes the capacity, in transitions; episodes beyond it are evicted.
+
+        Raises:
+            SpecError: it is less than 1.
+            WriteError: it was not recorded.
+        """
+        check_positive("capacity", capacity)
+        self._writer.set_limits(capacity, self._catalog.disk_budget_bytes)
+        self.evict()
+
+    def evict(self) -> None:
+        """Takes the oldest complete episodes out until capacity and disk budget are kept.
+
+        Raises:
+            WriteError: an eviction was not recorded.
+        """
+        index, capacity, budget = self._catalog.index, self._catalog.capacity, self._catalog.disk_budget_bytes
+        with self._lock:
+            going = []
+            excess = 0 if capacity is None else index.num_transitions - capacity
+            if excess > 0:
+                for episode, num_rows in index.complete_episodes():
+                    if excess <= 0:
+                        break
+                    going.append(episode)
+                    excess -= num_rows - 1
+                if going:
+                    self._writer.evict(going)
+            while budget is not None and index.num_episodes > 1 and self._stored_bytes() > budget:
+                oldest = index.oldest_complete()
+                if oldest is None:
+                    break
+                self._writer.evict([oldest])
+        self._reading.release()
+
+    def check_fits(self, num_transitions: int, open_episodes: Iterable[int], label: str) -> None:
+        """Checks that a commit fits beside the episodes that cannot be evicted.
+
+        Args:
+            num_transitions: that the commit adds.
+            open_episodes: ids of episodes that are open, with committed parts.
+            label: what is committed, for the message.
+
+        Raises:
+            CapacityError: it does not fit; nothing was evicted.
+        """
+        capacity, index = self._catalog.capacity, self._catalog.index
+        if capacity is None:
+            return
+        kept = sum(max(0, index.episode(number).num_rows - 1) for number in open_episodes)
+        if num_transitions + kept > capacity:
+            raise CapacityError(
+                f"{label}: {num_transitions} transitions, and {kept} of open episodes, do not fit a capacity of"
+                f" {capacity}; nothing was evicted; raise the capacity or commit shorter episodes"
+            )
+
+    def _stored_bytes(self) -> int:
+        sealed = sum(file.file_bytes for seal in self._catalog.seals.values() for file in seal.files)
+        row_bytes = sum(column.row_bytes for column in self._catalog.columns)
+        tail = sum(segment.num_rows for segments in self._catalog.segments.values() for segment in segments)
+        return sealed + tail * row_bytes

@@ -1,0 +1,70 @@
+"""What happens to open objects when their process forks."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Generic, Protocol, TypeVar
+
+
+class Forkable(Protocol):
+    """An object that a forked child inherits."""
+
+    def before_fork(self) -> None:
+        """Called in the parent: takes the locks, so that a child does not inherit what a thread is changing."""
+
+    def after_fork_in_parent(self) -> None:
+        """Called in the parent after the fork: gives the locks back."""
+
+    def after_fork_in_child(self) -> None:
+        """Called in the child, which has one thread: makes new locks, and forgets what belongs to the parent."""
+
+
+T = TypeVar("T", bound=Forkable)
+
+
+class ForkRegistry(Generic[T]):
+    """Objects that are prepared for forks while they live. Nothing is registered with the system before the first.
+
+    It keeps no object alive.
+    """
+
+    def __init__(self) -> None:
+        self._members: weakref.WeakSet[T] = weakref.WeakSet()
+        self._prepared: list[T] = []  # while this process forks
+        self._registered = False
+        self._lock = threading.Lock()
+
+    def add(self, member: T) -> None:
+        """Prepares an object for forks from now on."""
+        with self._lock:
+            self._members.add(member)
+            if not self._registered:
+                self._registered = True
+                os.register_at_fork(
+                    before=self._before, after_in_parent=self._after_in_parent, after_in_child=self._after_in_child
+                )
+
+    def __iter__(self) -> Iterator[T]:
+        with self._lock:
+            members = list(self._members)
+        return iter(members)
+
+    def _before(self) -> None:
+        self._lock.acquire()
+        self._prepared = sorted(self._members, key=id)  # two threads that fork take locks in one order
+        for member in self._prepared:
+            member.before_fork()
+
+    def _after_in_parent(self) -> None:
+        while self._prepared:
+            self._prepared.pop().after_fork_in_parent()
+        self._lock.release()
+
+    def _after_in_child(self) -> None:
+        self._lock = threading.Lock()
+        prepared, self._prepared = self._prepared, []
+        for member in prepared:
+            member.after_fork_in_child()

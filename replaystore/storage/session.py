@@ -1,0 +1,245 @@
+"""The reading half of an open store: readers, what is in memory, and how it follows the log."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from replaystore.errors import Evicted
+from replaystore.index.snapshot import IndexSnapshot
+from replaystore.runtime.counters import Counters
+from replaystore.runtime.fork import ForkRegistry
+from replaystore.runtime.preemption import let_others_preempt
+from replaystore.spec import Residency
+from replaystore.storage.catalog.opening import OpenedStore
+from replaystore.storage.events import ChunkEvents
+from replaystore.storage.reading.chunk_cache import ChunkCache
+from replaystore.storage.reading.column_chunks import ColumnChunks
+from replaystore.storage.reading.column_reader import ColumnReader
+from replaystore.storage.reading.missing import Missing
+from replaystore.storage.reading.open_files import OpenFiles
+from replaystore.storage.reading.retention import Retention
+from replaystore.storage.reading.small_fields import SmallFields
+
+_logger = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 0.25  # a reader looks for new episodes at most this often
+_ATTEMPTS = 3  # to find a chunk
+
+_Result = TypeVar("_Result")
+
+_sessions: ForkRegistry[ReadingSession] = ForkRegistry()
+
+
+class ReadingSession:
+    """Reads an open store, beside its writer or in the writer's process. Thread-safe.
+
+    In a forked child it reads on, with locks and threads of its own, and no longer writes.
+
+    Attributes:
+        lock: guards the catalog, and the log where this process writes it.
+        events: what happens to chunks.
+        readers: one per column.
+        cache: chunks in memory.
+        small: fields with small rows, always in memory.
+        writes: whether this process is the writer: the catalog is up to date then.
+
+    Args:
+        files: the store's files.
+        residency: `"mapped"`, `"ram"` or `"auto"`.
+        budget_bytes: for chunks in memory, or None.
+        num_threads: threads that work on one batch.
+        counters: of the store.
+
+    Raises:
+        SpecError: no such residency.
+        BudgetError: residency `"ram"`, and the chunks do not fit.
+        ChunkError: damaged data.
+    """
+
+    def __init__(
+        self, files: OpenedStore, residency: Residency, budget_bytes: int | None, num_threads: int, counters: Counters
+    ) -> None:
+        catalog = files.catalog
+        self._path = files.paths.root
+        self._files = files
+        self._catalog = catalog
+        self._counters = counters
+        self._num_threads = num_threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._next_refresh = 0.0
+        self._closed = False
+        self._retention = Retention()
+        self._open_files = OpenFiles()
+        self.writes = files.log is not None
+        self.lock = threading.RLock()
+        self.events = ChunkEvents()
+        self._chunks = [
+            ColumnChunks(column, files.paths, catalog, self._open_files, self.lock, counters)
+            for column in catalog.columns
+        ]
+        self.readers = [ColumnReader(chunks, counters) for chunks in self._chunks]
+        self.cache = ChunkCache(self._path, catalog, self._chunks, residency, budget_bytes)
+        self.small = SmallFields(catalog.columns, self.readers, catalog, self._first_needed_row)
+        self.events.subscribe(sealed=self.cache.admit, retired=self._retention.retire, released=self._drop)
+        self._load_small(0)
+        self.with_refresh(self.cache.fill)
+        _sessions.add(self)
+
+    def snapshot(self) -> IndexSnapshot:
+        """What is live now. Chunks that it names stay readable in the writer's process while it is in use."""
+        if not self.writes and time.monotonic() >= self._next_refresh:
+            self.refresh()
+        with self.lock:
+            return self._retention.hand_out(self._catalog.index.snapshot())
+
+    def refresh(self) -> bool:
+        """Looks for what the writer committed since the last time.
+
+        Returns:
+            Whether there was anything; False in the writer's process.
+        """
+        self._next_refresh = time.monotonic() + REFRESH_SECONDS
+        if self.writes:
+            return False
+        changed = self._follow()
+        if changed:
+            self.with_refresh(self.cache.fill)
+            self.release()
+        return changed
+
+    def _follow(self) -> bool:
+        """Takes in what the writer committed since the last time, small fields too; whether there was anything."""
+        with self.lock:
+            loaded = self._catalog.next_row
+            changed = self._follow_log()
+            if changed:
+                self._load_small(loaded)
+        if changed:
+            transitions = self._catalog.index.num_transitions
+            _logger.debug("%s: found commits, %d transitions now", self._path, transitions)
+        return changed
+
+    def _follow_log(self) -> bool:
+        """Brings the catalog up to date with the log; whether there was anything. The writer's always is."""
+        if self.writes or self._closed:
+            return False
+        with self.lock:
+            changed, dead = self._files.reader.follow(self._catalog)
+            self.events.retired(dead)
+            if changed:
+                self._counters.add(refreshes=1)
+        return changed
+
+    def _load_small(self, first_row: int) -> None:
+        """Reads the small fields of the live rows from `first_row` on. What is evicted meanwhile is left out."""
+        while True:
+            end = self._catalog.end
+            try:
+                self.with_refresh(lambda: self.small.load(first_row), self._follow_log)
+            except Evicted:
+                if self._catalog.end == end:
+                    raise
+                continue
+            return
+
+    def with_refresh(self, read: Callable[[], _Result], refresh: Callable[[], object] | None = None) -> _Result:
+        """What `read` returns. Where a chunk is not where the catalog says, refreshes the catalog and tries again.
+
+        In the writer's process trying again suffices: what was a tail has become a chunk. Chunks are not taken into
+        memory here, because the caller may hold the lock that the loading threads need.
+
+        Args:
+            read: reads from chunks.
+            refresh: brings the catalog up to date; None: the small fields too.
+
+        Raises:
+            Evicted: a chunk stays missing because its rows are not live any more.
+            ChunkError: a chunk stays missing although they are.
+        """
+        attempts: Counter[tuple[str, int]] = Counter()
+        while True:
+            try:
+                return read()
+            except Missing as missing:
+                attempts[missing.chunk] += 1
+                if attempts[missing.chunk] == _ATTEMPTS:
+                    raise missing.error from missing.__cause__
+            (refresh or self._follow)()
+
+    def _first_needed_row(self) -> int:
+        """The oldest row that is live, or in a snapshot in use; the next one where there is none."""
+        first = self._retention.first_row(self._catalog.index.snapshot())
+        return self._catalog.next_row if first is None else first
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of encoded chunks and of small fields in memory."""
+        return self.cache.cached_bytes + self.small.nbytes
+
+    def release(self, *, everything: bool = False) -> None:
+        """Drops retired chunks that no batch in flight can need any more.
+
+        Args:
+            everything: whether to drop those that a batch may need too; for closing.
+        """
+        with self.lock:
+            self.events.released(self._retention.release(everything=everything))
+
+    def _drop(self, chunks: list[int]) -> None:
+        for chunk in chunks:
+            for chunks_of_column in self._chunks:
+                chunks_of_column.drop(chunk)
+
+    def threads(self, count: int) -> ThreadPoolExecutor | None:
+        """The threads that share the work on a batch; None where `count` is 1, and the caller works alone."""
+        if count == 1:
+            return None
+        with self.lock:
+            if self._pool is None:
+                workers = max(count, self._num_threads)
+                self._pool = ThreadPoolExecutor(workers, "replaystore-read", let_others_preempt)
+            return self._pool
+
+    def stop(self) -> None:
+        """Ends the threads."""
+        self._closed = True
+        self.cache.close()
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def close(self) -> None:
+        """Closes the files; the next writer may open the store."""
+        self._files.close()
+        self._open_files.clear()
+        for chunks in self._chunks:
+            chunks.clear()
+
+    def before_fork(self) -> None:
+        """Keeps threads from changing the catalog while it is copied into a child."""
+        self.lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Lets threads go on."""
+        self.lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """Makes this a reader in a forked child."""
+        self.lock = threading.RLock()
+        self.events = ChunkEvents()
+        self.events.subscribe(retired=self._retention.retire, released=self._drop)
+        self.writes = False
+        self._pool = None
+        self._counters.reset()
+        self._open_files.reset_after_fork()
+        self.cache.reset_after_fork()
+        for chunks in self._chunks:
+            chunks.reset_after_fork(self.lock)
+        if self._files.lock is not None:
+            self._files.lock.close_in_child()
+            self._files.lock = None
