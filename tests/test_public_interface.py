@@ -55,7 +55,7 @@ def _described(name: str, entry: Any) -> Iterator[str]:
     if not inspect.isclass(entry):
         yield f"{name}{_signature(entry)}"
         return
-    yield name if name in NOT_CALLED else f"{name}{_signature(entry)}"
+    yield name if name in NOT_CALLED or getattr(entry, "_is_protocol", False) else f"{name}{_signature(entry)}"
     members: dict[str, Any] = {}
     for base in reversed(entry.__mro__):
         if base.__module__.startswith(MADE_HERE):  # what other packages give to their subclasses is theirs
@@ -85,7 +85,8 @@ def _signature(function: Any) -> str:
 
 
 def _unquoted(annotation: Any) -> Any:
-    return _Named(annotation) if isinstance(annotation, str) else annotation
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__forward_arg__", None)
+    return annotation if text is None else _Named(text)
 
 
 class _Named:
