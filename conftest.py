@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import tempfile
+import types
 from typing import Any
 
 import numpy as np
@@ -42,15 +44,23 @@ def _setup(names: dict[str, Any]) -> None:
     time_step = {name: rows[0] for name, rows in episode.items()}
     agent, policy = torch.nn.Linear(1, 1), lambda observation: np.zeros(6)
     names.update(env=_Environment(), policy=policy, agent=agent, episode=episode, time_step=time_step)
+    page: Any = types.ModuleType("page")
+    page.__getattr__ = names.__getitem__  # so that a class of the page can be pickled
+    sys.modules["page"] = page
+    names["__name__"] = "page"
 
 
 def _teardown(names: dict[str, Any]) -> None:
     for name in ("loader", "store"):  # closing twice is fine
         names[name].close()
     names["stack"].close()
+    del sys.modules["page"]
     logging.getLogger("replaystore").setLevel(logging.NOTSET)  # a page says how to set it
 
 
 pytest_collect_file = Sybil(
-    parsers=[PythonCodeBlockParser()], patterns=["README.md", "howto.md"], setup=_setup, teardown=_teardown
+    parsers=[PythonCodeBlockParser()],
+    patterns=["README.md", "howto.md", "extending.md"],
+    setup=_setup,
+    teardown=_teardown,
 ).pytest()

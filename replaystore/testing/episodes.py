@@ -17,6 +17,7 @@ Array = NDArray[Any]
 
 FRAME_SHAPE = (3, 4, 5)
 FRAME_STACK = 3
+HISTORY_LENGTHS = (9, 2, 31, 5, 17, 14, 14, 12, 1, 22)  # rows of the episodes of `make_history`
 
 
 def frame_of(episode: int, t: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -55,7 +56,7 @@ class Episode:
 def make_episode(
     number: int, num_rows: int, frame_shape: tuple[int, ...] = FRAME_SHAPE, zero_padding: bool = False
 ) -> Episode:
-    """The episode of a number; a shorter one is the start of a longer one, rewards and discounts excepted.
+    """The episode of a number. Rewards and discounts depend on its length, frames and actions do not.
 
     Args:
         number: the same number and length give the same episode.
@@ -117,9 +118,9 @@ def fields() -> tuple[FieldSpec, ...]:
     )
 
 
-def arrays_of(number: int, num_rows: int) -> dict[str, Array]:
-    """An episode as `ReplayStore.append` takes it."""
-    episode = make_episode(number, num_rows)
+def arrays_of(number: int, num_rows: int, zero_padding: bool = False) -> dict[str, Array]:
+    """An episode as `ReplayStore.append` takes it; see `make_episode` for the arguments."""
+    episode = make_episode(number, num_rows, zero_padding=zero_padding)
     return {
         "observation": stacks(episode, FRAME_STACK, "first"),
         "action": episode.action,
@@ -143,4 +144,39 @@ def make_store(
     store = ReplayStore.create(path, fields(), mode=mode, chunk_rows=16, capacity=capacity)
     for number, num_rows in enumerate(lengths):
         store.append(arrays_of(number, num_rows))
+    return store
+
+
+def history_episode(number: int) -> Episode:
+    """An episode of `make_history`; every third one has zeros before its first frame."""
+    return make_episode(number, HISTORY_LENGTHS[number], zero_padding=number % 3 == 1)
+
+
+def history_arrays(number: int) -> dict[str, Array]:
+    """An episode of `make_history` as `ReplayStore.append` takes it."""
+    return arrays_of(number, HISTORY_LENGTHS[number], number % 3 == 1)
+
+
+def make_history(path: str | os.PathLike[str], mode: Mode = "full") -> ReplayStore:
+    """A store in which much has happened, open for writing.
+
+    The first three episodes are evicted. Episodes 5 and 6 were recorded side by side and lie in parts. Episode 6 is
+    open and lacks its last rows. Episode 8 has a single row. Chunks are sealed but for the last. The ids of the
+    episodes are their numbers.
+    """
+    store = ReplayStore.create(path, fields(), mode=mode, chunk_rows=16)
+    for number in range(5):
+        store.append(history_arrays(number))
+    one, other = history_arrays(5), history_arrays(6)
+    for t in range(HISTORY_LENGTHS[5]):
+        store.add({name: array[t] for name, array in one.items()}, env=5, last=False)
+        store.add({name: array[t] for name, array in other.items()}, env=6, last=False)
+        if t % 5 == 4:
+            store.commit_part(5)
+            store.commit_part(6)
+    store.end_episode(5)
+    for number in range(7, len(HISTORY_LENGTHS)):
+        store.append(history_arrays(number))
+    store.flush()
+    store.set_capacity(80)
     return store
