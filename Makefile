@@ -7,7 +7,7 @@ NEWEST := .venv-newest
 # Tests of what a newer Python, NumPy, numba or Zarr can break.
 NEWEST_TESTS := tests/cli tests/codecs tests/columns tests/kernels tests/loading tests/storage tests/test_golden_stores.py
 
-.PHONY: demo test test-fast test-newest coverage bench setup lint types format clean golden interface
+.PHONY: demo test test-fast test-newest coverage timing bench setup lint types format clean golden interface
 
 setup: $(VENV)/.installed
 
@@ -45,6 +45,10 @@ coverage: setup
 	$(BIN)/coverage run -m pytest tests replaystore --ignore=tests/faults --ignore=tests/experiments
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --sort=cover
+
+# Tests that compare seconds with a limit: on an idle machine.
+timing: setup
+	$(BIN)/pytest -m timing tests
 
 # On episodes of your own: make bench EPISODES=DIR
 bench: setup

@@ -83,6 +83,11 @@ class EpisodeIndex:
         """One past the largest episode id ever added. 0 before the first."""
         return self._next_episode_id
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the table of parts, with the room for more."""
+        return self._table.nbytes
+
     def add_part(self, part: Part) -> None:
         """Adds rows at the end of the store and of the part's episode.
 

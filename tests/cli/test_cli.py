@@ -52,22 +52,26 @@ def test_help(command):
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_starts_quickly_and_loads_nothing_of_weight(command):
+def test_help_loads_nothing_of_weight(command):
     code = (
         "import sys\nfrom replaystore.cli import main\ntry: main()\n"
         "finally: print([m for m in ('numpy','numba','zarr','torch','matplotlib','rich') if m in sys.modules])"
     )
+    command = [sys.executable, "-c", code, *command.split(), "--help"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("[]\n")
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_starts_quickly(command):
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-c", code, *command.split(), "--help"], capture_output=True, text=True, check=True
+        subprocess.run(
+            [sys.executable, "-m", "replaystore", *command.split(), "--help"], capture_output=True, check=True
         )
         seconds.append(time.perf_counter() - started)
-        if seconds[-1] < 0.5:
-            break
-    assert done.stdout.endswith("[]\n")
-    assert min(seconds) < 1.0  # 0.5 s on an idle machine
+    assert min(seconds) < 0.5
 
 
 def test_choices_are_those_of_the_package():

@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import textwrap
-import time
+import tracemalloc
 import zipfile
 import zlib
 from pathlib import Path
@@ -161,12 +161,10 @@ def test_what_is_no_regular_file_is_listed_with_a_reason_and_refused(tmp_path):
         "link.npz": "a symbolic link",
         "socket.npz": "a device or socket",
     }
-    started = time.monotonic()
-    for name, reason in reasons.items():
+    for name, reason in reasons.items():  # opening a FIFO would wait until the test is stopped
         refused(folder / name, reason)
         with pytest.raises(EpisodeFileError, match=reason):
             peek_episode(folder / name)
-    assert time.monotonic() - started < 5.0, "a FIFO was waited on"
     assert outside.read_bytes() == same_bytes
 
 
@@ -375,9 +373,13 @@ def test_duplicates_and_too_many_members_are_refused(tmp_path):
 
 def test_a_huge_directory_is_refused_before_it_is_read(tmp_path):
     path = written(tmp_path, lying_archive(b"", 0, repeat=2_000_000))
-    started = time.monotonic()
-    refused(path, "directory takes over")
-    assert time.monotonic() - started < 1.0
+    tracemalloc.start()
+    try:
+        refused(path, "directory takes over")
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 1 << 20 < path.stat().st_size
 
 
 @pytest.mark.parametrize("flags", [0x1, 0x20, 0x40])
@@ -462,9 +464,7 @@ def test_shapes_that_do_not_fit_the_declared_size_are_refused(tmp_path):
     ],
 )
 def test_headers_that_numpy_does_not_write_are_refused(tmp_path, data):
-    started = time.monotonic()
     refused(written(tmp_path, archive([("a.npy", data)])))
-    assert time.monotonic() - started < 1.0
 
 
 def test_a_long_header_is_refused_though_it_is_right(tmp_path):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from experiments.benchmarks.peers import cpprb, drqv2, drqv2_compress, stable_baselines3, torchrl, video
@@ -330,16 +331,17 @@ def stand_in(tmp_path):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_drqv2_loader(tmp_path, stand_in, workers):
     data = make_data(tmp_path)
+    others = psutil.Process().children()
     peer = made(drqv2.candidates(stand_in), f"DrQ-v2 loader, {workers} workers", data)
     try:
         assert (peer.background, peer.ready_batches) == (workers > 0, 2 * workers)
         assert peer.held_bytes() == data.num_rows * (observation_bytes(data) + 2 * 4 + 4 + 4)
         check_peer(peer, data, shares=max(1, workers))
         peer.settle()
-        before = peer._worker_seconds()
-        assert peer._worker_seconds() == before
-        processes = peer._children
+        processes = [child for child in psutil.Process().children() if child not in others]
         assert len(processes) == workers
+        seconds = [child.cpu_times()[:2] for child in processes]
+        assert [child.cpu_times()[:2] for child in processes] == seconds  # they stand still
     finally:
         peer.close()
     assert not [child for child in processes if child.is_running()]
