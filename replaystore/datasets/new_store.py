@@ -1,4 +1,4 @@
-"""Makes the empty store that a conversion fills: whole or not at all."""
+"""Makes the empty store that a conversion fills, whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,7 +20,16 @@ from replaystore.store import ReplayStore
 
 
 def first_readable(entries: Sequence[EpisodePath], max_bytes: int, skip_damaged: bool) -> dict[str, Array]:
-    """The arrays of the first file that reads, which tells the fields."""
+    """Returns the arrays of the first readable file, from which the fields are derived.
+
+    Args:
+        entries: the episode files, in order.
+        max_bytes: most uncompressed bytes per episode.
+        skip_damaged: whether to go on to the next file if one is damaged.
+
+    Raises:
+        EpisodeFileError: a file is damaged, or no file is readable.
+    """
     for entry in entries:
         try:
             return read_episode(entry.path, max_bytes=max_bytes)
@@ -36,7 +45,19 @@ def is_unused(path: Path) -> bool:
 
 
 def create_store(path: Path, arrays: Mapping[str, Array], options: ConversionOptions) -> None:
-    """Makes an empty store, whole or not at all: under another name, then renamed."""
+    """Makes an empty store, whole or not at all. It is made under a temporary name and then renamed.
+
+    If another process made the store meanwhile, that one is kept.
+
+    Args:
+        path: path of the store.
+        arrays: an episode, from which the fields are derived.
+        options: the options of the conversion.
+
+    Raises:
+        SpecError: the episode or the options do not make fields.
+        WriteError: the parent directory cannot be made.
+    """
     fields = fields_from_episode(arrays, options.frame_stack, channels=options.channels, roles=options.roles)
     fields = with_schemes(fields, options.schemes, options.frame_delta)
     target = path.absolute()
@@ -47,9 +68,9 @@ def create_store(path: Path, arrays: Mapping[str, Array], options: ConversionOpt
         raise WriteError(f"{path}: expected a place for a store: {err}; choose another path") from err
     with _only_one_in(target.parent):
         if not is_unused(path):
-            return  # somebody else was faster
+            return  # another process made it meanwhile
         if temporary.exists():
-            shutil.rmtree(temporary)  # of somebody who was killed
+            shutil.rmtree(temporary)  # left by a process that was killed
         try:
             ReplayStore.create(
                 temporary,
@@ -69,7 +90,7 @@ def create_store(path: Path, arrays: Mapping[str, Array], options: ConversionOpt
 
 @contextmanager
 def _only_one_in(directory: Path) -> Iterator[None]:
-    """Waits for a lock of the directory that dies with its owner and leaves no file behind."""
+    """Locks a directory while the block runs. The lock ends with its process and leaves no file behind."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         portalocker.lock(descriptor, portalocker.LockFlags.EXCLUSIVE)
