@@ -1,10 +1,10 @@
 """The codecs of this package for Zarr format 3, as array-to-bytes codecs (`serializer=`).
 
-Zarr finds them by the entry points of the installed package; in a chunk's metadata they are
-`{"name": "replaystore.round_clamp", "configuration": {...}}` with the configuration of the numcodecs codec, less "id".
-A chunk that Zarr pads is encoded with its padding, which is the array's fill value.
+Zarr finds them by the entry points of the installed package. A chunk's metadata names them as `{"name":
+"replaystore.round_clamp", "configuration": {...}}`, with the configuration of the numcodecs codec without its "id". If
+Zarr pads a chunk, the padding is encoded too. It holds the array's fill value.
 
-Only public modules of Zarr are imported: the private ones change between its minor versions.
+This module imports only public modules of Zarr. The private ones change between minor versions.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from replaystore.errors import ChunkError, SpecError
 
 
 class ChunkSpec(Protocol):
-    """What the codecs read of the specification that Zarr passes with a chunk. Zarr's own class is private."""
+    """What the codecs read from the specification that Zarr passes with a chunk. Zarr's own class is private."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the chunk, padding included."""
+        """Shape of the chunk, including padding."""
         ...
 
     @property
@@ -42,18 +42,18 @@ class ChunkSpec(Protocol):
 
     @property
     def fill_value(self) -> Any:
-        """The array's fill value."""
+        """Fill value of the array."""
         ...
 
     @property
     def prototype(self) -> BufferPrototype:
-        """The classes of the buffers that Zarr expects back."""
+        """Classes of the buffers that Zarr expects back."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class _RowCodecV3(ArrayBytesCodec):
-    """A numcodecs codec of rows as an array-to-bytes codec; axis 0 of an array is the row."""
+    """Wraps a numcodecs codec of rows as an array-to-bytes codec. Axis 0 of the array is the row."""
 
     codec: Any
 
@@ -67,10 +67,10 @@ class _RowCodecV3(ArrayBytesCodec):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The codec that `to_dict` described, as it stands in zarr.json.
+        """Returns the codec that zarr.json describes; see `to_dict`.
 
         Raises:
-            SpecError: another codec's description, or a configuration that cannot work or has unknown entries.
+            SpecError: the data describe another codec, or a configuration that cannot work or has unknown entries.
         """
         configuration = data.get("configuration") if isinstance(data, Mapping) else None
         if not isinstance(configuration, Mapping) or data.get("name") != cls.name:
@@ -84,7 +84,7 @@ class _RowCodecV3(ArrayBytesCodec):
             raise SpecError(f"{cls.name}: not a configuration of this codec: {configuration!r}") from err
 
     def to_dict(self) -> dict[str, Any]:
-        """Name and configuration, as they stand in zarr.json."""
+        """Returns the name and configuration for zarr.json."""
         config = self.codec.get_config()
         return {"name": self.name, "configuration": {key: config[key] for key in config if key != "id"}}
 
@@ -96,19 +96,23 @@ class _RowCodecV3(ArrayBytesCodec):
 
     @abstractmethod
     def _check_rows(self, chunk_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        """Raises SpecError where rows of such chunks are not rows of the codec."""
+        """Checks that chunks of this shape and dtype hold rows of the codec.
+
+        Raises:
+            SpecError: they do not.
+        """
 
     def validate(self, *, shape: tuple[int, ...], dtype: ZDType[Any, Any], chunk_grid: object) -> None:
-        """Refuses an array whose dtype or chunk shape does not suit the codec.
+        """Checks that the dtype and chunk shape of an array suit the codec.
 
         Args:
             shape: shape of the array.
-            dtype: its Zarr data type.
-            chunk_grid: Zarr's description of the chunks. Its class depends on the version of Zarr; only that of regular
-                chunks has a `chunk_shape`.
+            dtype: Zarr's data type of the array.
+            chunk_grid: Zarr's description of the chunks. Its class depends on the version of Zarr. Only regular chunks
+                have a `chunk_shape`.
 
         Raises:
-            SpecError: the array does not suit.
+            SpecError: the array does not suit the codec.
         """
         chunk_shape = getattr(chunk_grid, "chunk_shape", None)
         if chunk_shape is None or not shape:
@@ -121,7 +125,7 @@ class _RowCodecV3(ArrayBytesCodec):
     def _encode_sync(self, chunk_data: NDBuffer, chunk_spec: ChunkSpec) -> Buffer:
         dtype = chunk_spec.dtype.to_native_dtype()
         self._check_rows(chunk_spec.shape, dtype)
-        # Zarr holds a chunk in the array's memory order and byte order; the codec takes C order and the machine's.
+        # Zarr keeps a chunk in the array's memory order and byte order. The codec takes C order and native byte order.
         values = np.ascontiguousarray(chunk_data.as_numpy_array(), dtype.newbyteorder("="))
         return chunk_spec.prototype.buffer.from_bytes(bytes(self.codec.encode(values)))
 
@@ -142,14 +146,26 @@ class _RowCodecV3(ArrayBytesCodec):
         return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ChunkSpec) -> int:
-        """Bytes of an encoded chunk, where they do not depend on its values."""
+        """Raises `NotImplementedError`, because the chunks of this codec differ in size."""
         raise NotImplementedError(f"{self.name}: chunks differ in size")
 
 
 class RoundClampV3(_RowCodecV3):
-    """`RoundClamp` as `serializer=RoundClampV3(RoundClamp(...))`; a row has the codec's `row_size` values.
+    """`RoundClamp` as a serializer of Zarr. A row of the array has the codec's `row_size` values.
 
-    Where NaN has no constant in the codec, the array's fill value must not be NaN.
+    Three rows of two values, packed into three bytes per row:
+
+    >>> import zarr
+    >>> serializer = RoundClampV3(RoundClamp(decimals=1, low=-127.0, high=127.0, row_size=2))
+    >>> options = {"dtype": "float32", "fill_value": 0.0, "compressors": None}
+    >>> array = zarr.create_array({}, shape=(3, 2), chunks=(3, 2), serializer=serializer, **options)
+    >>> array[:] = np.array([[0.25, 500.0], [0.26, -1.0], [-127.04, 3.14159]], np.float32)
+    >>> array[:]
+    array([[   0.2,  127. ],
+           [   0.3,   -1. ],
+           [-127. ,    3.1]], dtype=float32)
+
+    If the codec stores nothing for NaN, the array's fill value must not be NaN.
     """
 
     name = "replaystore.round_clamp"
@@ -165,7 +181,11 @@ class RoundClampV3(_RowCodecV3):
             )
 
     def evolve_from_array_spec(self, array_spec: ChunkSpec) -> Self:
-        """This codec; refuses, with SpecError, a fill value that it cannot encode."""
+        """Returns this codec.
+
+        Raises:
+            SpecError: the codec cannot encode the array's fill value.
+        """
         codec: RoundClamp = self.codec
         fill = np.asarray(array_spec.fill_value)
         if fill.dtype.kind == "f" and not np.isfinite(fill):
@@ -175,13 +195,29 @@ class RoundClampV3(_RowCodecV3):
         return self
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ChunkSpec) -> int:
-        """Bytes of an encoded chunk: those of its packed rows."""
+        """Returns the bytes of an encoded chunk, which are those of its packed rows.
+
+        Args:
+            input_byte_length: bytes of the chunk before encoding.
+            chunk_spec: not used. All rows have the same size.
+        """
         codec: RoundClamp = self.codec
         return input_byte_length // (np.dtype(codec.dtype).itemsize * int(codec.row_size or 1)) * codec.row_bytes
 
 
 class FrameDeltaV3(_RowCodecV3):
-    """`FrameDelta` as `serializer=FrameDeltaV3(FrameDelta(...))`; a row is a frame of the codec's `frame_shape`."""
+    """`FrameDelta` as a serializer of Zarr. A row of the array is a frame of the codec's `frame_shape`.
+
+    Three frames of 1 x 4 pixels, in one chunk:
+
+    >>> import zarr
+    >>> serializer = FrameDeltaV3(FrameDelta(frame_shape=(1, 4)))
+    >>> options = {"dtype": "uint8", "compressors": None}
+    >>> array = zarr.create_array({}, shape=(3, 1, 4), chunks=(3, 1, 4), serializer=serializer, **options)
+    >>> array[:] = np.array([[[10, 10, 10, 10]], [[10, 99, 10, 10]], [[10, 99, 10, 12]]], np.uint8)
+    >>> array[2].tolist()
+    [[10, 99, 10, 12]]
+    """
 
     name = "replaystore.frame_delta"
     codec_class = FrameDelta

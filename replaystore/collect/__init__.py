@@ -1,7 +1,8 @@
 """Records episodes of DeepMind Control Suite tasks as DrQ-v2 episode files. Needs `pip install 'replaystore[dmc]'`.
 
-`config` says what to record, `rendering` finds a way to render, `environment` is one episode's environment with the
-semantics of DrQ-v2's, `recorder` writes the files. dm_control is imported when an environment is made, not before.
+`config` describes what to record. `rendering` finds a way to render. `environment` is the environment of one episode,
+with the semantics of DrQ-v2's. `recorder` writes the files. dm_control is imported when an environment is made, not
+before.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What to record."""
+"""Describes what to record."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from replaystore.errors import SpecError
 class CollectConfig:
     """What `collect` records. The defaults are DrQ-v2's setting, except for the number of episodes.
 
+    >>> CollectConfig(task="walker_walk", grayscale=True).observation_shape
+    (3, 84, 84)
+
     Attributes:
-        task: `domain_task`, as in `"walker_walk"`, `"point_mass_easy"`, `"cup_catch"`.
-        episodes: how many, numbered from 0.
-        seed: with an episode's number, all that its actions and its environment's randomness depend on.
-        frame_stack: frames in an observation, oldest first; the first one is repeated at the reset.
-        action_repeat: steps of the environment for each row.
+        task: `domain_task`, such as `"walker_walk"`, `"point_mass_easy"` or `"cup_catch"`.
+        episodes: number of episodes, numbered from 0.
+        seed: seed. The actions and the environment's randomness depend only on it and on the episode's number.
+        frame_stack: frames in an observation, oldest first. The first frame is repeated at the reset.
+        action_repeat: environment steps per row.
         image_size: height and width of a frame in pixels.
-        max_steps: rows after the reset at most; None: until the task ends.
+        max_steps: most rows after the reset. None records until the task ends.
         grayscale: one luma channel instead of RGB: (299 R + 587 G + 114 B) / 1000 (ITU-R 601), rounded half up.
-        black_floor: the ground's material is black and matt in the compiled model; sky and robot stay as they are.
-        fast_render: no shadows, no multisampling: several times faster, and other pictures.
-        action_dtype: of the recorded actions, `"float32"` (as DrQ-v2 means it) or `"float64"`.
-        action_spread: standard deviation of the random actions, before they are clipped to [-1, 1].
-        action_smoothness: correlation of one row's action with the next, 0 up to 1.
+        black_floor: makes the ground's material black and matt in the compiled model. Sky and robot stay as they are.
+        fast_render: renders without shadows and multisampling. That is several times faster and changes the images.
+        action_dtype: dtype of the recorded actions, `"float32"` (as DrQ-v2 intends) or `"float64"`.
+        action_spread: standard deviation of the random actions before they are clipped to [-1, 1].
+        action_smoothness: correlation of a row's action with the next one, from 0 up to but not including 1.
 
     Raises:
-        SpecError: a value that cannot work.
+        SpecError: a value cannot work.
     """
 
     task: str
@@ -70,10 +73,10 @@ class CollectConfig:
 
     @property
     def observation_shape(self) -> tuple[int, int, int]:
-        """Shape of one row of `observation`: (channel, height, width), frames joined along the channels."""
+        """Shape of one row of `observation`: (channel, height, width), with the frames joined along the channels."""
         channels = 1 if self.grayscale else 3
         return (channels * self.frame_stack, self.image_size, self.image_size)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data; `CollectConfig(**data)` takes it back."""
+        """Returns plain data. `CollectConfig(**data)` makes an equal configuration."""
         return asdict(self)

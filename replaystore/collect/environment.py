@@ -1,4 +1,4 @@
-"""One environment as DrQ-v2 sees it: repeated actions in [-1, 1], stacked frames, channels first."""
+"""An environment as DrQ-v2 sees it: repeated actions in [-1, 1], stacked frames, channels first."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Row:
 
     Attributes:
         observation: (channel, height, width) uint8, `frame_stack` frames, oldest first.
-        action: (action,) in [-1, 1]; zeros at the reset.
-        reward: sum over the repeats; 0 at the reset.
-        discount: product over the repeats; 1 at the reset, 0 at a true end.
+        action: (action,) in [-1, 1]. Zeros at the reset.
+        reward: sum over the repeats. 0 at the reset.
+        discount: product over the repeats. 1 at the reset, 0 if the task itself ended.
         last: whether the episode ends here.
     """
 
@@ -40,15 +40,16 @@ class Row:
 
 
 class PixelEnvironment:
-    """A task of the suite with pixels for observations. Build one for each episode: tasks may keep state.
+    """A task of the suite with pixel observations. Make one per episode, because tasks may keep state.
 
     Args:
-        config: the task and how it is seen.
-        seed: of the task's own randomness, 32 bits.
+        config: the task and how to render it.
+        seed: seed of the task's own randomness, 32 bits.
 
     Raises:
-        SpecError: the suite has no such task.
-        MissingDependency, RenderingUnavailable: dm_control or OpenGL is missing.
+        SpecError: the suite has no such task, or its actions are unbounded.
+        MissingDependency: dm_control is missing.
+        RenderingUnavailable: OpenGL is missing.
     """
 
     def __init__(self, config: CollectConfig, seed: int) -> None:
@@ -89,7 +90,10 @@ class PixelEnvironment:
         return Row(self._stack(), action, 0.0, 1.0, last=False)
 
     def step(self, action: npt.NDArray[np.floating[Any]]) -> Row:
-        """Repeats `action`, (action,) in [-1, 1], until the episode ends; renders once, at the end."""
+        """Repeats `action`, (action,) in [-1, 1], `action_repeat` times or until the episode ends.
+
+        Renders once, at the end.
+        """
         control = self._low + self._span * (np.asarray(action, np.float64) + 1.0) / 2.0
         reward, discount, last = 0.0, 1.0, False
         for _ in range(self._config.action_repeat):
@@ -116,10 +120,17 @@ class PixelEnvironment:
 
 
 def find_task(name: str, known: tuple[tuple[str, str], ...]) -> tuple[str, str]:
-    """Domain and task of `domain_task`; either may have underscores. `cup` stands for `ball_in_cup`.
+    """Returns the domain and task of `domain_task`. Either may contain underscores. `cup` stands for `ball_in_cup`.
 
     >>> find_task("cup_catch", (("ball_in_cup", "catch"), ("point_mass", "easy")))
     ('ball_in_cup', 'catch')
+
+    Args:
+        name: domain and task, joined by an underscore.
+        known: the pairs of domain and task to choose from.
+
+    Raises:
+        SpecError: there is no such task.
     """
     by_name = {f"{domain}_{task}": (domain, task) for domain, task in known}
     for alias, domain in _DOMAIN_ALIASES.items():
@@ -150,7 +161,7 @@ def blacken_ground(model: Any) -> None:
 
 
 def luma(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(height, width, 3) RGB to (1, height, width) luma of ITU-R 601, rounded half up; white stays 255.
+    """Converts (height, width, 3) RGB to (1, height, width) luma of ITU-R 601, rounded half up. White stays 255.
 
     >>> luma(np.array([[[255, 255, 255], [1, 2, 3]]], np.uint8)).tolist()
     [[[255, 2]]]
@@ -162,10 +173,16 @@ def luma(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def smooth_actions(
     rng: np.random.Generator, num_actions: int, *, spread: float, smoothness: float
 ) -> Iterator[npt.NDArray[np.float64]]:
-    """Endless random actions, (action,) in [-1, 1], each correlated with the one before.
+    """Yields random actions without end, (action,) in [-1, 1], each correlated with the one before.
 
-    A stationary autoregressive process (Ornstein-Uhlenbeck at whole times): x' = a x + sqrt(1 - a^2) e, with a the
-    `smoothness` and e normal of standard deviation `spread`; what is given out is clipped to [-1, 1].
+    They are a stationary autoregressive process (Ornstein-Uhlenbeck at whole times): x' = a x + sqrt(1 - a^2) e. Here a
+    is `smoothness`, and e is normal with standard deviation `spread`. Each x is clipped to [-1, 1].
+
+    Args:
+        rng: source of randomness.
+        num_actions: dimensions of an action.
+        spread: standard deviation before clipping.
+        smoothness: correlation of an action with the next one.
     """
     state = rng.normal(0.0, spread, num_actions)
     while True:

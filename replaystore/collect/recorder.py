@@ -1,4 +1,4 @@
-"""Records episodes into files, and goes on where an earlier run stopped."""
+"""Records episodes into files, and continues an earlier run."""
 
 from __future__ import annotations
 
@@ -35,21 +35,22 @@ def collect(
 ) -> list[Path]:
     """Records `config.episodes` episodes into `directory` and returns their files, by episode number.
 
-    Each file holds L + 1 rows: `observation` (rows, channel, height, width) uint8, `action` (rows, action) in
-    [-1, 1], `reward` and `discount` (rows, 1) float32. Episodes that are there already are kept; `collect.json`
-    beside them says what they were recorded with.
+    Each file holds L + 1 rows. `observation` is (rows, channel, height, width) uint8, `action` is (rows, action) in
+    [-1, 1], `reward` and `discount` are (rows, 1) float32. Existing episodes are kept. `collect.json` beside them holds
+    the configuration that they were recorded with.
 
     Args:
         config: what to record.
-        directory: made if missing.
+        directory: directory for the files, made if missing.
         on_step: called after each row with the episode's number and the rows so far, without the reset.
         on_episode: called for each episode with its number, its file, and whether it was recorded now.
 
     Raises:
-        MissingDependency, RenderingUnavailable: dm_control or OpenGL is missing.
+        MissingDependency: dm_control is missing.
+        RenderingUnavailable: OpenGL is missing.
         SpecError: the suite has no such task.
-        EpisodeFileError: the directory has episodes of another configuration, or damaged ones.
-        WriteError: a file could not be written.
+        EpisodeFileError: the directory holds episodes of another configuration, or damaged ones.
+        WriteError: a file cannot be written.
     """
     folder = Path(directory)
     if not folder.exists():
@@ -73,8 +74,15 @@ def record_episode(config: CollectConfig, index: int, *, on_step: OnStep | None 
 
     The arrays depend on `config` and `index` alone.
 
+    Args:
+        config: what to record.
+        index: number of the episode.
+        on_step: see `collect`.
+
     Raises:
-        MissingDependency, RenderingUnavailable, SpecError: as in `collect`.
+        MissingDependency: dm_control is missing.
+        RenderingUnavailable: OpenGL is missing.
+        SpecError: the suite has no such task.
     """
     of_task, of_actions = np.random.SeedSequence([config.seed, index]).spawn(2)
     with closing(PixelEnvironment(config, int(of_task.generate_state(1)[0]))) as env:
@@ -102,7 +110,7 @@ def _arrays(rows: list[Row]) -> dict[str, npt.NDArray[Any]]:
 
 
 def _claim(folder: Path, config: CollectConfig) -> None:
-    """Makes the directory one of this configuration, or finds that it is."""
+    """Writes the configuration into a new directory, or checks that an existing directory has this one."""
     wanted = {key: value for key, value in config.to_json().items() if key != "episodes"}
     path = folder / _CONFIG_NAME
     try:
@@ -128,7 +136,10 @@ def _claim(folder: Path, config: CollectConfig) -> None:
 
 
 def _present(folder: Path, config: CollectConfig) -> dict[int, Path]:
-    """The complete episodes of the directory by number; the oldest name of each counts."""
+    """Returns the complete episodes of the directory by number.
+
+    If several files have a number, the oldest name counts.
+    """
     present: dict[int, Path] = {}
     for entry in list_episode_files(folder):
         if entry.index is not None and entry.index < config.episodes and entry.index not in present:

@@ -1,4 +1,4 @@
-"""Finds a way to render without a display, and says kindly where there is none."""
+"""Finds a way to render without a display, and names what to install if there is none."""
 
 from __future__ import annotations
 
@@ -23,24 +23,28 @@ _working: set[str] = set()
 
 
 class RenderingUnavailable(MissingDependency):
-    """dm_control is there, but no OpenGL to render with; the message names what to install."""
+    """dm_control is installed but finds no OpenGL to render with. The message names what to install."""
 
 
 def require_dm_control() -> None:
-    """Raises `MissingDependency` where dm_control is not installed."""
+    """Checks that dm_control is installed.
+
+    Raises:
+        MissingDependency: dm_control is not installed.
+    """
     require("recording episodes", "dmc", "dm_control")
 
 
 def ensure_rendering() -> str:
-    """Makes sure that dm_control can render in this process, and returns the OpenGL backend it will use.
+    """Makes sure that dm_control can render in this process, and returns its OpenGL backend.
 
-    A value of `MUJOCO_GL` is respected; where there is none, `egl` and then `osmesa` are tried and the variable is
-    set to the first that works. The trial runs in a process of its own, since a broken driver may end it. To be
-    called before dm_control is imported for the first time.
+    A value of `MUJOCO_GL` is respected. If it is not set, `egl` and then `osmesa` are tried, and the variable is set to
+    the first that works. The trial runs in its own process, because a broken driver may crash it. Call this before
+    dm_control is first imported.
 
     Raises:
         MissingDependency: dm_control is not installed or cannot be imported.
-        RenderingUnavailable: it cannot render.
+        RenderingUnavailable: dm_control cannot render.
     """
     require_dm_control()
     chosen = os.environ.get(_VARIABLE)
@@ -67,7 +71,7 @@ def ensure_rendering() -> str:
 
 
 def _run(program: str, backend: str) -> str | None:
-    """Runs a program with that backend; None if it worked, else the last it said."""
+    """Runs a program with that backend. Returns None if it worked, and the last line of its errors if not."""
     environment = {**os.environ, _VARIABLE: backend}
     try:
         done = subprocess.run(

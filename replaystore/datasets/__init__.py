@@ -1,6 +1,6 @@
-"""Episodes of other formats: into a store, and out of one.
+"""Converts episodes of other formats into stores, and stores into episode files.
 
-`drqv2_npz` reads and writes the episode files of DrQ-v2. `fields` derives a store's fields from an episode, `sources`
-remembers which files a store was made from, `new_store` and `convert` make and grow stores, `resume_checks` checks
-whether an interrupted conversion may go on, and `export` writes episodes into files.
+`drqv2_npz` reads and writes the episode files of DrQ-v2. `fields` derives a store's fields from an episode. `sources`
+records the files that a store was made from. `new_store` and `convert` make stores and add to them. `resume_checks`
+checks whether an interrupted conversion may go on. `export` writes episodes into files.
 """

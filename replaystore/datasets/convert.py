@@ -1,4 +1,4 @@
-"""Makes a store from a directory of episode files, and makes it grow with the directory."""
+"""Converts a directory of episode files into a store, and adds new files to it later."""
 
 from __future__ import annotations
 
@@ -31,7 +31,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that was left out, and why."""
+    """A file that was left out.
+
+    Attributes:
+        file: its name.
+        reason: why it was left out.
+    """
 
     file: str
     reason: str
@@ -46,8 +51,8 @@ class ConversionReport:
         converted: episodes added now.
         already_present: files whose episodes an earlier run had added.
         skipped: files left out, with the reason.
-        transitions: of the episodes added now.
-        seconds: that it took, from start to the last fsync.
+        transitions: transitions of the episodes added now.
+        seconds: duration, up to the last fsync.
     """
 
     store: str
@@ -58,7 +63,7 @@ class ConversionReport:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Returns plain data."""
         return asdict(self)
 
 
@@ -79,29 +84,34 @@ def convert(
     max_bytes: int = DEFAULT_MAX_BYTES,
     progress: Progress | None = None,
 ) -> ConversionReport:
-    """Adds to a store every episode file of a directory that is not in it yet; makes the store if it is absent.
+    """Adds every episode file of a directory that is not in a store yet. Makes the store if it is absent.
 
-    Can be interrupted and killed at any point: the same call goes on, adds nothing twice and writes nothing again.
-    What is left out of the options is as in the store, where there is one already.
+    The call can be interrupted or killed at any point. The same call then goes on, adds nothing twice and writes
+    nothing again. If the store exists, `mode` and every option that is not None must be those of the store.
 
     Args:
-        episode_dir: episode files, taken in the order of `list_episode_files`.
-        store_path: the store. Absent, an empty directory, or made by an earlier conversion.
+        episode_dir: directory of episode files, taken in the order of `list_episode_files`.
+        store_path: the store. It may be absent, an empty directory, or the store of an earlier conversion.
         mode: how images are stored.
-        frame_stack, channels, roles: see `fields_from_episode`. The first readable file tells the fields.
-        capacity: most transitions; the oldest episodes go first. None: no limit.
-        chunk_rows: rows a chunk. None: 1,024.
+        frame_stack: see `fields_from_episode`. The fields are derived from the first readable file.
+        channels: see `fields_from_episode`.
+        roles: see `fields_from_episode`.
+        capacity: most transitions. The oldest episodes are evicted first. None sets no limit.
+        chunk_rows: rows per chunk. None takes 1,024.
         schemes: codec configurations by field name; see `with_schemes`.
         frame_delta: options of `FrameDelta` for all images that `schemes` does not name.
-        durability: `"process"` (None: that) or `"power"`.
-        skip_damaged: leave damaged files and those that do not fit out, and report them, instead of stopping.
-        max_bytes: most bytes an episode may have, uncompressed.
+        durability: `"process"` or `"power"`. None takes `"process"`.
+        skip_damaged: whether to leave out and report files that are damaged or do not fit, instead of stopping.
+        max_bytes: most uncompressed bytes per episode.
         progress: called with (files done, files in all).
 
     Raises:
-        EpisodeFileError: a file is damaged, or the directory has none. EpisodeError: an episode does not fit the
-        others. SpecError: options that cannot work, or are not those of the store. StoreExists: something else is at
-        `store_path`. StoreLocked: it is being written. CapacityError: an episode is longer than the capacity.
+        EpisodeFileError: a file is damaged, or the directory has no episode files.
+        EpisodeError: an episode does not fit the others.
+        SpecError: the options cannot work, or differ from those of the store.
+        StoreExists: `store_path` holds something else.
+        StoreLocked: another writer has the store open.
+        CapacityError: an episode is longer than the capacity.
     """
     started = time.monotonic()
     entries = list_episode_files(episode_dir)
@@ -188,7 +198,7 @@ class _Run:
 
 
 def _read_ahead(pending: list[EpisodePath], max_bytes: int) -> Iterator[tuple[EpisodePath, Future[dict[str, Array]]]]:
-    """Each file with its arrays; while one is in use the next is read."""
+    """Yields each file with its arrays. The next file is read meanwhile."""
     with ThreadPoolExecutor(1, thread_name_prefix="replaystore-convert") as pool:
         upcoming = None
         for number, entry in enumerate(pending):

@@ -1,4 +1,4 @@
-"""Writes the episodes of a store back into episode files."""
+"""Writes the episodes of a store into episode files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from replaystore.store import ReplayStore
 
 Array = npt.NDArray[Any]
 
-_FIRST_TIMESTAMP = datetime(2000, 1, 1)  # a store keeps no time; names that sort like the episodes are all it takes
-_MAX_BYTES = 1 << 62  # what is compared is as large as an episode of the store, not larger
+_FIRST_TIMESTAMP = datetime(2000, 1, 1)  # a store keeps no times; these make names that sort like the episodes
+_MAX_BYTES = 1 << 62  # no limit: `max_bytes` already limits the file to an episode's size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +29,11 @@ class ExportReport:
     """What an export did.
 
     Attributes:
-        directory: of the episode files.
+        directory: directory of the episode files.
         written: files written now.
-        already_present: files that were there and held the same arrays.
-        transitions: in all those files.
-        seconds: that it took.
+        already_present: files that existed and held the same arrays.
+        transitions: transitions in all those files.
+        seconds: duration of the export.
     """
 
     directory: str
@@ -43,7 +43,7 @@ class ExportReport:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Returns plain data."""
         return asdict(self)
 
 
@@ -55,18 +55,20 @@ def export(
 ) -> ExportReport:
     """Writes each live episode of a store as a DrQ-v2 episode file, with the arrays that were appended.
 
-    Fields stored with `round_clamp` come back rounded. A file is named as the one that the episode was converted
-    from; another episode by its id, with a made-up timestamp. Can be interrupted: files that are there already and
-    hold the same arrays are kept.
+    Fields stored with `round_clamp` are exported rounded. An episode that was converted from a file gets the name of
+    that file. Other names have the episode's id and a made-up timestamp. An interrupted export can be repeated:
+    existing files with the same arrays are kept.
 
     Args:
-        store_path: the store; it may have a writer meanwhile.
-        episode_dir: made if absent.
+        store_path: the store. It may have a writer at the same time.
+        episode_dir: directory for the files, made if absent.
         progress: called with (episodes done, episodes in all).
 
     Raises:
-        StoreNotFound: there is no store. EpisodeFileError: a file of that name holds something else; it is left
-        alone. WriteError: a file could not be written. DamageError: the store is damaged.
+        StoreNotFound: the path holds no store.
+        EpisodeFileError: a file of that name holds other data. It is left unchanged.
+        WriteError: a file cannot be written.
+        DamageError: the store is damaged.
     """
     started = time.monotonic()
     folder = Path(episode_dir)

@@ -1,4 +1,4 @@
-"""Fields of a store, told from the arrays of one episode file."""
+"""Derives the fields of a store from the arrays of one episode."""
 
 from __future__ import annotations
 
@@ -29,21 +29,26 @@ def fields_from_episode(
     channels: Channels | None = None,
     roles: Mapping[str, Role] | None = None,
 ) -> tuple[FieldSpec, ...]:
-    """The fields of a store that takes episodes like this one, in the order of `arrays`.
+    """Returns the fields of a store for episodes like this one, in the order of `arrays`.
 
-    uint8 arrays of 3 axes (rows, height, width) or 4 are images, unless their role is `action`. The channel axis is
-    the shorter one of the second and the last. Roles go by name: `action`; `reward` and `discount` where they hold one
-    float a row; names that start with one of `OBSERVATION_PREFIXES` are observations; the rest is extra.
+    uint8 arrays of 3 axes (rows, height, width) or 4 axes are images, unless their role is `action`. The channel axis
+    is the shorter one of the second and the last. Roles depend on the name. `action` is the action. `reward` and
+    `discount` have their own role if they hold one float per row. Names that start with one of `OBSERVATION_PREFIXES`
+    are observations. All other fields are `extra`.
+
+    >>> episode = {"observation": np.zeros((2, 3, 84, 84), np.uint8), "reward": np.zeros((2, 1), np.float32)}
+    >>> [(field.name, field.role, field.shape) for field in fields_from_episode(episode, frame_stack=1)]
+    [('observation', 'observation', (3, 84, 84)), ('reward', 'reward', (1,))]
 
     Args:
-        arrays: by field name, rows first, from the episode's reset on.
-        frame_stack: frames in a row of each 4-axis image. None: the most that divide the channels and for which every
-            row repeats the frames of the rows before it.
-        channels: where 4-axis images have their channels. None: told from their shape.
-        roles: overrides by field name.
+        arrays: arrays by field name, rows first, from the episode's reset on.
+        frame_stack: frames in a row of each 4-axis image. None derives it: the largest number that divides the channels
+            and for which every row repeats the frames of the rows before it.
+        channels: position of the channels of 4-axis images. None derives it from their shape.
+        roles: roles by field name, instead of the derived ones.
 
     Raises:
-        SpecError: a name, shape or dtype that a store cannot hold, or a stack or channel axis that cannot be told.
+        SpecError: a store cannot hold the name, shape or dtype of an array, or its stack or channel axis is not clear.
     """
     if not arrays:
         raise SpecError("episode: expected at least one field, found none")
@@ -58,7 +63,7 @@ def fields_from_episode(
 
 
 def role_of(name: str, array: Array) -> Role:
-    """The role that a field's name suggests; see `fields_from_episode`."""
+    """Returns the role that a field's name suggests; see `fields_from_episode`."""
     if name in ("reward", "discount"):
         one_float = array.dtype.kind == "f" and array[:1].size == 1
         return name if one_float else "extra"  # type: ignore[return-value]
@@ -70,16 +75,16 @@ def role_of(name: str, array: Array) -> Role:
 def with_schemes(
     fields: Iterable[FieldSpec], schemes: Mapping[str, Scheme] | None, frame_delta: Scheme | None
 ) -> tuple[FieldSpec, ...]:
-    """The fields with codecs chosen for them.
+    """Returns the fields with codecs.
 
     Args:
-        fields: without schemes.
-        schemes: codec configurations by field name. The geometry of `frame_delta` (frame shape, channels) and of
-            `round_clamp` (row size, dtype) is filled in where it is left out.
+        fields: fields without schemes.
+        schemes: codec configurations by field name. Missing entries for the geometry are filled in: frame shape and
+            channels of `frame_delta`, row size and dtype of `round_clamp`.
         frame_delta: options of `FrameDelta` for every image that `schemes` does not name.
 
     Raises:
-        SpecError: `schemes` names a field that is not there.
+        SpecError: `schemes` names an unknown field, or a configuration cannot work.
     """
     fields = tuple(fields)
     chosen = {name: dict(scheme) for name, scheme in (schemes or {}).items()}
@@ -97,7 +102,7 @@ def with_schemes(
 
 
 def _complete(field: FieldSpec, scheme: dict[str, Any]) -> dict[str, Any]:
-    """The codec's full configuration, so that equal codecs compare equal."""
+    """Returns the codec's full configuration, so that equal codecs compare equal."""
     from numcodecs import get_codec
 
     if scheme.get("id") == _FRAME_DELTA:
@@ -116,7 +121,7 @@ def _complete(field: FieldSpec, scheme: dict[str, Any]) -> dict[str, Any]:
 def _field(name: str, array: Array, role: Role, frame_stack: int | None, channels: Channels | None) -> FieldSpec:
     if array.ndim < 1 or not len(array):
         raise SpecError(f"field {name!r}: expected at least one row, rows first, found {array.dtype} {array.shape}")
-    # The field without what makes it an image: names, dtypes and shapes are checked before stacks are looked for.
+    # A plain field first, to check name, dtype and shape before looking for stacks.
     try:
         plain = FieldSpec(name=name, shape=array.shape[1:], dtype=array.dtype.name, role=role)
     except SpecError as err:

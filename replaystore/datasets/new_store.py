@@ -1,4 +1,4 @@
-"""Makes the empty store that a conversion fills: whole or not at all."""
+"""Makes the empty store that a conversion fills, whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ from replaystore.store import ReplayStore
 
 
 def first_readable(entries: Sequence[EpisodePath], max_bytes: int, skip_damaged: bool) -> dict[str, Array]:
-    """The arrays of the first file that reads, which tells the fields."""
+    """Returns the arrays of the first readable file, from which the fields are derived.
+
+    Args:
+        entries: the episode files, in order.
+        max_bytes: most uncompressed bytes per episode.
+        skip_damaged: whether to go on to the next file if one is damaged.
+
+    Raises:
+        EpisodeFileError: a file is damaged, or no file is readable.
+    """
     for entry in entries:
         try:
             return read_episode(entry.path, max_bytes=max_bytes)
@@ -33,7 +42,19 @@ def is_unused(path: Path) -> bool:
 
 
 def create_store(path: Path, arrays: Mapping[str, Array], options: ConversionOptions) -> None:
-    """Makes an empty store, whole or not at all: under another name, then renamed."""
+    """Makes an empty store, whole or not at all. It is made under a temporary name and then renamed.
+
+    If another process made the store meanwhile, that one is kept.
+
+    Args:
+        path: path of the store.
+        arrays: an episode, from which the fields are derived.
+        options: the options of the conversion.
+
+    Raises:
+        SpecError: the episode or the options do not make fields.
+        WriteError: the parent directory cannot be made.
+    """
     fields = fields_from_episode(arrays, options.frame_stack, channels=options.channels, roles=options.roles)
     fields = with_schemes(fields, options.schemes, options.frame_delta)
     target = path.absolute()
@@ -44,9 +65,9 @@ def create_store(path: Path, arrays: Mapping[str, Array], options: ConversionOpt
         raise WriteError(f"{path}: expected a place for a store: {err}; choose another path") from err
     with ExclusiveLock(target.parent, wait=True):
         if not is_unused(path):
-            return  # somebody else was faster
+            return  # another process made it meanwhile
         if temporary.exists():
-            shutil.rmtree(temporary)  # of somebody who was killed
+            shutil.rmtree(temporary)  # left by a process that was killed
         try:
             ReplayStore.create(
                 temporary,

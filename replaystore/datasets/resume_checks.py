@@ -1,4 +1,4 @@
-"""Whether what is asked of a conversion, the files and the store that is there agree."""
+"""Checks that a conversion's options, its files and an existing store agree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from replaystore.store import ReplayStore
 
 @dataclass(frozen=True, kw_only=True)
 class ConversionOptions:
-    """What was asked for; see `convert`."""
+    """The options of a conversion; see `convert`."""
 
     mode: Mode
     frame_stack: int | None
@@ -32,7 +32,11 @@ class ConversionOptions:
 
 
 def check_options(store: ReplayStore, options: ConversionOptions) -> None:
-    """Raises `SpecError` where the options are not those that the store was made with."""
+    """Checks that the options are those that the store was made with.
+
+    Raises:
+        SpecError: an option differs from the store.
+    """
     spec = store.spec
     asked: list[tuple[str, Any, Any]] = [
         ("mode", options.mode, spec.mode),
@@ -61,10 +65,13 @@ def _plain(scheme: Mapping[str, Any] | None) -> Any:
 
 
 def check_sources(store: ReplayStore, sources: Sources) -> int:
-    """The id of the store's next episode, where its episodes are those that its sources speak of.
+    """Checks that the store holds only episodes of its conversion.
+
+    Returns:
+        The id of the store's next episode.
 
     Raises:
-        StoreError: somebody else appended to it while its conversion was not complete.
+        StoreError: the store got other episodes before its conversion was complete.
     """
     next_episode = store.next_episode_id
     announced = sources.entries[-1].episode + 1 if sources.entries else 0
@@ -80,10 +87,15 @@ def check_sources(store: ReplayStore, sources: Sources) -> int:
 
 
 def files_present(path: Path, entries: Sequence[EpisodePath], sources: Sources) -> set[str]:
-    """The names among `entries` that are in the store.
+    """Returns the names among `entries` whose episodes are in the store.
+
+    Args:
+        path: the store, for errors.
+        entries: the episode files.
+        sources: the files that the store was made from.
 
     Raises:
-        EpisodeFileError: one of them is not the file that was converted.
+        EpisodeFileError: a file is not the one that was converted.
     """
     known = {entry.file: entry for entry in sources.entries}
     present = set()
@@ -102,7 +114,15 @@ def files_present(path: Path, entries: Sequence[EpisodePath], sources: Sources) 
 
 
 def check_layout(spec: StoreSpec, pending: Sequence[EpisodePath]) -> None:
-    """Raises `SpecError` where the first readable file has other fields than the store."""
+    """Checks that the first readable file has the fields of the store.
+
+    Args:
+        spec: the fields of the store.
+        pending: the files that are not in the store yet.
+
+    Raises:
+        SpecError: the file has other fields.
+    """
     for entry in pending:
         try:
             described = peek_episode(entry.path)

@@ -1,7 +1,7 @@
-"""Which episode file each episode of a converted store came from (docs/format.md, "Sources of a conversion").
+"""Records the episode file of each episode of a converted store (docs/format.md, "Sources of a conversion").
 
-A line is written, and synced, before its episode is committed. So there is a line for every committed episode, and
-at most the last line speaks of one that is not there.
+A line is written and synced before its episode is committed. So every committed episode has a line, and at most the
+last line is for an episode that is not in the store.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _PLAIN_NAME = re.compile(r"[^/\0]{0,251}\.npz", re.DOTALL)
 
 @dataclass(frozen=True)
 class Source:
-    """One episode file that is, or is about to be, in the store.
+    """An episode file that is in the store, or is about to be.
 
     Attributes:
-        episode: the episode's id.
+        episode: id of the episode.
         file: name of the file, without a directory.
-        file_bytes: its size when it was converted.
-        rows: of the episode.
+        file_bytes: size of the file when it was converted.
+        rows: rows of the episode.
     """
 
     episode: int
@@ -42,28 +42,28 @@ class Source:
 
 @dataclass
 class Sources:
-    """What the file says, up to its last whole line.
+    """The content of a sources file, up to its last whole line.
 
     Attributes:
-        entries: in order of commit, the last one maybe of an episode that was never committed.
-        complete: whether the last conversion came to its end, with nothing begun since.
+        entries: the sources in order of commit. The last one may be of an episode that was never committed.
+        complete: whether the last conversion finished and none has begun since.
     """
 
     entries: list[Source] = field(default_factory=list)
     complete: bool = False
 
     def by_episode(self) -> dict[int, Source]:
-        """The entries by episode id."""
+        """Returns the entries by episode id."""
         return {entry.episode: entry for entry in self.entries}
 
 
 def sources_path(store_path: Path) -> Path:
-    """Where a store keeps its sources."""
+    """Returns the path of a store's sources file."""
     return Paths(store_path).episodes / "sources.jsonl"
 
 
 def read_sources(store_path: Path) -> Sources | None:
-    """The sources of a store; None where it was not made by a conversion.
+    """Returns the sources of a store. None if no conversion made it.
 
     Raises:
         StoreError: the file is damaged.
@@ -77,10 +77,13 @@ def read_sources(store_path: Path) -> Sources | None:
 
 
 def _parse(path: Path, data: bytes) -> tuple[Sources, list[int]]:
-    """The sources, and where the file ends after the header and after each entry, a completion behind it included."""
+    """Returns the sources, and the offsets in the file at which the header and each entry end.
+
+    An entry's end includes a completion line after it.
+    """
     sources, ends, at = Sources(), [], 0
     for number, line in enumerate(data.splitlines(keepends=True)):
-        if not line.endswith(b"\n"):  # torn by a kill: never acted on
+        if not line.endswith(b"\n"):  # torn by a kill, so its episode was never committed
             break
         at += len(line)
         content = _content(path, number, line)
@@ -130,11 +133,11 @@ def _damaged(path: Path, number: int, expected: str, found: object) -> StoreErro
 
 
 class SourceLog:
-    """Appends to the sources of a store. Only for who holds the store's writer lock.
+    """Appends to the sources of a store. Only the owner of the store's writer lock may use it.
 
     Args:
         store_path: the store.
-        next_episode: the id that the store gives out next: lines from it on were never committed and are dropped.
+        next_episode: id that the store assigns next. Lines from this id on were never committed and are dropped.
 
     Raises:
         StoreError: the file is damaged.
@@ -156,13 +159,13 @@ class SourceLog:
             raise
 
     def announce(self, source: Source) -> None:
-        """Says which file the next episode is from; on disk when it returns."""
+        """Records the file of the next episode. The line is on disk when this returns."""
         self._write(_line(asdict(source)))
         self.sources.entries.append(source)
         self.sources.complete = False
 
     def mark_complete(self) -> None:
-        """Says that every file of the directory was seen."""
+        """Records that the conversion has seen every file of the directory."""
         if not self.sources.complete:
             self._write(_line(_COMPLETE))
             self.sources.complete = True
@@ -178,7 +181,7 @@ class SourceLog:
 
 
 def make_sources(store_path: Path) -> None:
-    """Makes the file, without entries."""
+    """Makes a sources file without entries."""
     descriptor = os.open(sources_path(store_path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         write_fully(descriptor, _line(_HEADER), 0)

@@ -1,4 +1,4 @@
-"""Lossless frame-delta codec for image sequences."""
+"""A lossless codec for image sequences that stores differences between frames."""
 
 from __future__ import annotations
 
@@ -25,35 +25,41 @@ _LEVELS = {"lz4": range(13), "zstd": range(-7, 23), "spans": range(13)}
 
 
 class FrameDelta(Codec):  # type: ignore[misc]
-    """Stores each frame as its difference to another one, compressed in groups; one frame decodes from its group.
+    """Stores each frame as its difference to another frame, in compressed groups. A frame decodes from its group alone.
 
-    Lossless for uint8 frames of any size. See docs/format.md for the bytes.
+    Lossless for uint8 frames of any size. docs/format.md describes the bytes. Three frames of 1 x 4 pixels, each stored
+    as its difference to the frame before:
+
+    >>> frames = np.array([[[10, 10, 10, 10]], [[10, 99, 10, 10]], [[10, 99, 10, 12]]], np.uint8)
+    >>> codec = FrameDelta(frame_shape=(1, 4), reference="previous", entropy="none")
+    >>> chunk = codec.encode(frames)
+    >>> list(chunk[-12:-8]), list(chunk[-8:-4]), list(chunk[-4:])
+    ([10, 10, 10, 10], [0, 89, 0, 0], [0, 0, 0, 2])
+    >>> codec.decode_rows(chunk, [2, 0]).tolist()
+    [[[10, 99, 10, 12]], [[10, 10, 10, 10]]]
 
     Args:
         frame_shape: (height, width), (channels, height, width) or (height, width, channels).
-        channels: where a three-dimensional frame has its channels, `"first"` or `"last"`.
-        keyframe_interval: most frames in a group; twice as many in the groups of spans that entropy `lz4` chooses.
-        reference: what a frame is the difference to: `"inward"`, the neighbour nearer to the keyframe, which is in the
-            middle of the group (a batch then decodes half of what it would with the next one); the `"previous"` frame,
-            with the keyframe first; or the `"keyframe"` itself (fastest for single frames, larger).
-        entropy: `"spans"`: runs of changed bytes: the fastest to read, for images that change in few places; `"lz4"`:
-            an LZ4 block, or spans where they are not larger; `"zstd"`: smallest; blocks hold a group or, with reference
-            `keyframe`, a frame; `"points"`: the published scheme, (row, column, int16 difference); `"none"`.
-        level: of the compressor; LZ4 0 to 12 (from 3 on its high-compression encoder), zstd -7 to 22.
-        keyframe_filter: `"none"`, or difference to the pixel to the `"left"` or `"up"`.
-        color_transform: `"none"`, or `"subtract_green"` from the others, for three channels.
-        channels_moved: whether channels-first frames are stored with the channels last, which compresses colour
-            better.
+        channels: position of the channels of a three-dimensional frame, `"first"` or `"last"`.
+        keyframe_interval: most frames per group. Groups that entropy `lz4` stores as spans may have twice as many.
+        reference: the frame that a frame is the difference to. `"inward"` takes the neighbour nearer to the keyframe,
+            which is in the middle of the group. A batch then decodes half as many frames as with `"previous"`.
+            `"previous"` takes the frame before, and the keyframe comes first. `"keyframe"` takes the keyframe itself,
+            which is fastest for single frames, and larger.
+        entropy: how groups are compressed. `"spans"` stores runs of changed bytes. It is the fastest to read, for
+            images that change in few places. `"lz4"` stores an LZ4 block, or spans if they are not larger. `"zstd"` is
+            the smallest. Its blocks hold a group, or a frame with reference `"keyframe"`. `"points"` is the published
+            scheme, (row, column, int16 difference). `"none"` does not compress.
+        level: level of the compressor: 0 to 12 for LZ4 (high compression from 3 on), -7 to 22 for zstd. None takes the
+            default.
+        keyframe_filter: `"none"`, or the difference to the pixel `"left"` or `"up"`. None takes the default of
+            `entropy`.
+        color_transform: `"none"`, or `"subtract_green"` from the other two of three channels. None takes the default.
+        channels_moved: whether channels-first frames are stored channels last, which compresses colour better. None
+            takes the default.
 
     Raises:
         SpecError: the configuration cannot work.
-
-    >>> codec = FrameDelta(frame_shape=(84, 84), keyframe_interval=4)
-    >>> frames = np.zeros((10, 84, 84), np.uint8)
-    >>> len(codec.encode(frames)) < 500
-    True
-    >>> bool((codec.decode(codec.encode(frames)) == frames).all())
-    True
     """
 
     codec_id = "replaystore.frame_delta"
@@ -123,8 +129,16 @@ class FrameDelta(Codec):  # type: ignore[misc]
     def published(
         cls, *, frame_shape: Sequence[int], frame_stack: int, channels: Literal["first", "last"] = "first"
     ) -> Self:
-        """The scheme of "Differentially Encoded Observation Spaces": a keyframe every `frame_stack` frames, changed
-        pixels as (row, column, int16 difference) to it, raw where that is not smaller."""
+        """Returns the scheme of "Differentially Encoded Observation Spaces".
+
+        Every `frame_stack`-th frame is a keyframe. Changed pixels are (row, column, int16 difference) to it. A frame is
+        stored raw if that is not smaller.
+
+        Args:
+            frame_shape: shape of one frame, as for the class.
+            frame_stack: frames per group.
+            channels: position of the channels, `"first"` or `"last"`.
+        """
         return cls(
             frame_shape=frame_shape,
             channels=channels,
@@ -135,20 +149,29 @@ class FrameDelta(Codec):  # type: ignore[misc]
 
     @property
     def format(self) -> FrameFormat:
-        """What the header of a chunk of this codec says, apart from counts."""
+        """The format in the header of this codec's chunks, without counts."""
         return self._format
 
     @property
     def group_rows(self) -> int:
-        """Most frames in a group: twice `keyframe_interval` where groups of spans compete with blocks, else that.
+        """Most frames per group.
 
-        Groups start anew at every multiple of it, so a chunk can be encoded in parts that are cut there.
+        That is twice `keyframe_interval` if spans compete with blocks, and `keyframe_interval` otherwise. Groups start
+        anew at every multiple of `group_rows`, so parts of a chunk that end there can be encoded separately.
         """
         competing = self.entropy == "lz4" and self.reference != "keyframe"
         return min(_MAX_INTERVAL, 2 * self.keyframe_interval) if competing else self.keyframe_interval
 
     def encode_frames(self, frames: NDArray[np.uint8], starts: Sequence[int] = ()) -> bytes:
-        """A chunk of `frames`, uint8 (rows, *frame_shape), in which no difference crosses a row of `starts`."""
+        """Encodes frames as a chunk.
+
+        Args:
+            frames: uint8 (rows, *frame_shape).
+            starts: rows that start a new group, because no difference may cross them.
+
+        Raises:
+            SpecError: a start is outside the chunk.
+        """
         bounds = sorted({0, len(frames), *(int(s) for s in starts)})
         if bounds[0] < 0 or bounds[-1] != len(frames):
             raise SpecError(f"frame_delta: starts must lie in 0 .. {len(frames)}, got {bounds}")
@@ -161,7 +184,14 @@ class FrameDelta(Codec):  # type: ignore[misc]
         return frame_chunk.pack_chunk(self._format, len(frames), groups)
 
     def encode(self, buf: Any) -> bytes:
-        """A chunk of the frames in `buf`: uint8, whose bytes are whole frames; groups have a fixed size."""
+        """Encodes whole frames as a chunk.
+
+        Args:
+            buf: uint8 in C order, of any shape whose bytes are whole frames.
+
+        Raises:
+            EpisodeError: the dtype, size or order is wrong.
+        """
         array = np.asarray(buf)
         if array.dtype != np.uint8 or array.size % self._format.frame_bytes:
             raise EpisodeError(
@@ -172,19 +202,54 @@ class FrameDelta(Codec):  # type: ignore[misc]
         return self.encode_frames(np.ascontiguousarray(array).reshape(-1, *self.frame_shape))
 
     def parse(self, chunk: Any, where: str = "frame_delta chunk") -> FrameChunk:
-        """Header and table of a chunk, checked, and checked to hold frames of this codec's shape."""
+        """Returns the header and table of a chunk, checked.
+
+        Args:
+            chunk: the bytes of the whole chunk.
+            where: place to name in errors.
+
+        Raises:
+            ChunkError: the chunk is damaged, or holds frames of another shape.
+            FormatVersionError: this release does not read the chunk's version.
+        """
         parsed = frame_chunk.parse_chunk(chunk, len(chunk), where)
         if parsed.format.frame_shape != self.frame_shape:
             raise ChunkError(f"{where}: expected frames {self.frame_shape}, found {parsed.format.frame_shape}")
         return parsed
 
     def decode_rows(self, chunk: Any, rows: Any, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """The frames of `rows` (int64, any order) of a chunk: uint8 (len(rows), *frame_shape)."""
+        """Decodes rows of a chunk.
+
+        Args:
+            chunk: the bytes of the whole chunk.
+            rows: int64 (n,), in any order.
+            out: uint8 (n, *frame_shape) to fill. None makes an array.
+
+        Returns:
+            uint8 (n, *frame_shape).
+
+        Raises:
+            ChunkError: the chunk is damaged.
+            FormatVersionError: this release does not read the chunk's version.
+            IndexError: a row does not exist.
+        """
         view = memoryview(chunk).cast("B")
         return self._decode_rows(view, self.parse(view), np.asarray(rows, np.int64), out)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
-        """All frames of a chunk, uint8 (rows, *frame_shape); into `out` where given."""
+        """Decodes all frames of a chunk and checks every CRC.
+
+        Args:
+            buf: the bytes of the whole chunk.
+            out: a buffer to fill. None makes an array.
+
+        Returns:
+            `out`, or a new array, uint8 (rows, *frame_shape).
+
+        Raises:
+            ChunkError: the chunk is damaged.
+            FormatVersionError: this release does not read the chunk's version.
+        """
         view = memoryview(ensure_bytes(buf))
         parsed = self.parse(view)
         check_groups(view[parsed.payload_start :], parsed, "frame_delta chunk")
@@ -211,7 +276,7 @@ class FrameDelta(Codec):  # type: ignore[misc]
         return result
 
     def get_config(self) -> dict[str, Any]:
-        """Plain data from which `from_config` makes an equal codec."""
+        """Returns plain data from which `from_config` makes an equal codec."""
         return {
             "id": self.codec_id,
             "frame_shape": list(self.frame_shape),
@@ -232,7 +297,12 @@ class FrameDelta(Codec):  # type: ignore[misc]
 
 
 def check_groups(payload: Any, parsed: FrameChunk, where: str) -> None:
-    """Checks the CRC of every group of a chunk. payload: the bytes after the table.
+    """Checks the CRC of every group of a chunk.
+
+    Args:
+        payload: the bytes after the table.
+        parsed: header and table of the chunk.
+        where: place to name in the error.
 
     Raises:
         ChunkError: a group is damaged.

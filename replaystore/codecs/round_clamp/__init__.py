@@ -1,4 +1,4 @@
-"""`RoundClamp`: floats clamped, rounded and packed into as few bits as they need."""
+"""`RoundClamp`: clamps and rounds floats and packs them into as few bits as they need."""
 
 from replaystore.codecs.round_clamp.codec import RoundClamp
 

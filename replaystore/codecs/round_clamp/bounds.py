@@ -1,4 +1,4 @@
-"""Bounds for `RoundClamp`, told from data."""
+"""Derives the bounds of a `RoundClamp` from data."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from replaystore.errors import SpecError
 
 
 def tight_bounds(values: NDArray[Any], clamped_share: float = 0.0) -> tuple[NDArray[Any], NDArray[Any]]:
-    """For each value of a row the closest bounds that leave at most a share of the rows outside.
+    """Returns the closest bounds for each value of a row that leave at most a share of the rows outside.
 
-    Of all pairs of bounds with at most `clamped_share` of a column outside, the one with the least distance, and of
-    these the lowest: not symmetric unless the data are. Data that come later may be clamped more often; the store
-    counts what it clamps.
+    The closest pair of bounds that leaves at most `clamped_share` of a column outside is chosen. If several are equally
+    close, it is the lowest. The bounds are symmetric only if the data are. Later data may be clamped more often. The
+    store counts what it clamps.
 
     >>> tight_bounds(np.array([[0.0], [1.0], [2.0], [900.0]]), clamped_share=0.25)
     (array([0.]), array([2.]))
 
     Args:
         values: (rows, D) float, at least one row, finite.
-        clamped_share: 0 up to but not including 1.
+        clamped_share: share of the rows that may lie outside, from 0 up to but not including 1.
 
     Returns:
         (low, high), each (D,) of the dtype of `values`.
 
     Raises:
-        SpecError: another shape or dtype, numbers that are not finite, or a share that cannot be.
+        SpecError: the shape or dtype is wrong, a number is not finite, or the share is out of range.
     """
     if values.ndim != 2 or not len(values) or values.dtype.kind != "f" or not np.isfinite(values).all():
         raise SpecError(
@@ -40,8 +40,8 @@ def tight_bounds(values: NDArray[Any], clamped_share: float = 0.0) -> tuple[NDAr
     ordered = np.sort(values, axis=0)
     num_outside = int(clamped_share * len(values))
     kept = len(values) - num_outside
-    # Bounds on two values of the sorted column, with those that are kept between them; the best of all such pairs.
-    # Halved first: the distance of two large floats may be none.
+    # Each pair of bounds is two values of the sorted column with the kept values between them. The closest pair wins.
+    # The values are halved first because the distance of two large floats may overflow.
     distance = ordered[kept - 1 :] / 2 - ordered[: num_outside + 1] / 2
     first = np.argmin(distance, axis=0)
     columns = np.arange(values.shape[1])

@@ -1,4 +1,4 @@
-"""Lossy codec for floats: clamp, round to a number of decimals, pack into as few bits as the levels need."""
+"""A lossy codec for floats: it clamps, rounds to decimals, and packs into as few bits as the levels need."""
 
 from __future__ import annotations
 
@@ -23,30 +23,38 @@ _DTYPES = ("float16", "float32", "float64")
 
 @dataclass(frozen=True, kw_only=True)
 class RoundClamp(Codec):  # type: ignore[misc]
-    """Stores round(clamp(s, low, high), decimals), exactly and in ceil(log2(number of levels)) bits a value.
+    """Stores round(clamp(s, low, high), decimals), exactly and in ceil(log2(number of levels)) bits per value.
 
-    Rounding is half to even, of the exact product s * 10**decimals, so `np.round` in float64 gives the same except
-    where its product is rounded to a tie. Inside the bounds the error is at most 0.5 * 10**-decimals plus half a unit
-    in the last place of `dtype`. Negative zero comes back as zero. Encoding what was decoded changes nothing.
+    Three rows of two values, 12 bits per value and 3 bytes per row:
 
-    The values of a row are packed one after another, lowest bit first, each with its own number of bits; a row is
-    padded with zero bits to whole bytes, at least one, and rows follow each other without a header.
+    >>> codec = RoundClamp(decimals=1, low=-127.0, high=127.0, row_size=2)
+    >>> packed = codec.encode(np.array([[0.25, 500.0], [0.26, -1.0], [-127.04, 3.14159]], np.float32))
+    >>> codec.decode(packed)
+    array([[   0.2,  127. ],
+           [   0.3,   -1. ],
+           [-127. ,    3.1]], dtype=float32)
+    >>> codec.bits, codec.row_bytes, packed.nbytes
+    ((12, 12), 3, 9)
+
+    The codec rounds the exact product s * 10**decimals, half to even. `np.round` in float64 differs only if its own
+    product is rounded to a tie. Inside the bounds the error is at most 0.5 * 10**-decimals plus half a unit in the last
+    place of `dtype`. Negative zero decodes to zero. Encoding a decoded value changes nothing.
+
+    The values of a row are packed one after another, lowest bit first, each with its own number of bits. A row is
+    padded with zero bits to whole bytes, at least one. Rows follow each other without a header.
 
     Args:
-        decimals: m, -22 to 22; -1 rounds to tens.
-        low, high: bounds, for all values or one for each of a row; taken in `dtype`.
-        dtype: `"float16"`, `"float32"` or `"float64"`, of what is encoded and what comes back.
-        row_size: values of a row; None: as many as there are bounds, one where bounds are numbers.
-        nan, posinf, neginf: finite numbers stored (clamped and rounded) for NaN and the infinities; None: refused.
+        decimals: -22 to 22. -1 rounds to tens.
+        low: lower bound, one number for all values or one per value of a row. It is rounded to `dtype`.
+        high: upper bound, in the same form.
+        dtype: `"float16"`, `"float32"` or `"float64"`, for input and output.
+        row_size: values per row. None takes the number of bounds, or 1 if both bounds are numbers.
+        nan: finite number to store for NaN, clamped and rounded. None refuses NaN.
+        posinf: finite number to store for infinity. None refuses it.
+        neginf: finite number to store for minus infinity. None refuses it.
 
     Raises:
         SpecError: the configuration cannot work.
-
-    >>> codec = RoundClamp(decimals=1, low=-127.0, high=127.0, row_size=2)
-    >>> codec.decode(codec.encode(np.array([[0.25, 500.0]], np.float32)))
-    array([[  0.2, 127. ]], dtype=float32)
-    >>> codec.bits, codec.row_bytes
-    ((12, 12), 3)
     """
 
     codec_id = "replaystore.round_clamp"
@@ -103,16 +111,21 @@ class RoundClamp(Codec):  # type: ignore[misc]
 
     @cached_property
     def row_bytes(self) -> int:
-        """Bytes of a packed row."""
+        """Bytes per packed row."""
         return max(1, -(-sum(self.bits) // 8))
 
     def encode_rows(self, values: NDArray[Any]) -> tuple[NDArray[np.uint8], int]:
-        """Packs values, of `dtype` and shape (rows, ...) with `row_size` values a row.
+        """Packs rows.
 
-        Returns the packed rows, uint8 (rows, row_bytes), and how many values were outside their bounds.
+        Args:
+            values: `dtype` (rows, ...), with `row_size` values per row.
+
+        Returns:
+            (packed, num_clamped). `packed` is uint8 (rows, row_bytes). `num_clamped` counts the values outside their
+            bounds.
 
         Raises:
-            EpisodeError: another dtype or shape, or a NaN or infinity for which the codec has no constant.
+            EpisodeError: the dtype or shape is wrong, or a NaN or infinity has no number to store for it.
         """
         dtype = np.dtype(self.dtype)
         if values.dtype != dtype or values.ndim < 1 or math.prod(values.shape[1:]) != self.row_size:
@@ -145,14 +158,21 @@ class RoundClamp(Codec):  # type: ignore[misc]
         rows: ArrayLike | None = None,
         targets: ArrayLike | None = None,
     ) -> NDArray[Any]:
-        """Unpacks rows, uint8 (num_rows, row_bytes), into `out`: `dtype` (B, row_size), made where it is None.
+        """Unpacks rows.
 
-        rows: which rows to unpack, in what order, int64 (B,); None: all.
-        targets: rows of `out` that they become, int64 (B,); `out` may then have more. None: one after another.
+        Args:
+            packed: uint8 (num_rows, row_bytes).
+            out: `dtype` (n, row_size) to fill, or more rows if `targets` is given. None makes an array.
+            rows: int64 (n,), the rows to unpack, in any order. None unpacks all.
+            targets: int64 (n,), the row of `out` for each unpacked row. None fills `out` from its first row on.
+
+        Returns:
+            `out`, or the new array.
 
         Raises:
-            ChunkError: the bytes are no whole rows, a level is above the last, or padding bits are set.
-            IndexError: there is no such row, or no such target.
+            ChunkError: the bytes are no whole rows, a level is too large, or padding bits are set.
+            IndexError: a row or a target does not exist.
+            ValueError: `out` or `targets` does not fit.
         """
         if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != self.row_bytes:
             raise ChunkError(
@@ -179,7 +199,7 @@ class RoundClamp(Codec):  # type: ignore[misc]
     def _decode(
         self, packed: NDArray[np.uint8], rows: NDArray[np.int64], targets: NDArray[np.int64], out: NDArray[Any]
     ) -> None:
-        """`decode_rows` into C-contiguous float32 or float64."""
+        """Unpacks rows into a C-contiguous float32 or float64 array; see `decode_rows`."""
         if self._octets is not None:
             address, size = np.array([packed.ctypes.data]), np.array([packed.size])
             arguments = (address, size, np.zeros_like(rows), rows, targets, self.row_bytes, *self._octets, out)
@@ -203,17 +223,24 @@ class RoundClamp(Codec):  # type: ignore[misc]
         self, addresses: NDArray[np.int64], sizes: NDArray[np.int64], which: NDArray[np.int64],
         local: NDArray[np.int64], out: NDArray[Any], targets: NDArray[np.int64],
     ) -> bool:  # fmt: skip
-        """Unpacks rows where they lie, without copying them first; as `decode_rows`, for rows of several buffers.
+        """Unpacks rows of several buffers in place, without copying their bytes first.
 
-        addresses, sizes: int64 (buffers,), in bytes, of buffers that hold packed rows and nothing else, kept alive by
-        the caller. which, local, targets: int64 (n,); row `local` of buffer `which` becomes out[target]. out: `dtype`
-        (rows, row_size), C-contiguous.
+        Args:
+            addresses: int64 (buffers,), addresses of buffers that hold nothing but packed rows. The caller keeps them
+                alive.
+            sizes: int64 (buffers,), their sizes in bytes.
+            which: int64 (n,), the buffer of each row.
+            local: int64 (n,), the row's number in its buffer.
+            out: `dtype` (rows, row_size), C-contiguous, to fill.
+            targets: int64 (n,), the row of `out` for each unpacked row.
 
-        Returns whether it was done. If not, rows of this kind cannot be read so, or one is damaged: `decode_rows`
-        will say which.
+        Returns:
+            Whether the rows were unpacked. If not, this kind of row is not supported or a row is damaged. Call
+            `decode_rows` then, which raises for a damaged row.
 
         Raises:
-            IndexError: a row or target is not there. ValueError: arrays that do not fit each other.
+            IndexError: a row or a target does not exist.
+            ValueError: the arrays do not fit each other.
         """
         if self._octets is None or out.dtype != self.dtype or not out.flags.c_contiguous or out.dtype == np.float16:
             return False
@@ -221,10 +248,17 @@ class RoundClamp(Codec):  # type: ignore[misc]
         return bool(packed_bits_simd.decode_octets(*arguments) < 0)
 
     def encode(self, buf: Any) -> NDArray[np.uint8]:
-        """Packs an array of `dtype`, of any shape, whose values are whole rows in C order, or the bytes of one.
+        """Packs whole rows.
 
-        Returns uint8 (rows * row_bytes,). Raises EpisodeError as `encode_rows`, and for Fortran order, in which
-        values of different rows are mixed.
+        Args:
+            buf: an array of `dtype` and any shape that holds whole rows in C order, or the bytes of such an array.
+                Fortran order is refused, because it mixes the values of different rows.
+
+        Returns:
+            uint8 (rows * row_bytes,).
+
+        Raises:
+            EpisodeError: the dtype, size or order is wrong, or a NaN or infinity has no number to store for it.
         """
         dtype = np.dtype(self.dtype)
         array = buf if isinstance(buf, np.ndarray) else ensure_contiguous_ndarray(buf).view(np.uint8)
@@ -240,10 +274,17 @@ class RoundClamp(Codec):  # type: ignore[misc]
         return self.encode_rows(array.reshape(-1, self._size))[0].reshape(-1)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
-        """Unpacks the bytes of whole rows: `dtype` (rows, row_size), or into `out`, which has room for just that.
+        """Unpacks the bytes of whole rows.
+
+        Args:
+            buf: the packed bytes.
+            out: a buffer with room for exactly these rows. None makes an array.
+
+        Returns:
+            `out`, or a new array, `dtype` (rows, row_size).
 
         Raises:
-            ChunkError: the bytes are damaged, no whole rows, or not as many as `out` has room for.
+            ChunkError: the bytes are damaged, are no whole rows, or do not fill `out` exactly.
         """
         packed = ensure_contiguous_ndarray(buf).view(np.uint8)
         num_rows, rest = divmod(packed.size, self.row_bytes)
@@ -262,7 +303,7 @@ class RoundClamp(Codec):  # type: ignore[misc]
         return out
 
     def get_config(self) -> dict[str, Any]:
-        """Plain data from which `from_config` makes an equal codec."""
+        """Returns plain data from which `from_config` makes an equal codec."""
         config = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
         return {"id": self.codec_id, **config}
 
@@ -282,7 +323,7 @@ class RoundClamp(Codec):  # type: ignore[misc]
 
     @cached_property
     def _octets(self) -> tuple[Any, ...] | None:
-        """What `decode_octets` takes between the rows and `out`; None where rows cannot be read in octets."""
+        """Arguments of `decode_octets` between the rows and `out`. None if rows cannot be read in octets."""
         table, divide = self._table, self.decimals >= 0
         plan = packed_bits_simd.plan_octets(table.widths, table.last - table.first + 1, self.row_bytes)
         if not len(plan[0]) or (divide and self._scale > packed_bits_simd.MAX_SCALE):

@@ -1,6 +1,6 @@
-"""The levels between two bounds: how many, which, and in how many bits. Exact, with whole numbers.
+"""The levels between two bounds: their number, the first and the last one, and their bits.
 
-Also reads the settings that they are made from.
+All of it is exact, with whole numbers. This module also parses the settings of the codec.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Bound = float | tuple[float, ...]
 
 
 def level_bounds(decimals: int, low: float, high: float) -> tuple[int, int]:
-    """The first and last level between two bounds: round(low * 10**decimals), round(high * 10**decimals).
+    """Returns the first and last level: round(low * 10**decimals) and round(high * 10**decimals).
 
-    Exact, half to even. There are last - first + 1 levels; level k stands for k * 10**-decimals.
+    The rounding is exact, half to even. There are last - first + 1 levels. Level k stands for k * 10**-decimals.
 
     >>> level_bounds(2, -127.0, 127.0)
     (-12700, 12700)
@@ -36,7 +36,15 @@ def level_bounds(decimals: int, low: float, high: float) -> tuple[int, int]:
 
 
 def parse_bound(name: str, value: Any) -> Bound:
-    """A finite number as float, or a flat sequence of them as tuple; `SpecError` for anything else."""
+    """Returns a finite number as float, or a flat sequence of them as tuple.
+
+    Args:
+        name: the setting, for the error.
+        value: what was given.
+
+    Raises:
+        SpecError: `value` is anything else.
+    """
     try:
         array = np.asarray(value, np.float64)
     except (TypeError, ValueError) as err:
@@ -47,7 +55,15 @@ def parse_bound(name: str, value: Any) -> Bound:
 
 
 def parse_whole(name: str, value: Any) -> int:
-    """A whole number as int; `SpecError` for anything else."""
+    """Returns a whole number as int.
+
+    Args:
+        name: the setting, for the error.
+        value: what was given.
+
+    Raises:
+        SpecError: `value` is anything else.
+    """
     try:
         return operator.index(value)
     except TypeError as err:
@@ -55,7 +71,15 @@ def parse_whole(name: str, value: Any) -> int:
 
 
 def parse_constant(name: str, value: Any) -> float | None:
-    """A finite number as float, or None; `SpecError` for anything else."""
+    """Returns a finite number as float, or None.
+
+    Args:
+        name: the setting, for the error.
+        value: what was given.
+
+    Raises:
+        SpecError: `value` is anything else.
+    """
     if value is None:
         return None
     number = parse_bound(name, value)
@@ -65,7 +89,15 @@ def parse_constant(name: str, value: Any) -> float | None:
 
 
 class LevelTable(NamedTuple):
-    """Per value of a row: bounds, float64; first and last level, int64; bits, int64."""
+    """Bounds, levels and bits of each value of a row.
+
+    Attributes:
+        low: float64 (row_size,), lower bounds.
+        high: float64 (row_size,), upper bounds.
+        first: int64 (row_size,), first levels.
+        last: int64 (row_size,), last levels.
+        widths: int64 (row_size,), bits per value.
+    """
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -75,10 +107,18 @@ class LevelTable(NamedTuple):
 
     @classmethod
     def build(cls, *, decimals: int, low: Bound, high: Bound, dtype: str, row_size: int) -> Self:
-        """The table of a row of `row_size` values between bounds that are rounded to `dtype` first.
+        """Returns the table of a row. The bounds are rounded to `dtype` first.
+
+        Args:
+            decimals: decimals to round to.
+            low: lower bound, one number or one per value of a row.
+            high: upper bound, in the same form.
+            dtype: name of a float dtype.
+            row_size: values per row.
 
         Raises:
-            SpecError: bounds out of order or beyond `dtype`, more than 2**53 levels or levels beyond +-2**53.
+            SpecError: the bounds are out of order or beyond `dtype`, there are more than 2**53 levels, or a level is
+                beyond +-2**53.
         """
         lows, highs = (bound if isinstance(bound, tuple) else (bound,) * row_size for bound in (low, high))
         pairs = list(zip(lows, highs, strict=True))
@@ -95,7 +135,11 @@ class LevelTable(NamedTuple):
 
 
 def _value_range(decimals: int, low: float, high: float, dtype: str) -> tuple[float, float, int, int]:
-    """Bounds as `dtype` has them, first and last level; every level and its value can be held."""
+    """Returns both bounds as `dtype` represents them, and the first and last level.
+
+    Raises:
+        SpecError: a level or its value cannot be represented.
+    """
     where = f"round_clamp: bounds {low} and {high} at {decimals} decimals"
     with np.errstate(over="ignore"):
         low, high = (float(np.dtype(dtype).type(bound)) for bound in (low, high))

@@ -1,7 +1,7 @@
-"""Episode files of DrQ-v2: `TIMESTAMP_INDEX_LENGTH.npz`, read as hostile input and written safely.
+"""Episode files of DrQ-v2, `TIMESTAMP_INDEX_LENGTH.npz`, read as hostile input and written atomically.
 
-Such a file is a zip archive of `.npy` members, one a field. `names` has the file names, `header` and `reader` take
-files apart, `writer` makes them. Nothing is ever unpickled or evaluated.
+Such a file is a zip archive of `.npy` members, one per field. `names` parses and makes file names. `header` and
+`reader` read files. `writer` writes them. Nothing is ever unpickled or evaluated.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The header of an `.npy` member: NumPy's parser, between limits of this project.
+"""Reads the header of an `.npy` member with NumPy's parser and stricter limits.
 
-NumPy reads the text as a Python literal and calls nothing in it. Its length is limited before that. What NumPy lets
-pass is refused here: a key that is there twice, what Python 2 wrote, negative or huge axes, dtypes that are not plain.
+NumPy parses the text as a Python literal and calls nothing in it. This module limits the text's length first. It
+refuses what NumPy accepts beyond plain arrays: repeated keys, headers of Python 2, negative or huge axes, and dtypes
+that are not plain.
 """
 
 from __future__ import annotations
@@ -24,18 +25,25 @@ _MAX_AXIS = 1 << 40
 _KEYS = (b"'descr'", b"'fortran_order'", b"'shape'")
 _READERS = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
 
-# Text that NumPy never writes there: escapes, comments, and numbers that Python 2 alone reads or that Python warns of.
+# Text that NumPy never writes: escapes, comments, and numbers that only Python 2 reads or that Python warns about.
 _UNUSUAL = re.compile(rb"\A[^{]|[^ -~\n]|\n(?!\Z)|[\\\"#]|[0-9][A-Za-z_]")
 _DESCR = re.compile(rb"'descr': *(\[|'[^']{1,32}')")
 _PLAIN_DESCR = re.compile(r"'[<>|=]?(?:\?|b1|[iu][1248]|f[248])'")
 
-# What NumPy's parser raises beside ValueError: it passes on what Python's raise.
+# NumPy's parser passes on the errors of Python's parsers.
 _PARSER_ERRORS = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError)
 
 
 @dataclass(frozen=True)
 class ArrayHeader:
-    """What an `.npy` header says, and how many bytes it takes itself."""
+    """Content of an `.npy` header.
+
+    Attributes:
+        shape: shape of the array.
+        dtype: dtype of the array.
+        fortran_order: whether the data are in Fortran order.
+        header_bytes: size of the header itself.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -44,21 +52,28 @@ class ArrayHeader:
 
 
 def refusal(where: str, expected: str, found: object, remedy: str | None = None) -> EpisodeFileError:
-    """The error for a file that is not as expected."""
+    """Returns the error for a file that is not as expected.
+
+    Args:
+        where: file, and field if known.
+        expected: what was expected.
+        found: what was found.
+        remedy: what to do. None says that the file is damaged.
+    """
     remedy = remedy or "the file is damaged or no episode: record it again or leave it out"
     return EpisodeFileError(f"{where}: expected {expected}, found {found}; {remedy}")
 
 
 def read_header(where: str, member: IO[bytes], declared_bytes: int) -> ArrayHeader:
-    """Reads the header from the start of a member and leaves it at the data.
+    """Reads the header at the start of a member. The stream is then at the data.
 
     Args:
         where: file and field, for errors.
         member: the uncompressed stream.
-        declared_bytes: its size, as the archive says; header and data must make up exactly that.
+        declared_bytes: size of the member according to the archive. Header and data must add up to it.
 
     Raises:
-        EpisodeFileError: not an array of a plain native dtype, or the sizes disagree.
+        EpisodeFileError: the member is no array of a plain native dtype, or the sizes disagree.
     """
     lead = _read_up_to(member, npy_format.MAGIC_LEN)
     try:
@@ -99,7 +114,7 @@ def _read_up_to(member: IO[bytes], length: int) -> bytes:
 
 
 def _check_descr(where: str, text: bytes) -> None:
-    """Refuses other than plain dtypes before NumPy makes them: it has names that it warns of."""
+    """Refuses all but plain dtypes before NumPy parses them. NumPy warns about some names."""
     found = _DESCR.search(text)
     if found is None:
         raise refusal(where, "a header as NumPy writes it", repr(text[:100]))

@@ -1,4 +1,4 @@
-"""Names of episode files: what they say, how they are ordered, how one is made."""
+"""Parses, orders and makes the names of episode files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _EPISODE_NAME = re.compile(r"([0-9]{8}T[0-9]{6})_([0-9]{1,18})_([0-9]{1,18})\.np
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodePath:
-    """One name found by `list_episode_files`; nothing of the file itself has been read.
+    """A name found by `list_episode_files`. The file itself has not been read.
 
     Attributes:
         path: the file.
-        index: the episode's number, None where the name is not `TIMESTAMP_INDEX_LENGTH.npz`.
-        num_transitions: what the name says (rows - 1), None likewise.
-        timestamp: `YYYYMMDDTHHMMSS` as in the name, None likewise.
-        refusal: why `read_episode` will refuse it (`"a symbolic link"`), None for a regular file.
+        index: number of the episode. None if the name is not `TIMESTAMP_INDEX_LENGTH.npz`.
+        num_transitions: transitions according to the name, rows - 1. None for other names.
+        timestamp: `YYYYMMDDTHHMMSS` as in the name. None for other names.
+        refusal: why `read_episode` refuses it, such as `"a symbolic link"`. None for a regular file.
     """
 
     path: Path
@@ -35,10 +35,11 @@ class EpisodePath:
 
 
 def list_episode_files(directory: str | os.PathLike[str]) -> list[EpisodePath]:
-    """The `.npz` names in `directory`: episodes by number (never by text or clock), then other names in natural order.
+    """Returns the `.npz` names in `directory`.
 
-    Symbolic links, FIFOs, directories and devices called `.npz` are listed with a `refusal` and never opened or
-    followed, so that a caller can count what it leaves out; `read_episode` refuses them.
+    Episodes come first, ordered by number and not by text or time. Other names follow in natural order. Symbolic links,
+    FIFOs, directories and devices named `.npz` are listed with a `refusal`, so that a caller can count what it leaves
+    out. They are never opened or followed, and `read_episode` refuses them.
 
     Raises:
         EpisodeFileError: `directory` cannot be listed.
@@ -56,7 +57,7 @@ def list_episode_files(directory: str | os.PathLike[str]) -> list[EpisodePath]:
 
 
 def refusal_of(info: os.stat_result) -> str | None:
-    """What a file is, where it is not a regular one."""
+    """Returns the kind of a file that is not regular. None for a regular file."""
     if stat.S_ISREG(info.st_mode):
         return None
     kinds = {stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a FIFO", stat.S_IFDIR: "a directory"}
@@ -64,18 +65,18 @@ def refusal_of(info: os.stat_result) -> str | None:
 
 
 def episode_file_name(index: int, num_transitions: int, timestamp: str | None = None) -> str:
-    """DrQ-v2's name of an episode.
+    """Returns DrQ-v2's name for an episode.
 
     >>> episode_file_name(7, 500, "20250131T235959")
     '20250131T235959_7_500.npz'
 
     Args:
-        index: number of the episode, from 0; what orders the files.
+        index: number of the episode, from 0. It orders the files.
         num_transitions: rows - 1.
-        timestamp: `YYYYMMDDTHHMMSS`; None: now, in UTC. Nothing depends on it.
+        timestamp: `YYYYMMDDTHHMMSS`. None takes the present, in UTC. Nothing depends on it.
 
     Raises:
-        EpisodeError: a part that does not make such a name.
+        EpisodeError: the parts do not make such a name.
     """
     stamp = timestamp if timestamp is not None else time.strftime("%Y%m%dT%H%M%S", time.gmtime())
     name = f"{stamp}_{index}_{num_transitions}.npz"

@@ -1,7 +1,7 @@
-"""Reads episode files that may be damaged or made to harm.
+"""Reads episode files that may be damaged or malicious.
 
-Sizes are checked against limits, and against each other, before memory is taken for them; every byte of an array is
-covered by the archive's CRC and by the size that its header declares.
+Sizes are checked against limits and against each other before memory is allocated for them. The archive's CRC and the
+size in the array's header cover every byte of an array.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ MAX_MEMBERS = 64
 DEFAULT_MAX_BYTES = 4 << 30
 DEFAULT_MAX_RATIO = 250
 
-_RATIO_FLOOR_BYTES = 128 << 20  # the compression ratio is of no interest below this much data
-_DIRECTORY_BUDGET_BYTES = 512 << 10  # what zipfile may read to find the members
+_RATIO_FLOOR_BYTES = 128 << 20  # below this much data the compression ratio does not matter
+_DIRECTORY_BUDGET_BYTES = 512 << 10  # most bytes that zipfile may read to find the members
 _END_RECORD_BYTES = 22
 _CHUNK_BYTES = 1 << 20
 _UNREADABLE_FLAGS = 0x61  # encrypted, patch data, strongly encrypted
 _MEMBER_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,63})\.npy")
 
-# What zipfile raises on damaged archives, and NumPy where there is no memory for an array.
+# zipfile raises these for damaged archives, and NumPy raises the last one if memory is short.
 _ARCHIVE_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
@@ -52,29 +52,29 @@ _ARCHIVE_ERRORS = (
 def read_episode(
     path: str | os.PathLike[str], *, max_bytes: int = DEFAULT_MAX_BYTES, max_ratio: int = DEFAULT_MAX_RATIO
 ) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an episode file, C-contiguous, in the file's order of fields.
+    """Returns the arrays of an episode file, C-contiguous, in the file's order of fields.
 
-    Nothing is executed, and no memory is taken for data before its declared size was found to be within the limits
-    and to agree with shape and dtype in its header. Fortran order is converted; the other byte order is refused.
+    Nothing is executed. Memory for data is allocated only if its declared size is within the limits and agrees with the
+    shape and dtype in its header. Fortran order is converted. Foreign byte order is refused.
 
     Args:
-        path: a regular file; a link is refused.
+        path: a regular file. A link is refused.
         max_bytes: most bytes that all arrays together may declare.
-        max_ratio: most bytes declared for each byte of the file, where more than 128 MiB are declared.
+        max_ratio: most declared bytes per byte of the file. Applies if more than 128 MiB are declared.
 
     Returns:
-        Arrays of bool, integer or float items of at most 64 bits, by field name. That their rows agree in number
-        is not checked here.
+        Arrays of bool, integer or float items of at most 64 bits, by field name. Their numbers of rows are not
+        compared.
 
     Raises:
-        EpisodeFileError: the file is anything else, with what was expected and found.
+        EpisodeFileError: the file is anything else.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
     with _open_archive(path) as (archive, file_bytes):
         members = _members(path, archive)
         _check_sizes(path, members, file_bytes, max_bytes, max_ratio)
         for field, info in members.items():
-            # zipfile cuts data off at the declared size; with room for one byte more, a longer stream shows.
+            # zipfile cuts data off at the declared size. Room for one more byte reveals a longer stream.
             roomier = copy.copy(info)
             roomier.file_size += 1
             with _open_member(path, field, archive, roomier) as (where, member):
@@ -84,10 +84,10 @@ def read_episode(
 
 
 def peek_episode(path: str | os.PathLike[str]) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Shape and dtype of each field of an episode file, from the headers alone: cheap, and checked as in reading.
+    """Returns the shape and dtype of each field of an episode file. Only the headers are read.
 
     Raises:
-        EpisodeFileError: as in `read_episode`, for what can be told without the data.
+        EpisodeFileError: the headers or the archive are invalid; see `read_episode`.
     """
     described = {}
     with _open_archive(path) as (archive, _):
@@ -99,7 +99,7 @@ def peek_episode(path: str | os.PathLike[str]) -> dict[str, tuple[tuple[int, ...
 
 
 class _LimitedFile:
-    """Gives out at most `budget_bytes` until `release`: zipfile reads the archive's directory whole, at any size."""
+    """Reads at most `budget_bytes` until `release`. zipfile reads an archive's directory whole, whatever its size."""
 
     def __init__(self, raw: IO[bytes], budget_bytes: int) -> None:
         self._raw = raw
@@ -129,7 +129,7 @@ class _LimitedFile:
 
 @contextmanager
 def _open_archive(path: str | os.PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, int]]:
-    """The archive and the bytes of its file. Follows no link and does not wait on a FIFO."""
+    """Opens an archive and yields it with the size of its file. It follows no link and does not wait on a FIFO."""
     where = os.fspath(path)
     try:
         kind = refusal_of(os.lstat(path))
@@ -156,7 +156,7 @@ def _open_archive(path: str | os.PathLike[str]) -> Iterator[tuple[zipfile.ZipFil
 
 
 def _check_count(where: str, archive: zipfile.ZipFile, raw: IO[bytes], file_bytes: int) -> None:
-    """Compares the number of members with the one in the archive's end record, which zipfile does not look at."""
+    """Compares the number of members with that in the archive's end record, which zipfile ignores."""
     try:
         raw.seek(file_bytes - _END_RECORD_BYTES - len(archive.comment))
         record = raw.read(_END_RECORD_BYTES)
@@ -169,7 +169,7 @@ def _check_count(where: str, archive: zipfile.ZipFile, raw: IO[bytes], file_byte
 
 
 def _members(path: str | os.PathLike[str], archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """The members by field name, none of them opened yet."""
+    """Returns the members by field name. None of them is opened yet."""
     where = os.fspath(path)
     infos = archive.infolist()
     if not 1 <= len(infos) <= MAX_MEMBERS:
@@ -205,7 +205,7 @@ def _check_sizes(
 def _open_member(
     path: str | os.PathLike[str], field: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo
 ) -> Iterator[tuple[str, IO[bytes]]]:
-    """The member's stream and what to call it in errors; errors of the archive become ours."""
+    """Yields the member's name for errors and its stream. Errors of the archive become `EpisodeFileError`."""
     where = f"{os.fspath(path)}, {field}"
     try:
         with archive.open(info) as member:
@@ -219,7 +219,7 @@ def _open_member(
 def _read_data(where: str, member: IO[bytes], header: ArrayHeader, data_bytes: int) -> npt.NDArray[Any]:
     flat = np.empty(data_bytes, np.uint8)
     received = 0
-    # One byte more than expected is asked for, so that the stream's end is reached and its CRC compared.
+    # Asking for one byte more than expected makes zipfile reach the end and compare the CRC.
     while piece := member.read(min(_CHUNK_BYTES, data_bytes - received + 1)):
         if received + len(piece) > data_bytes:
             raise refusal(where, f"{data_bytes} bytes of data", "more in the compressed stream")

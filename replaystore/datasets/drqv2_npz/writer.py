@@ -1,4 +1,4 @@
-"""Writes episode files as `numpy.savez_compressed` does, whole or not at all."""
+"""Writes episode files in the format of `numpy.savez_compressed`, whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ def write_episode(
     index: int | None = None,
     timestamp: str | None = None,
 ) -> Path:
-    """Writes an episode file that `numpy.load`, DrQ-v2 and `read_episode` read, and returns its path.
+    """Writes an episode file that `numpy.load`, DrQ-v2 and `read_episode` can read, and returns its path.
 
-    The bytes go to a hidden temporary name that does not end in `.npz`, are synced, and then renamed into place; a
-    file of the same name is replaced.
+    The bytes go to a hidden temporary file whose name does not end in `.npz`. It is synced and then renamed. A file of
+    the same name is replaced.
 
     Args:
-        path: the file, or with `index` the directory in which one named by `episode_file_name` is made.
-        arrays: bool, integer and float arrays of at most 64 bits an item by field name, with the same number of rows.
-            Written in little-endian byte order and C order.
-        index: number of the episode where `path` is a directory.
-        timestamp: for the name, with `index`.
+        path: the file. With `index`, the directory for a file named by `episode_file_name`.
+        arrays: bool, integer and float arrays of at most 64 bits per item, by field name, with equal numbers of rows.
+            They are written in little-endian byte order and C order.
+        index: number of the episode, if `path` is a directory.
+        timestamp: timestamp in the name, with `index`.
 
     Raises:
-        EpisodeError: arrays that `read_episode` would refuse, or with different numbers of rows.
-        WriteError: the file could not be written; nothing is left behind.
+        EpisodeError: `read_episode` would refuse the arrays, or their numbers of rows differ.
+        WriteError: the file cannot be written. Nothing is left behind.
     """
     plain = {name: _plain_array(name, array) for name, array in arrays.items()}
     rows = {array.shape[0] for array in plain.values()}
