@@ -1,1 +1,1 @@
-"""Benchmarks that measure on the user's own data and machine, and state their conditions."""
+"""Benchmarks that measure with the user's own data on the user's own machine, and state their conditions."""

@@ -1,4 +1,4 @@
-"""The conditions of a measurement: machine, versions, commit and date, as plain data."""
+"""States the conditions of a measurement, such as machine, versions, commit and date, as plain data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _first_value(path: str, key: str) -> str | None:
 
 
 def git_commit() -> str | None:
-    """Commit of the package's sources, with `+changes` where they differ from it; None outside a checkout."""
+    """Commit of the package's sources, with `+changes` if files differ from it. None outside a checkout."""
     folder = Path(replaystore.__file__).parent
 
     def git(*arguments: str) -> str | None:
@@ -52,7 +52,7 @@ def git_commit() -> str | None:
 
 
 def block_device(directory: Path) -> tuple[str | None, int | None]:
-    """Name and read-ahead in bytes of the block device that holds `directory`; None where it has none."""
+    """Returns the name and read-ahead in bytes of the block device that holds `directory`. None if there is none."""
     number = directory.stat().st_dev
     sysfs = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
     for folder in (sysfs, sysfs.resolve().parent if sysfs.exists() else sysfs):
@@ -65,9 +65,17 @@ def block_device(directory: Path) -> tuple[str | None, int | None]:
 
 
 def random_read_milliseconds(directory: Path, rng: np.random.Generator, num_reads: int = 64) -> float | None:
-    """Median milliseconds of reading 64 KiB at a random place of the files below `directory`, one at a time.
+    """Measures the median time to read 64 KiB at a random place of the files below `directory`.
 
-    Past the page cache; None where the file system cannot do that. The host of a virtual disk may still cache.
+    The reads are made one at a time and bypass the page cache. The host of a virtual disk may still cache them.
+
+    Args:
+        directory: directory with files of at least 64 KiB.
+        rng: source of the places.
+        num_reads: number of reads.
+
+    Returns:
+        Milliseconds. None if the file system cannot bypass the cache, or there is no such file.
     """
     files = [path for path in sorted(directory.rglob("*")) if path.is_file() and path.stat().st_size >= _BLOCK_BYTES]
     seconds = []
@@ -91,7 +99,7 @@ def random_read_milliseconds(directory: Path, rng: np.random.Generator, num_read
 
 
 def conditions(directory: Path) -> dict[str, str | int | float | None]:
-    """Names and values to print beside a measurement whose files are below `directory`; sizes in bytes."""
+    """Returns the conditions of a measurement on files below `directory`, by name. Sizes are in bytes."""
     device, read_ahead_bytes = block_device(directory)
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""Control groups of Linux, v2 and v1: finds where one can be made, sets its memory limit, reads and removes it."""
+"""Control groups of Linux, v2 and v1: finds a parent, makes a group with a memory limit, reads it and removes it."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_UNLIMITED_BYTES = 1 << 60  # v1 writes a number near 2**63 where there is no limit
+_UNLIMITED_BYTES = 1 << 60  # without a limit v1 writes a number near 2**63
 _REMOVAL_SECONDS = 5.0
 _numbering = itertools.count()
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryUse:
-    """What a control group counts, in bytes and events.
+    """Counters of a control group, in bytes and events.
 
     Attributes:
-        usage_bytes: charged at the time of reading: anonymous, page cache and kernel memory.
-        peak_bytes: the most that was ever charged; None where the kernel does not say.
-        limit_hits: how often a charge ran into the limit and had to reclaim; None where the kernel does not count.
-        oom_kills: processes killed because nothing could be reclaimed.
+        usage_bytes: anonymous memory, page cache and kernel memory that are charged now.
+        peak_bytes: largest charge ever. None if the kernel does not report it.
+        limit_hits: charges that reached the limit and had to reclaim memory. None if the kernel does not count them.
+        oom_kills: processes that were killed because nothing could be reclaimed.
         anonymous_bytes: heap, stacks and private copies.
         cache_bytes: page cache, mapped or not.
-        mapped_bytes: the part of the page cache that is mapped into a process.
+        mapped_bytes: the part of the page cache that a process has mapped.
     """
 
     usage_bytes: int
@@ -42,7 +42,7 @@ class MemoryUse:
 
 
 def _numbers(path: Path) -> dict[str, int]:
-    """`key number` lines; empty where the file cannot be read."""
+    """Returns the `key number` lines of a file. Empty if the file cannot be read."""
     try:
         pairs = [line.split() for line in path.read_text().splitlines()]
     except OSError:
@@ -58,7 +58,11 @@ def _number(path: Path) -> int | None:
 
 
 def read_memory(group: Path) -> MemoryUse:
-    """Counters of the control group whose directory is `group`; v1 or v2 is told from its files."""
+    """Returns the counters of a control group. Its files show whether it is v1 or v2.
+
+    Args:
+        group: directory of the group.
+    """
     stat = _numbers(group / "memory.stat")
     if (group / "memory.current").exists():
         events = _numbers(group / "memory.events")
@@ -89,7 +93,7 @@ def read_memory(group: Path) -> MemoryUse:
 
 
 def _memory_mounts(proc: Path) -> Iterator[tuple[int, str, Path]]:
-    """(cgroup version, root of the mount within the hierarchy, mount point) of each hierarchy that may count memory."""
+    """Yields (cgroup version, root within the hierarchy, mount point) of each hierarchy that may count memory."""
     for line in (proc / "mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         fields, kind = before.split(), after.split()
@@ -103,7 +107,7 @@ def _memory_mounts(proc: Path) -> Iterator[tuple[int, str, Path]]:
 
 
 def _own_groups(proc: Path) -> dict[int, str]:
-    """This process's group in the v1 memory hierarchy and in v2, by version."""
+    """Returns this process's group in the v1 memory hierarchy and in v2, by version."""
     result = {}
     for line in (proc / "cgroup").read_text().splitlines():
         number, controllers, path = line.split(":", 2)
@@ -115,10 +119,13 @@ def _own_groups(proc: Path) -> dict[int, str]:
 
 
 def possible_parents(proc: Path = Path("/proc/self")) -> list[Path]:
-    """Directories of groups below which a memory group could be made, best first.
+    """Returns the directories of groups that a memory group could be made in, best first.
 
-    v2: the nearest group at or above this process's own that hands the memory controller to its children. v1: below
-    the own group where that has a limit, so that the limit still holds, and else at the top.
+    In v2, these are the groups at or above this process's own that give the memory controller to their children. In v1,
+    it is the process's own group if that has a limit, so that the limit stays in force. Otherwise the top comes first.
+
+    Args:
+        proc: directory of the process below /proc.
     """
     parents = []
     try:
@@ -147,10 +154,17 @@ def _words(path: Path) -> list[str]:
 
 
 def make_group(parent: Path, limit_bytes: int) -> Path:
-    """A new group below `parent`, limited to `limit_bytes` of memory and, where swap is counted, without swap.
+    """Makes a group with a memory limit. If the kernel counts swap, the group gets none.
+
+    Args:
+        parent: directory of the group above.
+        limit_bytes: memory limit.
+
+    Returns:
+        Directory of the new group.
 
     Raises:
-        OSError: it cannot be made or limited; nothing is left behind.
+        OSError: the group cannot be made or limited. Nothing is left behind.
     """
     group = parent / f"replaystore-{os.getpid()}-{next(_numbering)}"
     group.mkdir()
@@ -171,7 +185,7 @@ def make_group(parent: Path, limit_bytes: int) -> Path:
 
 
 def remove_group(group: Path) -> None:
-    """Kills what is left in `group` and removes it; warns where that does not work within five seconds."""
+    """Kills the processes left in `group` and removes it. Warns if that takes longer than five seconds."""
     end = time.monotonic() + _REMOVAL_SECONDS
     while True:
         for pid in _words(group / "cgroup.procs"):

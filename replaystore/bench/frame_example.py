@@ -1,4 +1,4 @@
-"""The picture behind the delta: two neighbouring frames of an episode and their difference."""
+"""Shows two neighbouring frames of an episode and their difference, as pictures."""
 
 from __future__ import annotations
 
@@ -23,31 +23,33 @@ _MAX_GAIN = 16.0
 
 
 def _png(picture: Array) -> str:
-    """Base64 of a PNG of `picture`, uint8 (height, width, 3)."""
+    """Returns the base64 of a PNG of `picture`, uint8 (height, width, 3)."""
     file = io.BytesIO()
     imsave(file, picture, format="png")
     return base64.b64encode(file.getvalue()).decode()
 
 
 def _channels_last(spec: FieldSpec, frames: Array) -> Array:
-    """A view of frames, (rows, *shape), as (rows, height, width, channel)."""
+    """Returns a view of frames, (rows, *shape), as (rows, height, width, channel)."""
     if len(spec.shape) == 2:
         return frames[..., None]
     return np.moveaxis(frames, 1, -1) if spec.channels == "first" else frames
 
 
 def _as_rgb(picture: Array) -> Array:
-    """uint8 (height, width, 3); of other than 3 channels, the first as gray."""
+    """Returns uint8 (height, width, 3). If there are not 3 channels, the first is shown as gray."""
     return np.ascontiguousarray(picture if picture.shape[-1] == 3 else np.repeat(picture[..., :1], 3, axis=-1))
 
 
 def frame_example(spec: FieldSpec, stacks: Array, episode_file: str) -> FrameExample:
-    """The pair of neighbouring frames with the median number of changed pixels: neither the best case nor the worst.
+    """Returns the pair of neighbouring frames with the median number of changed pixels.
+
+    That is neither the best case nor the worst.
 
     Args:
         spec: an image field.
         stacks: (rows, *stacked_shape) uint8, at least two rows of an episode.
-        episode_file: name of the file they are from.
+        episode_file: name of the episode's file.
     """
     frames = _channels_last(spec, by_frame(spec, stacks)[:, -1])  # (row, height, width, channel)
     changed = np.array([(frames[t] != frames[t - 1]).any(axis=-1).mean() for t in range(1, len(frames))])

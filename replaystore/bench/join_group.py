@@ -1,6 +1,6 @@
 """Joins a control group, then becomes another program: `python -m replaystore.bench.join_group GROUP PROGRAM ...`.
 
-Joining before `exec` charges every page of the program to the group, from its first one on.
+The process joins before `exec`, so every page of the program is charged to the group.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ JOIN_FAILED = 125
 
 
 def join_and_exec(group: Path, argv: Sequence[str]) -> NoReturn:
-    """Moves this process into the group at `group` and replaces it by `argv`; exit status 125 where that fails."""
+    """Moves this process into a group and replaces it by a program. If that fails, it exits with status 125.
+
+    Args:
+        group: directory of the group.
+        argv: the program and its arguments.
+    """
     try:
         (group / "cgroup.procs").write_text(str(os.getpid()))
         os.execvp(argv[0], list(argv))

@@ -1,8 +1,8 @@
-"""Runs a program under a memory limit, in a control group of its own (cgroup v2 or v1).
+"""Runs a program under a memory limit, in its own control group (cgroup v2 or v1).
 
-The group is removed afterwards, whatever happened. Where no memory controller can be written to, the program runs
-without a limit and the result says so. The group is charged for page cache too, so a limit holds for anonymous
-memory and cached file pages together, as in a container.
+The group is always removed afterwards. If no memory controller is writable, the program runs without a limit and the
+result says so. The group is also charged for page cache. So the limit holds for anonymous memory and cached file pages
+together, as in a container.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MIN_LIMIT_BYTES = 16 << 20
 
 
 class MemoryGroupError(ReplayStoreError):
-    """A program could not be started inside its control group."""
+    """A program cannot be started in its control group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +31,13 @@ class LimitedRun:
     """How a program ended.
 
     Attributes:
-        returncode: exit status; negative: the signal that ended it.
+        returncode: exit status. If negative, the signal that ended it.
         limited: whether a memory limit was in force.
-        killed: whether the kernel killed it, or a process of it, at the limit.
-        timed_out: whether it was ended because `timeout_seconds` had passed.
-        stderr_tail: the last 4,000 characters it wrote to standard error.
-        wall_seconds: from start to end.
-        memory: what the group counted, read after the end; None where there was no limit.
+        killed: whether the kernel killed a process of it at the limit.
+        timed_out: whether it was ended after `timeout_seconds`.
+        stderr_tail: the last 4,000 characters that it wrote to standard error.
+        wall_seconds: time from start to end.
+        memory: counters of the group, read after the end. None without a limit.
     """
 
     returncode: int
@@ -51,11 +51,11 @@ class LimitedRun:
 
 @dataclass(frozen=True)
 class MemoryGroup:
-    """A control group with a memory limit, or the lack of one; made by `memory_group`.
+    """A control group with a memory limit, or the reason why there is none. `memory_group` makes it.
 
     Attributes:
-        path: directory of the group; None where none could be made.
-        reason: why there is no limit; None where there is one.
+        path: directory of the group. None if no group could be made.
+        reason: why there is no limit. None if there is one.
     """
 
     path: Path | None
@@ -67,16 +67,21 @@ class MemoryGroup:
         return self.path is not None
 
     def read(self) -> MemoryUse | None:
-        """Counters now; None without a limit."""
+        """Returns the counters now. None without a limit."""
         return None if self.path is None else read_memory(self.path)
 
     def run(
         self, argv: Sequence[str], *, timeout_seconds: float | None = None, env: Mapping[str, str] | None = None
     ) -> LimitedRun:
-        """Runs `argv` in the group to its end; what it prints to standard output is dropped.
+        """Runs a program in the group to its end. Its standard output is dropped.
+
+        Args:
+            argv: the program and its arguments.
+            timeout_seconds: time after which it is killed. None waits for its end.
+            env: environment of the program. None inherits that of this process.
 
         Raises:
-            MemoryGroupError: it could not be started inside the group.
+            MemoryGroupError: the program cannot be started in the group.
         """
         command = list(argv)
         if self.path is not None:
@@ -118,11 +123,11 @@ class MemoryGroup:
 
 @contextmanager
 def memory_group(limit_bytes: int, *, parents: Sequence[Path] | None = None) -> Iterator[MemoryGroup]:
-    """A control group limited to `limit_bytes`, removed on leaving together with what still runs in it.
+    """Makes a control group with a memory limit for the block, then kills what still runs in it and removes it.
 
     Args:
-        limit_bytes: at least 16 MiB: a Python interpreter has to fit.
-        parents: directories of groups to try, in order; None: those found on this machine.
+        limit_bytes: memory limit, at least 16 MiB. A Python interpreter must fit.
+        parents: directories of groups to try, in order. None takes those found on this machine.
 
     Raises:
         SpecError: `limit_bytes` is too small.

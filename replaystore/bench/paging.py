@@ -1,7 +1,7 @@
-"""`bench paging`: what happens to batch times as the data outgrows memory, in each storage mode.
+"""`bench paging`: measures batch times as the data outgrows memory, in each storage mode.
 
-The same transitions are stored in every mode; then, for each size and mode, a process of its own draws batches under a
-memory limit, from a cold page cache. A run that was interrupted goes on where it stopped.
+The same transitions are stored in every mode. For each size and mode, a separate process draws batches under a memory
+limit, starting with a cold page cache. An interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ _GRACE_SECONDS = 600.0  # for opening a store and compiling kernels, besides twi
 
 
 class MeasurementFailed(ReplayStoreError):
-    """A measured process ended with an error that has nothing to do with memory."""
+    """A measured process ended with an error that is not about memory."""
 
 
 def run_paging(config: PagingConfig, *, progress: Progress | None = None) -> PagingResult:
-    """Builds what is missing, measures what is missing, and returns everything.
+    """Builds the missing stores, makes the missing measurements, and returns all results.
 
-    Stores and measurements are kept in `config.work_dir`, and used again by a later run with the same configuration
-    and version. Without a writable control group the measurements run without a limit, and the result says so.
+    Stores and measurements stay in `config.work_dir`. A later run with the same configuration and version reuses them.
+    Without a writable control group the measurements run without a limit, and the result says so.
 
     Args:
         config: what to measure.
-        progress: called with one line of text whenever there is something to tell.
+        progress: called with one line of text for each step.
 
     Raises:
         EpisodeFileError: the episode directory holds no usable episodes.
@@ -106,7 +106,7 @@ def run_paging(config: PagingConfig, *, progress: Progress | None = None) -> Pag
 def _measure(
     config: PagingConfig, folder: StoreFolder, summary: StoreSummary, size: float, data_bytes: int
 ) -> tuple[Measurement, str | None]:
-    """One measurement in a process of its own, and why there was no limit, if there was none."""
+    """Returns one measurement, made in a separate process, and why it had no limit. None if it had one."""
     mode = summary.mode
     drop_page_cache(folder.path(mode))
     with tempfile.TemporaryDirectory(prefix="replaystore-") as scratch, memory_group(config.limit_bytes) as group:
@@ -149,7 +149,11 @@ def _measure(
 
 
 def _compare(entries: list[Measurement], directory: Path) -> None:
-    """Raises `DamageError` where modes gave different bytes for a batch that more than one of them has drawn."""
+    """Checks that modes gave the same bytes for each batch that several of them drew.
+
+    Raises:
+        DamageError: they did not.
+    """
     for batch in range(max(len(entry.checksums) for entry in entries)):
         sums = {entry.mode: entry.checksums[batch] for entry in entries if batch < len(entry.checksums)}
         if len(set(sums.values())) > 1:
@@ -173,7 +177,7 @@ def _example(source: EpisodeSource) -> FrameExample | None:
 
 
 def _key(config: PagingConfig, folder: StoreFolder, mode: Mode, size: float, stated: dict[str, Any]) -> dict[str, Any]:
-    """What a measurement depends on; it is used again where this is the same."""
+    """Returns everything that a measurement depends on. A kept measurement is reused if this is equal."""
     varying = ("episode_dir", "work_dir", "sizes", "modes", "frame_delta")  # the last one is in the recipe
     asked = {name: value for name, value in config.to_json().items() if name not in varying}
     same = {name: value for name, value in stated.items() if name not in ("date", "load_average_at_start")}
@@ -185,7 +189,7 @@ def _kept_path(work_dir: Path, mode: Mode, size: float) -> Path:
 
 
 def _load(path: Path, key: dict[str, Any]) -> tuple[Measurement, StoreSummary, str | None] | None:
-    """What `_keep` left at `path`; None where there is nothing, or something else."""
+    """Returns what `_keep` wrote to `path`. None if there is nothing, or its key differs."""
     try:
         data = json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):

@@ -1,6 +1,6 @@
-"""The measured process: `python -m replaystore.bench.paging_child REQUEST` reads a JSON file and leaves another one.
+"""The measured process: `python -m replaystore.bench.paging_child REQUEST` reads a JSON file and writes another one.
 
-It never imports torch: what is measured is the store.
+It never imports torch, because it measures the store alone.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from replaystore.sampling.sampler import Sampler
 from replaystore.spec import RESIDENCIES, Residency
 from replaystore.store import ReplayStore
 
-_CRC_BYTES = 1 << 20  # at a time: a copy of the whole batch would count against the limit
+_CRC_BYTES = 1 << 20  # copied at a time, because a copy of the whole batch would count against the limit
 
 Batch = dict[str, npt.NDArray[Any]]
 
 
 def _kilobytes(path: str, key: str) -> int | None:
-    """Bytes of a `key: 12 kB` line of a file below /proc; None where there is none."""
+    """Returns the bytes of a `key: 12 kB` line of a file below /proc. None if there is none."""
     try:
         lines = Path(path).read_text().splitlines()
     except OSError:
@@ -38,7 +38,7 @@ def _kilobytes(path: str, key: str) -> int | None:
 
 
 def _read_bytes() -> int | None:
-    """Bytes that this process made the device read; None where the kernel does not say."""
+    """Returns the bytes that the device read for this process. None if the kernel does not report them."""
     try:
         lines = Path("/proc/self/io").read_text().splitlines()
     except OSError:
@@ -47,7 +47,7 @@ def _read_bytes() -> int | None:
 
 
 def _warm_up(path: str, config: PagingConfig) -> Batch:
-    """Compiles everything on a few rows, through each residency; returns the batch's arrays, for use again."""
+    """Compiles all kernels on a few rows in each residency. Returns the batch's arrays for reuse."""
     batch: Batch | None = None
     sampler = Sampler(n_step=config.n_step)
     for residency in RESIDENCIES:
@@ -59,7 +59,7 @@ def _warm_up(path: str, config: PagingConfig) -> Batch:
 
 
 def _baseline_bytes(group: Path | None) -> int:
-    """Memory of this process that cannot be reclaimed by dropping page cache."""
+    """Returns the memory of this process that dropping page cache cannot reclaim."""
     if group is not None:
         use = read_memory(group)
         return use.usage_bytes - use.cache_bytes
@@ -76,10 +76,13 @@ def _checksum(batch: Batch) -> str:
 
 
 def _open(path: str, mode: str, budget_bytes: int | None, config: PagingConfig) -> tuple[ReplayStore, str, float]:
-    """The store as its mode is measured, where its bytes are now, and the seconds that opening took.
+    """Opens the store as its mode is measured.
 
-    Other modes than `disk` are opened with `ram`, and where that is refused with `auto`, which keeps what fits: the
-    same as `auto` at once, but it tells whether everything is held.
+    Modes other than `disk` are opened with `ram`. If that is refused, they are opened with `auto`, which keeps what
+    fits. Opening with `auto` at once would not tell whether everything is in RAM.
+
+    Returns:
+        (store, where its bytes are, seconds that opening took).
     """
     names: dict[Residency, str] = {"mapped": "mapped"} if mode == "disk" else {"ram": "ram", "auto": "ram + mapped"}
     for residency, name in names.items():
@@ -98,7 +101,15 @@ def _open(path: str, mode: str, budget_bytes: int | None, config: PagingConfig) 
 
 
 def measure(config: PagingConfig, mode: str, store_path: str, warm_path: str, group: Path | None) -> dict[str, Any]:
-    """Opens the store at `store_path`, times batches and returns the fields of a `Measurement` that it can tell."""
+    """Opens a store, times batches and returns the fields of a `Measurement` that this process knows.
+
+    Args:
+        config: what to measure.
+        mode: mode of the store.
+        store_path: the store.
+        warm_path: a small store of that mode, to compile kernels with.
+        group: directory of the control group. None if there is no limit.
+    """
     batch = _warm_up(warm_path, config)
     baseline_bytes = _baseline_bytes(group)
     budget_bytes = None if mode == "disk" else max(1, config.limit_bytes - baseline_bytes - config.margin_bytes)
@@ -153,7 +164,7 @@ def measure(config: PagingConfig, mode: str, store_path: str, warm_path: str, gr
 
 
 def main(request_path: Path) -> None:
-    """Does what the file says and writes the answer where it says."""
+    """Reads the request, measures, and writes the answer."""
     request = json.loads(request_path.read_text())
     group = None if request["group"] is None else Path(request["group"])
     config = PagingConfig.from_json(request["config"])

@@ -1,4 +1,4 @@
-"""Batch time against amount of data, one line a mode, as a PNG."""
+"""Plots batch time against amount of data, one line per mode, as a PNG."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ with needs("plots of `bench`", "bench"):
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
-# Okabe and Ito's palette: told apart with any kind of colour vision; markers and dashes say it again.
+# Okabe and Ito's palette suits all kinds of colour vision. Markers and dashes tell the modes apart as well.
 _COLOURS: dict[Mode, str] = {"disk": "#D55E00", "half": "#0072B2", "full": "#009E73"}
 _COLOURS_ON_DARK: dict[Mode, str] = {"disk": "#E69F00", "half": "#56B4E9", "full": "#2CC79B"}
 _MARKERS: dict[Mode, str] = {"disk": "o", "half": "s", "full": "D"}
@@ -26,7 +26,7 @@ _DPI = 160
 
 
 def format_milliseconds(milliseconds: float) -> str:
-    """Three digits where there is something behind the point: `4.21`, `31.5`, `512`, `5,100`."""
+    """Returns three digits if there are decimals: `4.21`, `31.5`, `512`, `5,100`."""
     digits = 2 if milliseconds < 10 else 1 if milliseconds < 100 else 0
     return f"{milliseconds:,.{digits}f}"
 
@@ -75,14 +75,16 @@ def _draw_mode(axes: Axes, mode: Mode, entries: Sequence[Measurement], colour: s
 
 
 def plot_png(result: PagingResult, *, dark: bool = False) -> bytes:
-    """A plot, log-log: milliseconds a batch (p50, band to p95, dotted p99) against data in multiples of the limit.
+    """Plots milliseconds per batch against data in multiples of the limit, log-log.
+
+    Lines are p50, bands reach to p95, and dotted lines are p99.
 
     Args:
         result: what to draw.
-        dark: light ink on a dark ground.
+        dark: whether to draw light ink on a dark ground.
 
     Returns:
-        bytes of a PNG file.
+        Bytes of a PNG file.
     """
     config = result.config
     ground, ink, faint = ("#171b22", "#e8eaed", "#39404d") if dark else ("#ffffff", "#1d2430", "#d9dde3")

@@ -1,4 +1,4 @@
-"""What `bench paging` is asked and what it found: frozen, JSON-able data without behaviour of its own."""
+"""Configuration and results of `bench paging`, as frozen data that convert to JSON."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ class PagingConfig:
     """What to measure.
 
     Attributes:
-        episode_dir: directory of DrQ-v2 episode files; replicated in order until there is enough data.
-        work_dir: where stores and measurements live; made if absent, and what it already holds is used again.
+        episode_dir: directory of DrQ-v2 episode files. They are replicated in order until there is enough data.
+        work_dir: directory of stores and measurements, made if absent. Its contents are reused.
         limit_bytes: memory limit of each measurement.
         sizes: amounts of data, as multiples of `limit_bytes`, counted as raw stacked rows.
         modes: storage modes to compare.
-        batch_size: transitions a batch.
+        batch_size: transitions per batch.
         n_step: steps of the return.
-        discount: discount a step.
-        num_batches: batches to time at each size and mode, after the first one, which is reported apart.
-        max_seconds: stop drawing after so many seconds, with fewer batches.
-        seed: of the sampler; the same in every mode.
+        discount: discount per step.
+        num_batches: batches to time per size and mode. The first batch is reported separately and not among them.
+        max_seconds: time after which no more batches are drawn.
+        seed: seed of the sampler, the same in every mode.
         threads: threads that gather a batch.
-        frame_stack: frames in an observation of the episode files; None: as their first rows tell.
-        chunk_rows: rows a chunk of the stores.
-        frame_delta: options of the codec of images in mode `full`, such as `{"entropy": "spans"}`; None: its defaults.
-        margin_bytes: left free within the limit besides the interpreter and the bytes held in RAM.
-        checksum_batches: so many batches of each measurement are compared over the modes.
+        frame_stack: frames in an observation of the episode files. None derives it from the first episode.
+        chunk_rows: rows per chunk of the stores.
+        frame_delta: options of the image codec in mode `full`, such as `{"entropy": "spans"}`. None takes its defaults.
+        margin_bytes: bytes of the limit to leave free, besides the interpreter and the bytes in RAM.
+        checksum_batches: first batches of each measurement whose bytes are compared between modes.
 
     Raises:
-        SpecError: the parts do not fit together.
+        SpecError: a value is out of range, or sizes or modes repeat.
     """
 
     episode_dir: str
@@ -77,45 +77,53 @@ class PagingConfig:
             raise SpecError(f"max_seconds: expected a positive number of seconds, got {self.max_seconds}")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` takes back."""
+        """Returns plain data that `from_json` reads."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PagingConfig:
-        """The configuration that `to_json` described."""
+        """Returns the configuration that `to_json` described."""
         return cls(**data)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """One size and mode.
+    """The measurement of one size and mode.
 
     The percentiles are over `batch_seconds`, which leaves out the first batch. Bytes read and major faults count from
-    before the store was opened to after the last batch.
+    before the store was opened until after the last batch.
 
     Attributes:
-        size: amount of data as a multiple of the limit, as asked for.
-        data_bytes: amount of data as it is: rows times the bytes of a raw stacked row.
-        transitions: that can be drawn.
-        store_bytes: the store's files.
+        size: requested amount of data, as a multiple of the limit.
+        mode: storage mode.
+        data_bytes: actual amount of data: rows times the bytes of a raw stacked row.
+        transitions: transitions that can be drawn.
+        store_bytes: size of the store's files.
         status: `"ok"`, `"killed"` at the limit, or `"timed_out"`.
         limited: whether a memory limit was in force.
-        residency: `"mapped"`: nothing is held, the OS pages; `"ram"`: everything is held; `"ram + mapped"`: what fits.
-        resident_bytes: bytes that the store holds in RAM, fields with small rows included, page cache not.
-        budget_bytes: what `residency="auto"` was allowed; None for `"mapped"`.
-        baseline_bytes: anonymous memory of the process before it opened the store, batch buffers included.
-        stopped_by: `"num_batches"` or `"max_seconds"`: why no more batches were timed.
-        open_seconds: to open the store on a cold cache, loading what is held in RAM.
-        first_batch_seconds: the first batch after it.
+        measured_at: time in UTC, ISO 8601.
+        residency: `"mapped"` if the OS pages everything, `"ram"` if everything is in RAM, `"ram + mapped"` if a part
+            is.
+        resident_bytes: bytes that the store keeps in RAM, including fields with small rows, without page cache.
+        budget_bytes: the store's budget. None for `"mapped"`.
+        baseline_bytes: anonymous memory of the process before it opened the store, including batch buffers.
+        stopped_by: why no more batches were timed: `"num_batches"` or `"max_seconds"`.
+        open_seconds: time to open the store on a cold cache, including loading bytes into RAM.
+        first_batch_seconds: time of the first batch after that.
+        batch_seconds: times of the other batches.
+        p50_seconds: median time per batch.
+        p95_seconds: 95th percentile.
+        p99_seconds: 99th percentile.
+        mean_seconds: mean time per batch.
         major_faults: page faults that waited for the device.
-        read_bytes: read from the device.
-        pss_bytes: proportional set size at the end; `pss_anonymous_bytes` of it is not backed by files.
-        group_usage_bytes: charged to the control group at the end, page cache included; None without a limit.
-        group_cache_bytes: the page cache of it.
-        group_peak_bytes: the most ever charged; None where the kernel does not say.
-        limit_hits: charges that ran into the limit; None where the kernel does not count.
+        read_bytes: bytes read from the device.
+        pss_bytes: proportional set size at the end.
+        pss_anonymous_bytes: the part of `pss_bytes` that no file backs.
+        group_usage_bytes: bytes charged to the control group at the end, including page cache. None without a limit.
+        group_cache_bytes: the page cache among them.
+        group_peak_bytes: largest charge ever. None if the kernel does not report it.
+        limit_hits: charges that reached the limit. None if the kernel does not count them.
         checksums: CRC32C over all arrays of each of the first batches, as hexadecimal digits.
-        measured_at: UTC, ISO 8601.
     """
 
     size: float
@@ -150,17 +158,24 @@ class Measurement:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measurement:
-        """The measurement that `dataclasses.asdict` described."""
+        """Returns the measurement that `dataclasses.asdict` described."""
         lists = {name: tuple(data.get(name, ())) for name in ("batch_seconds", "checksums")}
         return cls(**{**data, **lists})
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSummary:
-    """How a mode stored the data at the largest size; bytes are those of files.
+    """How a mode stored the data at the largest size. Bytes are those of files.
 
-    `observation_bytes_per_transition` is that of observations, `bytes_per_transition` of all fields. `schemes` holds
-    the codec configuration of each field that has a codec.
+    Attributes:
+        mode: storage mode.
+        transitions: transitions of the store.
+        episodes: episodes of the store.
+        bytes_on_disk: size of all files.
+        observation_bytes_per_transition: bytes of observations per transition.
+        bytes_per_transition: bytes of all fields per transition.
+        compression_factor: factor against raw stacks.
+        schemes: codec configuration by field name, for fields with a codec.
     """
 
     mode: Mode
@@ -181,12 +196,14 @@ class FrameExample:
         field: name of the image field.
         episode_file: file name, without its directory.
         row: row of the later frame.
-        frame_shape: of one frame.
-        frame_bytes: raw.
-        stack_bytes: of a raw observation, `frame_stack` frames.
-        changed_fraction: part of the pixels in which any channel differs.
-        difference_gain: factor by which differences are amplified in the picture.
-        previous_png, current_png, difference_png: pictures, base64.
+        frame_shape: shape of one frame.
+        frame_bytes: bytes of a raw frame.
+        stack_bytes: bytes of a raw observation, which holds `frame_stack` frames.
+        changed_fraction: share of the pixels in which any channel differs.
+        difference_gain: factor that amplifies differences in the picture.
+        previous_png: picture of the earlier frame, base64.
+        current_png: picture of the later frame, base64.
+        difference_png: picture of the difference, base64.
     """
 
     field: str
@@ -204,12 +221,17 @@ class FrameExample:
 
 @dataclass(frozen=True, kw_only=True)
 class PagingResult:
-    """Everything a report is made from.
+    """All data of a report.
 
     Attributes:
-        limited: whether the memory limit was in force in every measurement; if not, `limit_reason` says why.
+        config: what was measured.
+        limited: whether the memory limit was in force in every measurement.
+        limit_reason: why it was not. None if it was.
         row_bytes: bytes of one raw stacked row, all fields.
-        source_episodes: different episodes; more are made by appending them again.
+        source_episodes: different episodes. The stores hold them repeatedly.
+        measurements: one per size and mode.
+        stores: one per mode, at the largest size.
+        example: two neighbouring frames. None if there are no images.
         conditions: the machine, the versions and the date, by name.
     """
 
@@ -224,12 +246,12 @@ class PagingResult:
     conditions: Mapping[str, str | int | float | None] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` takes back."""
+        """Returns plain data that `from_json` reads."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PagingResult:
-        """The result that `to_json` described."""
+        """Returns the result that `to_json` described."""
         example = data["example"]
         parts = {
             "config": PagingConfig.from_json(data["config"]),
@@ -240,5 +262,5 @@ class PagingResult:
         return cls(**{**data, **parts})
 
     def at(self, size: float, mode: Mode) -> Measurement | None:
-        """The measurement of that size and mode, if there is one."""
+        """Returns the measurement of that size and mode. None if there is none."""
         return next((entry for entry in self.measurements if (entry.size, entry.mode) == (size, mode)), None)

@@ -1,4 +1,4 @@
-"""The stores that `bench paging` measures: one a mode, grown by appending recorded episodes again and again."""
+"""Makes the stores that `bench paging` measures: one per mode, filled with recorded episodes again and again."""
 
 from __future__ import annotations
 
@@ -31,11 +31,15 @@ _WARM_CHUNK_ROWS = 16
 
 
 class EpisodeSource:
-    """Recorded episodes in order, without end: after the last file comes the first again.
+    """Recorded episodes in order, without end. The first file follows the last.
+
+    Args:
+        directory: directory of episode files.
+        frame_stack: frames in an observation. None derives it from the first episode.
 
     Attributes:
         files: the episode files.
-        fields: the columns of a store that takes them.
+        fields: fields of a store for these episodes.
         digest: CRC32C over the files, hexadecimal.
 
     Raises:
@@ -66,7 +70,7 @@ class EpisodeSource:
         return sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in self.fields)
 
     def episode(self, number: int) -> Episode:
-        """Arrays of the episode of that number, counted from 0."""
+        """Returns the arrays of an episode by its number, counted from 0."""
         index = number % len(self.files)
         if index in self._kept:
             return self._kept[index]
@@ -78,7 +82,7 @@ class EpisodeSource:
         return arrays
 
     def amount(self, num_bytes: float) -> tuple[int, int]:
-        """(episodes, rows) of the fewest episodes that hold at least `num_bytes` as raw stacked rows."""
+        """Returns (episodes, rows) of the fewest episodes that hold at least `num_bytes` as raw stacked rows."""
         wanted_rows = max(1, math.ceil(num_bytes / self.row_bytes))
         cycles = max(0, wanted_rows // sum(self._rows) - 1)
         episodes, rows = cycles * len(self._rows), cycles * sum(self._rows)
@@ -90,7 +94,14 @@ class EpisodeSource:
 
 @dataclass(frozen=True)
 class StoreFolder:
-    """Where the stores are, and what they were made from."""
+    """The directory of the stores, and what they are made from.
+
+    Attributes:
+        directory: directory of the stores.
+        source: the episodes.
+        chunk_rows: rows per chunk.
+        frame_delta: options of the image codec in mode `full`. None takes its defaults.
+    """
 
     directory: Path
     source: EpisodeSource
@@ -98,21 +109,21 @@ class StoreFolder:
     frame_delta: Mapping[str, Any] | None = None
 
     def fields(self, mode: Mode) -> tuple[FieldSpec, ...]:
-        """The columns of the store of that mode; they differ by codec only."""
+        """Returns the fields of the store of that mode. Modes differ only in codecs."""
         if mode != "full" or self.frame_delta is None:
             return self.source.fields
         return with_schemes(self.source.fields, None, self.frame_delta)
 
     def path(self, mode: Mode) -> Path:
-        """The store of that mode."""
+        """Returns the path of the store of that mode."""
         return self.directory / mode
 
     def warm_path(self, mode: Mode) -> Path:
-        """A store of a few rows of that mode, for compiling kernels before anything is measured."""
+        """Returns the path of a small store of that mode, for compiling kernels before a measurement."""
         return self.directory / f"{mode}-warm-up"
 
     def recipe(self, mode: Mode) -> dict[str, Any]:
-        """What the store of that mode is made from; another recipe, another store."""
+        """Returns what the store of that mode is made from. If it changes, the store is made anew."""
         return {
             "replaystore": replaystore.__version__,
             "mode": mode,
@@ -123,7 +134,16 @@ class StoreFolder:
         }
 
     def grow(self, mode: Mode, num_episodes: int, progress: Callable[[str], None]) -> StoreSummary:
-        """Appends to the store of that mode until it holds `num_episodes`; made anew where it holds more."""
+        """Appends episodes to the store of a mode until it holds `num_episodes`. If it holds more, it is made anew.
+
+        Args:
+            mode: mode of the store.
+            num_episodes: episodes that it will hold.
+            progress: called with lines of text.
+
+        Returns:
+            How the store holds the data now.
+        """
         path = self.path(mode)
         self._make_warm_store(mode)
         with self._open_or_create(path, mode, num_episodes, self.chunk_rows) as store:
@@ -169,7 +189,16 @@ class StoreFolder:
 
 
 def check_space(folder: StoreFolder, modes: tuple[Mode, ...], rows: int) -> None:
-    """Raises `WriteError` where `rows` rows in all `modes` will not fit the disk, before anything is written."""
+    """Checks that the stores will fit the disk, before anything is written.
+
+    Args:
+        folder: the stores.
+        modes: modes to store.
+        rows: rows per store.
+
+    Raises:
+        WriteError: the stores will not fit.
+    """
     folder.directory.mkdir(parents=True, exist_ok=True)
     single = folder.source.single_frame_row_bytes
     needed = sum(rows * (folder.source.row_bytes if mode == "disk" else single) for mode in modes)
@@ -185,7 +214,7 @@ def check_space(folder: StoreFolder, modes: tuple[Mode, ...], rows: int) -> None
 def drop_page_cache(directory: Path) -> None:
     """Writes back every file below `directory` and drops its pages from the page cache.
 
-    Pages that a process has mapped stay; no store below `directory` may be open.
+    Mapped pages stay, so no store below `directory` may be open.
     """
     for path in sorted(directory.rglob("*")):
         if path.is_file():

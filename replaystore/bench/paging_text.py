@@ -1,4 +1,4 @@
-"""What a paging result says, as text: the headline, the cells of its tables, the notes and the conditions."""
+"""Turns a paging result into text: the headline, the cells of its tables, the notes and the conditions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COLUMNS = (
     "peak",
     "status",
 )
-# On a page `COLUMNS` stand in two tables, so that each fits a window of 800 pixels and a sheet of paper.
+# A page shows `COLUMNS` in two tables, so that each fits a window of 800 pixels and a sheet of paper.
 TIME_COLUMNS = (
     "data",
     "mode",
@@ -74,7 +74,7 @@ _CODEC_OPTIONS = ("reference", "entropy", "level", "keyframe_interval", "decimal
 
 
 def format_bytes(num_bytes: float | None) -> str:
-    """Three digits or more and a binary unit: `812 B`, `4.21 MiB`; `-` for None."""
+    """Returns three digits or more and a binary unit, such as `812 B` or `4.21 MiB`, and `-` for None."""
     if num_bytes is None:
         return _NONE
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -96,7 +96,10 @@ def _batches(entry: Measurement) -> str:
 
 
 def table_rows(result: PagingResult) -> list[dict[str, str]]:
-    """The table as text by column name, one row a measurement, by size and then in the order of the modes."""
+    """Returns the table as text by column name.
+
+    It has one row per measurement, by size and then in the order of the modes.
+    """
     rows = []
     for entry in sorted(result.measurements, key=lambda m: (m.size, result.config.modes.index(m.mode))):
         drawn = 1 + len(entry.batch_seconds)
@@ -128,12 +131,12 @@ def table_rows(result: PagingResult) -> list[dict[str, str]]:
 
 
 def store_rows(result: PagingResult) -> list[dict[str, str]]:
-    """How each mode stored the data at the largest size, as text by column name."""
+    """Returns how each mode stored the data at the largest size, as text by column name."""
     return [
         {
             "mode": entry.mode,
-            "bytes a transition, observations": f"{entry.observation_bytes_per_transition:,.0f}",
-            "bytes a transition, all fields": f"{entry.bytes_per_transition:,.0f}",
+            "bytes per transition, observations": f"{entry.observation_bytes_per_transition:,.0f}",
+            "bytes per transition, all fields": f"{entry.bytes_per_transition:,.0f}",
             "factor against raw stacks": f"{entry.compression_factor:.2f}",
             "on disk": format_bytes(entry.bytes_on_disk),
             "transitions": f"{entry.transitions:,}",
@@ -150,7 +153,10 @@ def _codec(scheme: Mapping[str, Any]) -> str:
 
 
 def headline(result: PagingResult) -> str:
-    """One sentence: the largest size at which `full` is in RAM and `disk` does not fit, and what each of them takes."""
+    """Returns one sentence about the largest size at which `full` fits RAM and `disk` does not.
+
+    It compares the times of both.
+    """
     limit = format_bytes(result.config.limit_bytes)
     if not result.limited:
         return f"No memory limit was in force ({result.limit_reason}): these times say nothing about paging."
@@ -165,17 +171,19 @@ def headline(result: PagingResult) -> str:
             f"`full` fits in {format_bytes(full.resident_bytes)} of RAM and takes {_milliseconds(full.p50_seconds)} ms"
         )
         if disk.p50_seconds is None:
-            return f"{sized} `disk` is {disk.status.replace('_', ' ')}, while {fits} a batch (p50)."
+            return f"{sized} `disk` is {disk.status.replace('_', ' ')}, while {fits} per batch (p50)."
         ratio = disk.p50_seconds / full.p50_seconds
         compared = f"{ratio:,.0f} times faster" if ratio >= 10 else f"{ratio:.1f} times faster"
         if ratio < 1:
             compared = f"{1 / ratio:.1f} times slower"
-        return f"{sized} `disk` pages and takes {_milliseconds(disk.p50_seconds)} ms a batch; {fits}: {compared} (p50)."
+        return (
+            f"{sized} `disk` pages and takes {_milliseconds(disk.p50_seconds)} ms per batch; {fits}: {compared} (p50)."
+        )
     return f"Under a memory limit of {limit}, at none of these sizes `full` was all in RAM while `disk` did not fit."
 
 
 def notes(result: PagingResult) -> list[str]:
-    """What a reader has to know to judge the table."""
+    """Returns what a reader needs to know to judge the table."""
     config, entries = result.config, result.measurements
     baseline = max((entry.baseline_bytes or 0 for entry in entries), default=0)
     budgets = sorted({entry.budget_bytes for entry in entries if entry.budget_bytes is not None})
@@ -192,19 +200,19 @@ def notes(result: PagingResult) -> list[str]:
         f"Batches of {config.batch_size}, n_step {config.n_step}, seed {config.seed}, {config.threads} threads, drawn"
         f" and gathered in one process, for at most {config.max_seconds:g} s. Percentiles leave out the first batch,"
         " which has a column of its own.",
-        f"Page cache cold at the start. `disk` is mapped; other modes keep what fits a budget of {budget} in RAM and"
-        f" map the rest; the process itself takes up to {format_bytes(baseline)}.",
+        f"The page cache is cold at the start. `disk` is mapped. Other modes keep what fits a budget of {budget} in RAM"
+        f" and map the rest. The process itself takes up to {format_bytes(baseline)}.",
         f"All modes gave the same bytes in the first {compared} or more batches of each size (CRC32C)."
         if compared
-        else "No batches could be compared over the modes.",
-        "`charged` is what the control group counts at the end, page cache included; `peak` is the most it counted.",
-        f"The device took {device} (median) for 64 KiB at a random place, one read at a time, past the page cache; the"
-        " host of a virtual disk may still have cached it.",
+        else "No batches could be compared between modes.",
+        "`charged` is what the control group counts at the end, page cache included. `peak` is the most it counted.",
+        f"The device took {device} (median) to read 64 KiB at a random place, one read at a time, past the page cache."
+        " The host of a virtual disk may still have cached it.",
     ]
 
 
 def condition_rows(result: PagingResult) -> list[tuple[str, str]]:
-    """Names and values of the conditions, as text."""
+    """Returns the names and values of the conditions, as text."""
     rows = []
     for name, value in result.conditions.items():
         text = format_bytes(value) if name.endswith("_bytes") and isinstance(value, int) else str(value or _NONE)

@@ -1,6 +1,6 @@
-"""Says before a run how large a store will be in each mode, whether it fits, and which mode to take.
+"""Predicts how large a store will be in each mode and whether it fits, and recommends a mode.
 
-Nothing is estimated from formulas: a few episodes are really stored, in a temporary directory, and measured.
+No formula is involved. A few episodes are stored in a temporary directory and measured.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from replaystore.store import ReplayStore
 Episode = Mapping[str, npt.NDArray[Any]]
 
 _BATCH_SIZE = 256
-_TIMED_AT_ONCE = 64  # a whole batch from so few rows would share the decoding of groups, as it never does in a run
+_TIMED_AT_ONCE = 64  # a whole batch from so few rows would share decoded groups more often than a real run does
 _N_STEP = 3
 _TIMED_BATCHES = 40
 _WARM_UP_BATCHES = 3
 _MAX_CHUNK_ROWS = 1 << 20
-_AS_FAST = 1.15  # batch times this close are taken for equal, and the smaller store wins
+_AS_FAST = 1.15  # batch times this close count as equal, and the smaller store wins
 
-# Candidates: name, mode, options of FrameDelta; in the order in which they are shown.
+# Candidates in the order in which they are shown: name, mode, options of FrameDelta.
 _RAW: tuple[tuple[str, Mode], ...] = (("disk", "disk"), ("half", "half"))
 _CONFIGURATIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("full", {}),
@@ -52,16 +52,18 @@ class Candidate:
     """One way to store the episodes.
 
     Attributes:
-        name: to tell it by.
-        mode: of the store.
-        frame_delta: options of `FrameDelta` for its images; None: none are needed.
-        bytes_per_transition: of all fields, over the sample, as `ReplayStore.info` counts them.
-        observation_bytes_per_transition: of observations alone, likewise.
-        least_bytes_per_transition, most_bytes_per_transition: of the sampled episodes, all fields.
-        deviation_bytes_per_transition: standard deviation over them; None for a single one.
-        total_bytes: predicted at the capacity, in RAM as on disk.
-        fits_budget: whether it can all be in RAM. fits_disk: whether it fits the free space.
-        batch_milliseconds: time to gather 256 transitions from RAM; the median of 64 at a time, times 4.
+        name: name of the candidate.
+        mode: mode of the store.
+        frame_delta: options of `FrameDelta` for its images. None if there are none.
+        bytes_per_transition: bytes of all fields over the sample, as `ReplayStore.info` counts them.
+        observation_bytes_per_transition: bytes of observations alone, counted in the same way.
+        least_bytes_per_transition: least of the sampled episodes, all fields.
+        most_bytes_per_transition: most of the sampled episodes, all fields.
+        deviation_bytes_per_transition: standard deviation over the sampled episodes. None for a single one.
+        total_bytes: predicted bytes at the capacity, in RAM as on disk.
+        fits_budget: whether all of it fits RAM.
+        fits_disk: whether it fits the free space.
+        batch_milliseconds: time to gather 256 transitions from RAM: the median of 64 at a time, times 4.
     """
 
     name: str
@@ -83,12 +85,15 @@ class Plan:
     """What `plan` found.
 
     Attributes:
-        capacity: in transitions. `budget_bytes`: of RAM. `disk_free_bytes`: where the store is to be.
-        episodes: names of the sampled files. `transitions`: in them.
+        capacity: transitions that the store will hold.
+        budget_bytes: RAM for it.
+        disk_free_bytes: free space at the store's place.
+        episodes: names of the sampled files.
+        transitions: transitions in those files.
         candidates: what was measured.
-        recommended: name of the candidate to take; None where none fits the disk.
+        recommended: name of the best candidate. None if none fits the disk.
         reason: why, in a sentence.
-        conditions: of the measured times.
+        conditions: conditions of the measured times.
     """
 
     capacity: int
@@ -102,7 +107,7 @@ class Plan:
     conditions: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Returns plain data."""
         return asdict(self)
 
 
@@ -119,16 +124,17 @@ def plan(
     """Stores a sample of the episodes in each mode, and predicts size and fit at `capacity`.
 
     Args:
-        episode_dir: episode files; the sample is spread evenly over them.
-        capacity: transitions that the store is to hold.
+        episode_dir: directory of episode files. The sample is spread evenly over them.
+        capacity: transitions that the store will hold.
         budget_bytes: RAM for it.
-        sample_episodes: how many episodes to measure.
+        sample_episodes: number of episodes to measure.
         frame_stack: see `fields_from_episode`.
-        store_dir: where the store is to be, for the free space. None: `episode_dir`.
+        store_dir: where the store will be, to find the free space. None takes `episode_dir`.
         progress: called with (candidates done, candidates in all).
 
     Raises:
-        SpecError: a number that cannot work. EpisodeFileError: no episode files, or a damaged one.
+        SpecError: a number is below 1.
+        EpisodeFileError: there are no episode files, or one is damaged.
     """
     for name, value in (("capacity", capacity), ("budget_bytes", budget_bytes), ("sample_episodes", sample_episodes)):
         if value < 1:
@@ -207,7 +213,7 @@ def _existing(path: Path) -> Path:
 def _store(
     path: Path, fields: Sequence[FieldSpec], mode: Mode, episodes: Sequence[Episode]
 ) -> tuple[list[int], dict[str, Any]]:
-    """Stores the episodes: (bytes of each, what `ReplayStore.info` says of all)."""
+    """Stores the episodes. Returns the bytes of each, and `ReplayStore.info` of all."""
     rows = max(len(next(iter(episode.values()))) for episode in episodes)
     sizes: list[int] = []
     ReplayStore.create(path, fields, mode=mode, chunk_rows=min(rows, _MAX_CHUNK_ROWS), residency="mapped").close()
@@ -221,7 +227,7 @@ def _store(
 
 
 def _batch_seconds(paths: Sequence[Path], threads: int) -> list[float]:
-    """Median seconds a batch of each store from RAM, a batch of each in turn."""
+    """Returns the median seconds per batch from RAM, by store. Each store makes a batch in turn."""
     seconds: list[list[float]] = [[] for _ in paths]
     with ExitStack() as stack:
         stores = [
@@ -266,5 +272,5 @@ def _recommendation(
     others = "the only one that fits" if len(in_ram) == 1 else f"the fastest of {len(in_ram)} that fit"
     return best.name, (
         f"{best.name!r} is {others} the budget at {capacity:,} transitions: {best.total_bytes:,} of"
-        f" {budget_bytes:,} bytes, {best.batch_milliseconds:.2g} ms a batch"
+        f" {budget_bytes:,} bytes, {best.batch_milliseconds:.2g} ms per batch"
     )

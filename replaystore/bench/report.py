@@ -1,4 +1,4 @@
-"""Reports of `bench paging`: JSON, a table for terminals and for Markdown, a plot, and one self-contained HTML page."""
+"""Reports of `bench paging`: JSON, tables for terminals and Markdown, a plot, and one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ with needs("reports of `bench`", "bench"):
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """Where `write_report` left its files."""
+    """Paths of the files of `write_report`."""
 
     json: Path
     markdown: Path
@@ -39,7 +39,7 @@ class ReportFiles:
 
 
 def to_table(result: PagingResult) -> Table:
-    """The table for a terminal, without the columns that would make it too wide."""
+    """Returns the table for a terminal, without the columns that would make it too wide."""
     table = Table(title=headline(result), caption="\n".join(notes(result)), caption_justify="left")
     for column in NARROW_COLUMNS:
         table.add_column(column, justify="left" if column in TEXT_COLUMNS else "right")
@@ -53,7 +53,7 @@ def to_table(result: PagingResult) -> Table:
 
 
 def to_markdown(result: PagingResult) -> str:
-    """The headline, the tables, the notes and the conditions as Markdown."""
+    """Returns the headline, the tables, the notes and the conditions as Markdown."""
 
     def table(rows: list[dict[str, str]]) -> Iterator[str]:
         if rows:
@@ -67,7 +67,7 @@ def to_markdown(result: PagingResult) -> str:
 
 
 def to_html(result: PagingResult) -> str:
-    """One page with everything in it; it refers to nothing outside itself."""
+    """Returns one self-contained page. It refers to nothing outside itself."""
     environment = Environment(
         loader=PackageLoader("replaystore.bench"),
         autoescape=True,

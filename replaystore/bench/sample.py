@@ -1,4 +1,4 @@
-"""`bench sample`: time to draw and gather a batch from stores, beside a plain copy of the bytes."""
+"""`bench sample`: times drawing and gathering a batch from stores, beside a plain copy of the bytes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ Progress = Callable[[int, int], None]
 
 _WARM_UP_BATCHES = 3
 _BLOCKS = 5
-DISCOUNT = 0.99  # of the returns of every batch
-_PAUSE_SECONDS = 0.012  # between turns: threads of OpenMP go on spinning for up to 6 ms after their work
+DISCOUNT = 0.99  # of every batch's returns
+_PAUSE_SECONDS = 0.012  # between turns, because threads of OpenMP spin for up to 6 ms after their work
 
 
 def run_sample(
@@ -47,21 +47,21 @@ def run_sample(
 ) -> SampleResult:
     """Times batches from each store in each residency, from other candidates, and a copy of a batch, in turn.
 
-    Every file is read once before, so the page cache is as warm as memory allows. Candidates that work in the
-    background are timed in blocks, while nothing else runs. Each block ends when they have finished their work.
+    Every file is read once first, so the page cache is as warm as memory allows. Candidates that work in the background
+    are timed in blocks, while nothing else runs. Each block ends when they have finished their work.
 
     Args:
         store_paths: the stores, at least one.
-        residencies: where the bytes of a store live, at least one.
-        candidates: what else to time. They are prepared first, because some of them fork processes, which is safe
+        residencies: residencies to open each store in, at least one.
+        candidates: other buffers to time. They are prepared first, because some of them fork processes, which is safe
             only while there are no other threads.
         new_arrays: whether to time each store also with new arrays for each batch.
         batch_size: transitions per batch.
-        n_step: steps of the return. Where a candidate has another n-step, each store is timed with that one too.
+        n_step: steps of the return. If a candidate has another n-step, each store is timed with that one too.
         num_batches: batches to time.
         threads: threads that gather a batch.
-        seed: of the draws.
-        budget_bytes: RAM for each store; None: what is available.
+        seed: seed of the draws.
+        budget_bytes: RAM for each store. None takes what is available.
         progress: called with (steps done, steps in all).
 
     Raises:
@@ -114,7 +114,7 @@ def run_sample(
     if any(found.background is not None for found in timed):
         stated["background"] = (
             f"buffers with worker processes are timed in {_BLOCKS} blocks of {_block(num_batches)} or more batches,"
-            " each drawn at once after the other while nothing else runs; what was ready before a block is drawn first"
+            " drawn one after another while nothing else runs; batches that were ready before a block are drawn first"
             " and not counted"
         )
     results = [entry.result(batch_bytes) for entry in entries]
@@ -128,7 +128,7 @@ def run_sample(
 
 
 def _bytes_of(path: str | os.PathLike[str], batch_size: int) -> tuple[int, int]:
-    """(bytes of the raw observation of a transition, bytes of a batch) of a store."""
+    """Returns the bytes of a transition's raw observation and the bytes of a batch of a store."""
     with ReplayStore.open(path, read_only=True, residency="mapped") as store:
         raw = sum(_row_bytes(entry) for entry in store.spec.fields if entry.role == "observation")
         return raw, sum(array.nbytes for array in store.allocate(batch_size).values())
@@ -143,7 +143,7 @@ def _block(num_batches: int) -> int:
 
 
 def _run(entries: Sequence[Timed], num_batches: int, seed: int, step: Callable[[], None]) -> None:
-    """Times everything, in turn and, where it works in the background, in blocks in between."""
+    """Times all entries in turn. Those that work in the background are timed in blocks in between."""
     background = [entry for entry in entries if entry.background is not None]
     in_turn = [entry for entry in entries if entry.background is None]
     rng = np.random.default_rng(seed)
@@ -153,7 +153,7 @@ def _run(entries: Sequence[Timed], num_batches: int, seed: int, step: Callable[[
         assert entry.background is not None
         entry.background.settle()
     for number in range(rounds):
-        # What ran before leaves its mark on the caches, and should not always be the same.
+        # The entry that ran before leaves its data in the caches, so the order changes each time.
         for position in rng.permutation(len(in_turn)):
             _pause()
             milliseconds = _milliseconds(in_turn[position].turn, 1)
@@ -176,7 +176,7 @@ def _time_block(entry: Timed, batches: int) -> None:
 
 
 def _pause() -> None:
-    """Waits, busily: a core that sleeps takes its time to wake, which a batch of a running program would not meet."""
+    """Waits in a loop. A sleeping core takes time to wake, which a running program would not see."""
     end = time.perf_counter() + _PAUSE_SECONDS
     while time.perf_counter() < end:
         pass
@@ -190,16 +190,19 @@ def _milliseconds(turn: Callable[[], object], count: int) -> float:
 
 
 def _processor_seconds() -> tuple[float, float]:
-    """Processor time of this process and its children so far, and of the whole machine, what its host took included."""
+    """Returns the processor time so far of this process with its children, and of the whole machine.
+
+    The machine's time includes what its host took.
+    """
     me = psutil.Process()
     own = sum(sum(process.cpu_times()[:2]) for process in (me, *me.children(recursive=True)))
     machine = psutil.cpu_times()
     idle = machine.idle + getattr(machine, "iowait", 0.0)
-    return own, sum(machine[:8]) - idle  # beyond the eighth come those of guests, which are counted before
+    return own, sum(machine[:8]) - idle  # the first eight already include the times of guests that follow
 
 
 def _last_level_cache() -> str | None:
-    """Its size, as the kernel writes it; None where it does not say."""
+    """Returns the size of the last cache level in the kernel's notation. None if the kernel does not report it."""
     for index in (3, 2):
         try:
             return Path(f"/sys/devices/system/cpu/cpu0/cache/index{index}/size").read_text().strip()

@@ -1,4 +1,4 @@
-"""Bytes a transition against batch time, a point a buffer, as a PNG."""
+"""Plots bytes per transition against batch time, one point per buffer, as a PNG."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ with needs("plots of `bench`", "bench"):
 
 _DPI = 160
 _GROUND, _INK, _FAINT = "#ffffff", "#1d2430", "#e3e7ec"
-_STORE, _PEER, _LIMIT = "#0072B2", "#8a93a0", "#D55E00"  # of Okabe and Ito's palette, and a gray
+_STORE, _PEER, _LIMIT = "#0072B2", "#8a93a0", "#D55E00"  # from Okabe and Ito's palette, and a gray
 _AROUND = [
     (x * far, y * far)
     for far in (8, 14, 24, 36, 50)
@@ -29,16 +29,16 @@ _AROUND = [
 
 
 def plot_png(result: SampleResult, title: str = "") -> bytes:
-    """A plot, log-log: milliseconds a batch against bytes a transition; left and low is good.
+    """Plots milliseconds per batch against bytes per transition, log-log. Low and left is good.
 
-    Bars are the 5th and 95th percentile. Buffers of which only the size is known stand on the lower edge.
+    Bars reach from the 5th to the 95th percentile. Buffers of which only the size is known are on the lower edge.
 
     Args:
         result: what to draw.
-        title: above the plot.
+        title: title of the plot.
 
     Returns:
-        bytes of a PNG file.
+        Bytes of a PNG file.
     """
     figure = Figure(figsize=(9.6, 6.0), dpi=_DPI, facecolor=_GROUND, layout="constrained")
     axes = figure.add_subplot(facecolor=_GROUND)
@@ -71,7 +71,7 @@ def _draw_point(axes: Axes, entry: SampleTimes) -> None:
     assert spread is not None
     ours = entry.kind == "store"
     colour = _STORE if ours else _PEER
-    # Of a percentile next to the median, rounding may make a negative bar.
+    # If a percentile is next to the median, rounding may make a negative bar.
     below, above = max(0.0, spread.median - spread.p5), max(0.0, spread.p95 - spread.median)
     hollow = ours and entry.residency != "ram"
     style: dict[str, Any] = {"markerfacecolor": _GROUND if hollow else colour, "markeredgecolor": colour}
@@ -130,7 +130,7 @@ def _name_axes(axes: Axes, result: SampleResult, title: str) -> None:
 def _place_labels(
     axes: Axes, canvas: Any, timed: Sequence[SampleTimes], sized: Sequence[SampleTimes], low: float
 ) -> None:
-    """Writes each name beside its point, where it covers no other label and no other point."""
+    """Writes each name beside its point, if possible without covering another label or point."""
     renderer = canvas.get_renderer()
     pixels = _DPI / 72
     places = [

@@ -1,4 +1,4 @@
-"""What `bench sample` measured, as plain data."""
+"""Results of `bench sample`, as plain data."""
 
 from __future__ import annotations
 
@@ -18,17 +18,21 @@ class SampleTimes:
 
     Attributes:
         kind: `"store"`, `"peer"` (another buffer) or `"copy"` (the same bytes from an array in memory, row by row).
-        name: to show.
-        store: path; None: not a store. mode, residency: of a store.
-        new_arrays: whether a store made new arrays for each batch, instead of filling the same ones.
-        transitions: held. bytes_per_transition: of everything held; None: nothing is.
-        observation_bytes_per_transition: of its observations alone, for a store.
-        n_step: of the batches.
-        blocks: how many blocks it was timed in, each of batches one after the other. 0: it was timed in turn.
-        milliseconds: a batch, drawing included; over blocks, their means. None: not timed.
-        megabytes_per_second: 10^6 bytes of batch, at the median.
-        checked: rows of a batch by what a check of them found, for another buffer.
-        notes: what a reader has to know. reason: why it could not be measured; everything else is then None.
+        name: name to show.
+        store: path of the store. None if it is not a store.
+        mode: mode of the store.
+        residency: residency of the store.
+        new_arrays: whether the store made new arrays for each batch, instead of filling the same ones.
+        transitions: transitions that it holds.
+        bytes_per_transition: bytes of everything that it holds. None for the copy.
+        observation_bytes_per_transition: bytes of observations alone, for a store.
+        n_step: steps of the return of its batches.
+        blocks: blocks that it was timed in, each with consecutive batches. 0 if it was timed in turn.
+        milliseconds: time per batch, including drawing. With blocks, over their means. None if it was not timed.
+        megabytes_per_second: 10^6 bytes of batch per second, at the median.
+        checked: rows of a batch by the finding of a check, for another buffer.
+        notes: what a reader needs to know.
+        reason: why it could not be measured. All other figures are None then.
     """
 
     kind: Kind
@@ -50,7 +54,7 @@ class SampleTimes:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """What `to_json` made."""
+        """Returns the times that `SampleResult.to_json` described."""
         spread = data["milliseconds"]
         return cls(
             **{**data, "milliseconds": None if spread is None else Spread(**spread), "notes": tuple(data["notes"])}
@@ -62,9 +66,10 @@ class SampleResult:
     """What `run_sample` measured.
 
     Attributes:
-        batch_bytes: of one batch, all fields.
-        raw_observation_bytes: of the observation of a transition, raw, with all frames of its stack.
-        times: stores, the copy, other buffers.
+        batch_bytes: bytes of one batch, all fields.
+        raw_observation_bytes: bytes of a transition's raw observation, with all frames of its stack.
+        times: times of the stores, the copy and the other buffers.
+        conditions: conditions of the measurement, by name.
     """
 
     batch_bytes: int
@@ -74,29 +79,29 @@ class SampleResult:
 
     @property
     def copy(self) -> SampleTimes:
-        """The copy."""
+        """Times of the copy."""
         return next(entry for entry in self.times if entry.kind == "copy")
 
     @property
     def stores(self) -> tuple[SampleTimes, ...]:
-        """The stores."""
+        """Times of the stores."""
         return tuple(entry for entry in self.times if entry.kind == "store")
 
     @property
     def peers(self) -> tuple[SampleTimes, ...]:
-        """Other buffers."""
+        """Times of the other buffers."""
         return tuple(entry for entry in self.times if entry.kind == "peer")
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data that `from_json` takes back."""
+        """Returns plain data that `from_json` reads."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """What `to_json` made.
+        """Returns the result that `to_json` described.
 
         Raises:
-            SpecError: something else.
+            SpecError: the data are no such result.
         """
         try:
             return cls(**{**data, "times": tuple(map(SampleTimes.from_json, data["times"]))})
@@ -105,14 +110,14 @@ class SampleResult:
 
 
 def time_ratio(entry: SampleTimes, other: SampleTimes) -> float | None:
-    """Median time of `entry` over that of `other`; None where one has none."""
+    """Returns the median time of `entry` divided by that of `other`. None if one of them was not timed."""
     if entry.milliseconds is None or other.milliseconds is None:
         return None
     return entry.milliseconds.median / other.milliseconds.median
 
 
 def first_of_each_store(entries: Iterable[SampleTimes]) -> list[SampleTimes]:
-    """Of each store the first entry: what the others are compared with."""
+    """Returns the first entry of each store. Others are compared with it."""
     found: dict[str, SampleTimes] = {}
     for entry in entries:
         if entry.store is not None and not entry.new_arrays:

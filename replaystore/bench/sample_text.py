@@ -1,4 +1,4 @@
-"""What a result of `bench sample` says, as text: the cells of a table, notes and conditions."""
+"""Turns a result of `bench sample` into text: the cells of a table, notes and conditions."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from replaystore.bench.paging_plot import format_milliseconds
 from replaystore.bench.sample_result import SampleResult, SampleTimes, first_of_each_store, time_ratio
 
 _NONE = "-"
-_MOST_BY_OTHERS = 0.1  # of the processor time that was used at all
+_MOST_BY_OTHERS = 0.1  # of the processor time used
 
 
 def format_factor(factor: float | None) -> str:
-    """`1.4x`, `12x`, `350x`; `-` for None."""
+    """Returns a factor such as `1.4x`, `12x` or `350x`, and `-` for None."""
     if factor is None:
         return _NONE
     return f"{factor:,.1f}x" if factor < 9.95 else f"{factor:,.0f}x"
 
 
 def table_rows(result: SampleResult) -> list[dict[str, str]]:
-    """The table as text by column name; one row a store in a residency, the copy, and one another buffer.
+    """Returns the table as text by column name.
 
-    Columns named after a store say how many times its time (in its first residency) a row takes.
+    There is one row per store and residency, one for the copy, and one per other buffer. A column named after a store
+    holds the time of the row divided by that of the store in its first residency.
     """
     compared = first_of_each_store(result.stores)
     marks = _marks(result)
@@ -31,11 +32,13 @@ def table_rows(result: SampleResult) -> list[dict[str, str]]:
         spread = entry.milliseconds
         row = {
             "buffer": entry.name + marks.get(entry.name, ""),
-            "bytes a transition": _NONE if entry.bytes_per_transition is None else f"{entry.bytes_per_transition:,.0f}",
+            "bytes per transition": _NONE
+            if entry.bytes_per_transition is None
+            else f"{entry.bytes_per_transition:,.0f}",
             "raw / held": _NONE
             if entry.bytes_per_transition is None
             else format_factor(result.raw_observation_bytes / entry.bytes_per_transition),
-            "ms a batch": _NONE if spread is None else format_milliseconds(spread.median),
+            "ms per batch": _NONE if spread is None else format_milliseconds(spread.median),
             "p5 - p95": _NONE
             if spread is None
             else f"{format_milliseconds(spread.p5)} - {format_milliseconds(spread.p95)}",
@@ -48,13 +51,13 @@ def table_rows(result: SampleResult) -> list[dict[str, str]]:
 
 
 def _marks(result: SampleResult) -> dict[str, str]:
-    """Number of the note of each entry that has one."""
+    """Returns the number of the note of each entry that has one."""
     noted = [entry for entry in result.times if entry.notes or entry.reason]
     return {entry.name: f" [{number}]" for number, entry in enumerate(noted, 1)}
 
 
 def notes(result: SampleResult) -> list[str]:
-    """What a reader has to know to judge the table; the numbered ones belong to rows."""
+    """Returns what a reader needs to know to judge the table. The numbered notes belong to rows."""
     marks = _marks(result)
     numbered = [
         f"{marks[entry.name].strip()} {entry.name}: {_sentences(entry)}"
@@ -63,7 +66,7 @@ def notes(result: SampleResult) -> list[str]:
     ]
     held = {entry.transitions for entry in result.stores}
     return [
-        f"Raw: {result.raw_observation_bytes:,} bytes an observation with all its frames. A batch of"
+        f"Raw: {result.raw_observation_bytes:,} bytes per observation with all its frames. A batch of"
         f" {result.conditions['batch_size']} has {result.batch_bytes:,} bytes. Stores hold"
         f" {', '.join(f'{count:,}' for count in sorted(filter(None, held)))} transitions"
         + (f", other buffers {result.conditions['transitions_of_other_buffers']:,} of them." if result.peers else "."),
@@ -77,8 +80,8 @@ def _warnings(result: SampleResult) -> list[str]:
     if share <= _MOST_BY_OTHERS:
         return []
     return [
-        f"OTHER PROCESSES USED {share:.0%} OF THE PROCESSOR TIME: measure again on an idle machine. What works with"
-        " several threads waits for the slowest, and those of torch wait long."
+        f"OTHER PROCESSES USED {share:.0%} OF THE PROCESSOR TIME: measure again on an idle machine. Work on several"
+        " threads waits for the slowest thread, and threads of torch wait long."
     ]
 
 
@@ -87,7 +90,7 @@ def _sentences(entry: SampleTimes) -> str:
 
 
 def conditions_text(conditions: Mapping[str, Any]) -> str:
-    """Names and values in one line."""
+    """Returns the names and values of the conditions in one line."""
     return "; ".join(
         f"{name.replace('_', ' ')} {_NONE if value is None else value}" for name, value in conditions.items()
     )

@@ -1,4 +1,4 @@
-"""What `bench sample` times, one turn at a time: stores, the plain copy, and what a caller adds to them."""
+"""What `bench sample` times, one turn at a time: stores, the plain copy, and the caller's candidates."""
 
 from __future__ import annotations
 
@@ -29,7 +29,15 @@ _READ_BYTES = 8 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """How batches are drawn. `seed`: of the first generator; everything timed has one of its own."""
+    """How batches are drawn.
+
+    Attributes:
+        batch_size: transitions per batch.
+        n_step: steps of the return.
+        discount: discount per step.
+        threads: threads that gather a batch.
+        seed: seed of the first generator. Each timed entry has its own generator.
+    """
 
     batch_size: int
     n_step: int
@@ -39,29 +47,29 @@ class Draws:
 
 
 class Background(Protocol):
-    """A buffer that works on batches while it is not asked for one.
+    """A buffer that works on batches in the background.
 
     Attributes:
-        ready_batches: the most batches that wait to be taken.
-        cycle: batches that come about together; a block has a multiple of them.
+        ready_batches: most batches that wait to be taken.
+        cycle: batches that become ready together. A block has a multiple of them.
     """
 
     ready_batches: int
     cycle: int
 
     def settle(self) -> None:
-        """Waits until nothing of it works in the background."""
+        """Waits until nothing of the buffer works in the background."""
 
 
 @dataclass(kw_only=True)
 class Timed:
-    """One thing to time.
+    """One entry to time.
 
     Attributes:
-        label: all but its times.
+        label: the entry of the result, without times.
         turn: makes a batch.
-        background: the buffer that works in the background; None: it works only during a turn.
-        milliseconds: a batch, one number per turn, or one per block where `background` is given.
+        background: the buffer that works in the background. None if it works only during a turn.
+        milliseconds: time per batch: one number per turn, or one per block if `background` is given.
     """
 
     label: SampleTimes
@@ -70,7 +78,7 @@ class Timed:
     milliseconds: list[float] = field(default_factory=list)
 
     def result(self, batch_bytes: int) -> SampleTimes:
-        """The label with its times.
+        """Returns the label with its times.
 
         Args:
             batch_bytes: bytes of one batch.
@@ -85,13 +93,13 @@ class Timed:
 
 
 class Candidate(Protocol):
-    """Something else to time beside the stores: what `run_sample` takes as `candidates`."""
+    """Another buffer to time beside the stores: an element of the `candidates` of `run_sample`."""
 
     def prepare(self, stack: ExitStack) -> Timed | SampleTimes:
-        """The candidate, ready to make batches; or its entry in the result where there is nothing to time.
+        """Returns the candidate ready to make batches, or its entry in the result if there is nothing to time.
 
         Args:
-            stack: closed once everything is measured; what the candidate has to close belongs on it.
+            stack: closed once everything is measured. The candidate enters what it has to close.
         """
 
 
@@ -99,8 +107,17 @@ def open_stores(
     paths: Sequence[str | os.PathLike[str]], residencies: Sequence[Residency], draws: Draws, stack: ExitStack, *,
     new_arrays: bool, other_n_steps: Iterable[int], budget_bytes: int | None,
 ) -> Iterator[Timed]:  # fmt: skip
-    """Each store in each residency; with `new_arrays` once more, making new arrays for each batch; and in the first
-    residency once more with each of `other_n_steps`, to compare with buffers that have no others."""
+    """Opens each store in each residency.
+
+    Args:
+        paths: the stores.
+        residencies: residencies to open each store in.
+        draws: how batches are drawn.
+        stack: closes the stores.
+        new_arrays: whether to time each store once more with new arrays for each batch.
+        other_n_steps: further n-steps to time in the first residency, for comparison with buffers that have no other.
+        budget_bytes: RAM for each store. None takes what is available.
+    """
     seeds = itertools.count(draws.seed)
     for path in paths:
         _read_all(Path(path))
@@ -134,7 +151,10 @@ def open_stores(
 
 
 def _gathers(store: ReplayStore, batch: dict[str, Array] | None, draws: Draws, seed: int) -> Callable[[], object]:
-    """Draws with a generator of its own: what another one has just read of the same store would be in the caches."""
+    """Returns a turn that draws and gathers a batch with its own generator.
+
+    With a shared generator the rows that another entry has just read would still be in the caches.
+    """
     sampler, rng = Sampler(n_step=draws.n_step), np.random.default_rng(seed)
 
     def turn() -> object:
@@ -145,7 +165,13 @@ def _gathers(store: ReplayStore, batch: dict[str, Array] | None, draws: Draws, s
 
 
 def plain_copy(row_bytes: int, draws: Draws, stack: ExitStack) -> Timed:
-    """Copies random rows of an array larger than the caches into another one, as many bytes as a batch has."""
+    """Copies random rows of an array larger than the caches into another one, as many bytes as a batch has.
+
+    Args:
+        row_bytes: bytes of a transition in a batch.
+        draws: how batches are drawn.
+        stack: closes the threads.
+    """
     workers = Workers(stack.enter_context(ThreadPoolExecutor(draws.threads)), draws.threads)
     rng = np.random.default_rng(draws.seed)
     source = np.ones((max(draws.batch_size, _COPY_SOURCE_BYTES // row_bytes), row_bytes), np.uint8)
@@ -155,7 +181,7 @@ def plain_copy(row_bytes: int, draws: Draws, stack: ExitStack) -> Timed:
         rows = rng.integers(0, len(source), draws.batch_size)
 
         def copy(start: int, stop: int) -> None:
-            # mode="clip": with "raise" NumPy copies through a buffer of its own
+            # with mode="raise" NumPy copies through a buffer of its own
             np.take(source, rows[start:stop], axis=0, out=out[start:stop], mode="clip")
 
         workers.share(copy, workers.edges(draws.batch_size))
@@ -164,7 +190,7 @@ def plain_copy(row_bytes: int, draws: Draws, stack: ExitStack) -> Timed:
 
 
 def _read_all(path: Path) -> None:
-    """Reads every file of a store once, so that what fits the page cache is in it."""
+    """Reads every file of a store once, to fill the page cache."""
     buffer = bytearray(_READ_BYTES)
     for file in sorted(path.rglob("*")):
         if file.is_file():

@@ -12,13 +12,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Spread:
-    """Repeated measurements of one thing.
-
-    Attributes:
-        median: of all. `p5`, `p95`: percentiles. `count`: how many.
+    """Median and percentiles of repeated measurements.
 
     >>> Spread.of([1.0, 2.0, 9.0]).median
     2.0
+
+    Attributes:
+        median: the median.
+        p5: 5th percentile.
+        p95: 95th percentile.
+        count: number of measurements.
     """
 
     median: float
@@ -28,7 +31,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Self:
-        """The spread of `values`, at least one."""
+        """Returns the spread of `values`, at least one."""
         found = list(values)
         low, high = (float(np.percentile(found, percent)) for percent in (5, 95))
         return cls(statistics.median(found), low, high, len(found))

@@ -1,8 +1,8 @@
-"""`bench stages`: where the time of a batch goes, on one thread, stage by stage.
+"""`bench stages`: shows where the time of a batch goes, on one thread, stage by stage.
 
-Each stage is timed by leaving out what comes after it: the kernel that decodes groups is called again on the very
-groups of a batch, once writing every frame, once writing only the first and the last one of each
-group, and once decoding only the compressed blocks.
+A stage is timed by leaving out the stages after it. The kernel that decodes groups runs again on the groups of a batch:
+once writing every frame, once writing only the first and last frame of each group, and once decoding only the
+compressed blocks.
 """
 
 from __future__ import annotations
@@ -37,14 +37,20 @@ _WARM_UP_BATCHES = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """Median milliseconds of a batch, by stage; they add up to `total`.
+    """Median milliseconds per batch, by stage. The stages add up to `total`.
 
     Attributes:
-        draw: choosing transitions. lookup: episodes' limits, rows of the windows, small fields, finding the groups.
-        blocks: LZ4 or zstd blocks of whole groups. differences: spans, blocks of single frames, adding differences.
-        write: writing observations; in stores without frame differences all of the copying.
-        groups: decoded for a batch. compressed_bytes: of them.
-        written_bytes: of observations.
+        store: path of the store.
+        mode: mode of the store.
+        total: the whole batch.
+        draw: choosing transitions.
+        lookup: limits of episodes, rows of the windows, small fields, and finding the groups.
+        blocks: decoding LZ4 or zstd blocks of whole groups.
+        differences: decoding spans and blocks of single frames, and adding differences.
+        write: writing observations. Without frame differences it is all of the copying.
+        groups: groups decoded per batch.
+        compressed_bytes: compressed bytes of those groups.
+        written_bytes: bytes of observations written.
     """
 
     store: str
@@ -62,13 +68,18 @@ class Stages:
 
 @dataclass(frozen=True, kw_only=True)
 class StagesResult:
-    """What `run_stages` measured."""
+    """What `run_stages` measured.
+
+    Attributes:
+        stores: the stages of each store.
+        conditions: conditions of the measurement, by name.
+    """
 
     stores: tuple[Stages, ...]
     conditions: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Returns plain data."""
         return asdict(self)
 
 
@@ -81,10 +92,19 @@ def run_stages(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> StagesResult:
-    """Times the stages of batches from stores held in RAM, on one thread, a batch of each store in turn.
+    """Times the stages of batches from stores in RAM, on one thread. Each store makes a batch in turn.
+
+    Args:
+        store_paths: the stores, at least one.
+        batch_size: transitions per batch.
+        n_step: steps of the return.
+        num_batches: batches to time per store.
+        seed: seed of the draws.
+        progress: called with (rounds done, rounds in all).
 
     Raises:
-        SpecError: nothing to measure. BudgetError: a store does not fit RAM.
+        SpecError: there is no store, or a number is below 1.
+        BudgetError: a store does not fit RAM.
     """
     if not store_paths or min(batch_size, n_step, num_batches) < 1:
         raise SpecError("stages: expected a store, and batch_size, n_step and num_batches from 1 on")
@@ -125,7 +145,7 @@ def _medians(
 
 
 def _batch(store: ReplayStore, rng: np.random.Generator, batch_size: int, n_step: int) -> dict[str, float]:
-    """Milliseconds and counts of one batch. `bare`: decoding, writing two frames of a group."""
+    """Returns milliseconds and counts of one batch. `bare` is decoding that writes only two frames per group."""
     batch = store.allocate(batch_size)
     sampler = Sampler(n_step=n_step)
     start = time.perf_counter()
@@ -148,7 +168,13 @@ def _batch(store: ReplayStore, rng: np.random.Generator, batch_size: int, n_step
 
 @dataclass
 class _Call:
-    """A call of the kernel that decodes groups (`groups`), or of the one that copies rows."""
+    """A call of a kernel that writes observations.
+
+    Attributes:
+        milliseconds: time of the call.
+        groups: the groups that it decoded. None if it copied rows.
+        arguments: its other arguments.
+    """
 
     milliseconds: float
     groups: Groups | None
@@ -157,7 +183,7 @@ class _Call:
 
 @contextmanager
 def _recorded() -> Iterator[list[_Call]]:
-    """Times what the store spends in the two kernels that write observations."""
+    """Records the calls of the two kernels that write observations, with their times."""
     calls: list[_Call] = []
     decode = frame_groups.decode_groups
 
@@ -180,7 +206,7 @@ def _recorded() -> Iterator[list[_Call]]:
 
 
 def _decode_bare(call: _Call) -> float:
-    """The same groups decoded as far, writing only the first and the last frame of each."""
+    """Milliseconds to decode the same groups as far, writing only the first and last frame of each."""
     assert call.groups is not None
     fmt, channels_last, _, _, depth, out, where = call.arguments
     bounds = call.groups.bounds
@@ -193,7 +219,7 @@ def _decode_bare(call: _Call) -> float:
 
 
 def _decode_blocks(call: _Call) -> float:
-    """Only the blocks of whole groups, as far as they are needed."""
+    """Milliseconds to decode the blocks of whole groups, as far as they are needed."""
     assert call.groups is not None
     fmt = call.arguments[0]
     groups = call.groups

@@ -1,4 +1,4 @@
-"""Stages of a batch as stacked bars, one a store, as a PNG."""
+"""Plots the stages of a batch as stacked bars, one per store, as a PNG."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ with needs("plots of `bench`", "bench"):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette; the order is that in which the stages happen.
+# The stages in the order in which they happen, with colours of Okabe and Ito's palette.
 _STAGES = (
     ("draw", "draw transitions", "#999999"),
     ("lookup", "look up rows, small fields", "#E69F00"),
@@ -24,7 +24,7 @@ _DPI = 160
 
 
 def plot_png(result: StagesResult) -> bytes:
-    """The picture of `result`."""
+    """Plots `result` and returns the bytes of a PNG file."""
     figure = Figure(figsize=(9, 1.6 + 0.5 * len(result.stores)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -38,7 +38,7 @@ def plot_png(result: StagesResult) -> bytes:
         axes.annotate(f" {entry.total:.1f}", (left, place), va="center")
     axes.invert_yaxis()
     axes.margins(x=0.1)
-    axes.set_xlabel("milliseconds a batch, one thread, chunks in RAM")
+    axes.set_xlabel("milliseconds per batch, one thread, chunks in RAM")
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=3, frameon=False)
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Compiles all kernels before they are needed, so that later processes load them from numba's cache."""
+"""Compiles all kernels early, so that later processes load them from numba's cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from replaystore.store import ReplayStore
 _CHUNK_ROWS, _EPISODE_ROWS, _EPISODES = 32, 50, 3
 _SIDE, _FRAME_STACK = 24, 3
 _BATCH_SIZE, _N_STEPS = 64, (1, 3)
-_PACKED_SIZES = (4, 12, 256)  # values of a row: read one by one, eight at a time, and where chunks are held
+_PACKED_SIZES = (4, 12, 256)  # values per row, for reading one by one, eight at a time, and from chunks in memory
 _LARGE_ROW = 100  # float32 values, more than the bytes of a row that is always held in memory
 
 
@@ -32,9 +32,9 @@ class WarmUp:
 
     Attributes:
         compiled: kernels that were not in the cache, with those that they call.
-        seconds: of all of it.
-        cache_directory: where compiled kernels are kept; None: nowhere.
-        trouble: why they are not kept; None where they are.
+        seconds: duration of the whole warm-up.
+        cache_directory: directory of compiled kernels. None if they are not kept.
+        trouble: why they are not kept. None if they are.
     """
 
     compiled: tuple[Compiled, ...]
@@ -43,7 +43,7 @@ class WarmUp:
     trouble: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Returns plain data."""
         return asdict(self)
 
 
@@ -65,7 +65,10 @@ def _other_codecs() -> Iterable[FrameDelta]:
 
 
 def _fields(image: FrameDelta, *, packed_scalars: bool = False) -> list[FieldSpec]:
-    """Of rows with images, a large and several packed fields; observations have a next value, other fields do not."""
+    """Returns fields for all kernels: an image, a large field and several packed fields.
+
+    Observations have a next value, other fields do not.
+    """
     reward = RoundClamp(decimals=2, low=-10.0, high=10.0, row_size=1).get_config() if packed_scalars else None
     fields = [
         FieldSpec.image("observation", (3, _SIDE, _SIDE), frame_stack=_FRAME_STACK, scheme=image.get_config()),
@@ -103,14 +106,14 @@ def _episode(fields: Iterable[FieldSpec], rng: np.random.Generator) -> dict[str,
 
 def _use_store(path: Path, mode: Mode, fields: list[FieldSpec]) -> None:
     rng = np.random.default_rng(0)
-    if mode != "full":  # which alone has codecs for images
+    if mode != "full":  # only mode full has codecs for images
         fields = [
             field if field.dtype != "uint8" else FieldSpec.image(field.name, field.shape, frame_stack=_FRAME_STACK)
             for field in fields
         ]
     with ReplayStore.create(path, fields, mode=mode, chunk_rows=_CHUNK_ROWS, num_threads=1) as store:
         store.append(_episode(fields, rng))
-        _sample(store, rng)  # rows that are in no chunk yet
+        _sample(store, rng)  # these rows are in no chunk yet
         for _ in range(_EPISODES - 1):
             store.append(_episode(fields, rng))
         store.flush()

@@ -1,5 +1,7 @@
-"""`bench write`: rows a second appended to a store in each mode, beside a plain parallel write of the same bytes, and
-the time that one `add` takes."""
+"""`bench write`: measures rows appended per second in each mode, beside a plain parallel write of the same bytes.
+
+It also measures the time of one `add`.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +27,18 @@ from replaystore.store import ReplayStore
 
 Episode = dict[str, npt.NDArray[Any]]
 
-_SOURCE_BYTES = 1 << 30  # episodes held in memory
-_ADDED_EPISODES = 4  # in each repeat, row by row
+_SOURCE_BYTES = 1 << 30  # most bytes of episodes in memory
+_ADDED_EPISODES = 4  # added row by row in each repeat
 
 
 @dataclass(frozen=True, kw_only=True)
 class AddTimes:
-    """Microseconds that `add` takes the caller for one row, those rows left out whose `add` commits an episode.
+    """Microseconds that `add` takes for one row. Rows whose `add` commits an episode are left out.
 
     Attributes:
-        p50, p99: percentiles of all. `count`: how many.
+        p50: median.
+        p99: 99th percentile.
+        count: number of rows.
     """
 
     p50: float
@@ -44,14 +48,14 @@ class AddTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class WriteTimes:
-    """Speed of writing in one mode, or of plain files.
+    """Speed of writing in one mode, or of writing plain files.
 
     Attributes:
-        mode: of the store; None: the same arrays written into plain files, one file a thread.
-        rows_per_second: until everything is encoded and in its files.
-        append_milliseconds: of one `append`, which is when an episode is committed; None for plain files.
-        add_microseconds: of one `add`, one row of an episode; None for plain files.
-        megabytes_per_second: 10^6 bytes of what was appended, at the median.
+        mode: mode of the store. None for plain files, which hold the same arrays, one file per thread.
+        rows_per_second: rows per second, until everything is encoded and in its files.
+        append_milliseconds: time of one `append`, after which the episode is committed. None for plain files.
+        add_microseconds: time of one `add`, which adds one row. None for plain files.
+        megabytes_per_second: 10^6 appended bytes per second, at the median.
     """
 
     mode: str | None
@@ -63,7 +67,14 @@ class WriteTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class WriteResult:
-    """What `run_write` measured. `rows`, `num_bytes`: appended in each repeat, images as raw stacks."""
+    """What `run_write` measured.
+
+    Attributes:
+        rows: rows appended in each repeat.
+        num_bytes: bytes appended in each repeat, images as raw stacks.
+        times: times of each mode and of plain files.
+        conditions: conditions of the measurement, by name.
+    """
 
     rows: int
     num_bytes: int
@@ -71,7 +82,7 @@ class WriteResult:
     conditions: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Returns plain data."""
         return asdict(self)
 
 
@@ -91,16 +102,21 @@ def run_write(
     """Appends recorded episodes to a new store in each mode, and writes them to plain files, in turn.
 
     Args:
-        episode_dir: episode files; read before anything is measured, and taken again where `episodes` is more.
-        modes: to compare. episodes: to append in each repeat, cut off at the last whole chunk. repeats: of everything.
-        threads: of the plain write; the store has threads of its own that encode.
-        durability: of the stores; with `"power"` the plain files are synced too.
-        frame_stack: see `fields_from_episode`. frame_delta: options of `FrameDelta` in mode `"full"`.
-        work_dir: where the files go, and go away again. None: the system's temporary directory.
+        episode_dir: directory of episode files. They are read before the measurement, and repeated if `episodes` is
+            larger.
+        modes: modes to compare.
+        episodes: episodes to append in each repeat, cut off at the last whole chunk.
+        repeats: repeats of everything.
+        threads: threads of the plain write. The store encodes on threads of its own.
+        durability: durability of the stores. With `"power"` the plain files are synced too.
+        frame_stack: see `fields_from_episode`.
+        frame_delta: options of `FrameDelta` in mode `"full"`.
+        work_dir: directory for the files, which are deleted afterwards. None takes the system's temporary directory.
         progress: called with (repeats done, repeats in all).
 
     Raises:
-        SpecError, EpisodeFileError
+        SpecError: there is no mode, a number is below 1, or the options do not fit the episodes.
+        EpisodeFileError: there are no episode files, or one is damaged.
     """
     if not modes or min(episodes, repeats, threads) < 1:
         raise SpecError("write: expected a mode, and episodes, repeats and threads from 1 on")
@@ -163,7 +179,10 @@ def _source(episode_dir: str | os.PathLike[str], most: int) -> list[Episode]:
 
 
 def _whole_chunks(episodes: Sequence[Episode]) -> tuple[list[Episode], int]:
-    """The episodes, cut off where they fill their last chunk, and the rows of a chunk: so all of it gets encoded."""
+    """Returns the episodes, cut off at the end of their last whole chunk, and the rows per chunk.
+
+    Whole chunks make sure that everything is encoded.
+    """
     total = sum(len(next(iter(episode.values()))) for episode in episodes)
     chunk_rows = min(total, DEFAULT_CHUNK_ROWS)
     left = total // chunk_rows * chunk_rows
@@ -180,7 +199,7 @@ def _append(
     folder: Path, mode: Mode, fields: Sequence[FieldSpec], durability: Durability, chunk_rows: int,
     episodes: Sequence[Episode],
 ) -> tuple[float, list[float]]:  # fmt: skip
-    """(seconds until everything is in its files, seconds of each append)."""
+    """Returns the seconds until everything is in its files, and the seconds of each append."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         appends = []
         path = Path(scratch, "store")
@@ -200,7 +219,7 @@ def _add(
     folder: Path, mode: Mode, fields: Sequence[FieldSpec], durability: Durability, chunk_rows: int,
     episodes: Sequence[Episode],
 ) -> list[float]:  # fmt: skip
-    """Seconds of each `add` that commits nothing."""
+    """Returns the seconds of each `add` that commits nothing."""
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         seconds = []
         with ReplayStore.create(
@@ -225,7 +244,7 @@ def _add_times(seconds: Sequence[float]) -> AddTimes | None:
 
 
 def _write_plain(folder: Path, episodes: Sequence[Episode], threads: int, *, sync: bool) -> float:
-    """Seconds to write the arrays into one new file a thread."""
+    """Returns the seconds to write the arrays into new files, one per thread."""
 
     def write(number: int) -> None:
         with open(Path(scratch, str(number)), "wb", buffering=0) as file:

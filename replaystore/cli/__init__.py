@@ -1,8 +1,8 @@
 """The `replaystore` command. Figures go to stdout, everything else to stderr.
 
-Exit codes: 0 it worked, 1 the data, the store or the check failed, 2 the command or its options make no sense, 130
-interrupted. Importing this package, and showing help, loads click and nothing else of weight: commands import what
-they need when they run.
+Exit codes: 0 for success, 1 if the data, the store or the check failed, 2 if the command or its options make no sense,
+130 if interrupted. Importing this package and showing help loads only click. Commands import what they need when they
+run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["cli", "main"]
 @click.version_option(package_name="replaystore", prog_name="replaystore")
 @click.option("--debug", is_flag=True, help="Show where an error was raised.")
 @click.option("-v", "--verbose", count=True, help="Show what happens on stderr; -vv shows more.")
-@click.option("--progress/--no-progress", default=None, help="Show progress bars. Default: where stderr is a terminal.")
+@click.option("--progress/--no-progress", default=None, help="Show progress bars. Default: if stderr is a terminal.")
 @click.pass_context
 def cli(context: click.Context, debug: bool, verbose: int, progress: bool | None) -> None:
     """Replay stores: experience for reinforcement learning in one directory, small and bit-exact."""
@@ -37,5 +37,8 @@ for _command in (collect, convert, export, info, verify, plan, bench, warmup):
 
 
 def main() -> None:
-    """Runs the command line of this process: `replaystore`, or `python -m replaystore`, which messages then say."""
+    """Runs the command line of this process.
+
+    That is `replaystore` or `python -m replaystore`. Messages name the one that was used.
+    """
     cli()

@@ -1,4 +1,4 @@
-"""`bench`: measurements on one's own data and machine."""
+"""`bench`: measurements with your own data on your own machine."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ bench.add_command(sample)
     help="Data, in multiples of the limit.",
 )
 @_modes
-@click.option("--work-dir", type=DIRECTORY, required=True, help="For the stores; kept, and used again.")
-@click.option("--out-dir", type=DIRECTORY, help="For the report (JSON, Markdown, PNG, HTML). Default: none is written.")
+@click.option("--work-dir", type=DIRECTORY, required=True, help="For the stores. They are kept and reused.")
+@click.option("--out-dir", type=DIRECTORY, help="For the report (JSON, Markdown, PNG, HTML). Default: no report.")
 @batch_size_option
 @n_step_option
 @click.option("--num-batches", type=AT_LEAST_1, default=100, show_default=True, help="Batches to time.")
-@click.option("--max-seconds", type=float, default=120.0, show_default=True, help="Stop timing after so long.")
+@click.option("--max-seconds", type=float, default=120.0, show_default=True, help="Stop timing after this time.")
 @threads_option
 @seed_option
 @frame_stack_option
@@ -74,8 +74,8 @@ def paging(
 ) -> None:  # fmt: skip
     """Show what happens to batch times as the data outgrows memory, in each mode.
 
-    The recorded episodes in EPISODE_DIR are stored again and again until there is enough data. Can be interrupted:
-    the same command goes on.
+    The recorded episodes in EPISODE_DIR are stored again and again until there is enough data. If interrupted, the same
+    command goes on.
     """
     check_packages()
     from replaystore.bench.paging import run_paging
@@ -104,7 +104,7 @@ def paging(
 @_modes
 @click.option("--episodes", type=AT_LEAST_1, default=8, show_default=True, help="Episodes to append in each repeat.")
 @click.option("--repeats", type=AT_LEAST_1, default=5, show_default=True, help="Repeats.")
-@click.option("--threads", type=AT_LEAST_1, default=2, show_default=True, help="Of the plain write.")
+@click.option("--threads", type=AT_LEAST_1, default=2, show_default=True, help="Threads of the plain write.")
 @click.option("--durability", type=click.Choice(DURABILITIES), default="process", show_default=True)
 @frame_stack_option
 @frame_delta_options
@@ -138,7 +138,7 @@ def write(
     ]
     print_table(
         f"{result.rows:,} rows, {bytes_text(result.num_bytes)} as raw stacks",
-        ("mode", "rows/s", "p5 - p95", "ms an append", "MB/s"),
+        ("mode", "rows/s", "p5 - p95", "ms per append", "MB/s"),
         rows,
         caption=conditions_text(result.conditions),
     )
@@ -157,7 +157,7 @@ def _spread_texts(spread: Spread, digits: int) -> tuple[str, str]:
 @click.option("--plot", "plot_file", type=FILE, help="Write a plot here, as PNG.")
 @as_json
 def stages(stores: tuple[Path, ...], as_json: bool, plot_file: Path | None, **options: Any) -> None:
-    """Show where the time of a batch from each STORE goes: held in RAM, on one thread, stage by stage."""
+    """Show where the time of a batch from each STORE goes, stage by stage, on one thread, with chunks in RAM."""
     check_packages()
     from replaystore.bench.sample_text import conditions_text
     from replaystore.bench.stages import run_stages
@@ -171,7 +171,9 @@ def stages(stores: tuple[Path, ...], as_json: bool, plot_file: Path | None, **op
     if as_json:
         print_json(result.to_json())
         return
-    titles = ["store", "mode", "ms a batch", "draw", "lookup", "blocks", "differences", "write", "groups", "MB decoded"]
+    titles = [
+        "store", "mode", "ms per batch", "draw", "lookup", "blocks", "differences", "write", "groups", "MB decoded",
+    ]  # fmt: skip
     rows = [
         [
             Path(entry.store).name, entry.mode, f"{entry.total:.2f}", f"{entry.draw:.2f}", f"{entry.lookup:.2f}",

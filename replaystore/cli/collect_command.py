@@ -14,20 +14,26 @@ from replaystore.cli.output import print_json, progress_bar
 @click.command()
 @click.argument("task")
 @click.argument("directory", type=DIRECTORY)
-@click.option("--episodes", type=click.IntRange(min=0), default=1, show_default=True, help="How many, from number 0.")
+@click.option(
+    "--episodes", type=click.IntRange(min=0), default=1, show_default=True, help="Number of episodes, from number 0."
+)
 @click.option("--grayscale", is_flag=True, help="One luma channel instead of RGB.")
 @click.option("--black-floor", is_flag=True, help="Paint the ground black, as in the published comparison.")
 @click.option("--frame-stack", type=AT_LEAST_1, default=3, show_default=True, help="Frames in an observation.")
-@click.option("--action-repeat", type=AT_LEAST_1, default=2, show_default=True, help="Steps of physics a row.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of actions and environment.")
-@click.option("--fast-render", is_flag=True, help="No shadows, no multisampling: faster, and other pictures.")
+@click.option("--action-repeat", type=AT_LEAST_1, default=2, show_default=True, help="Environment steps per row.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of actions and environment."
+)
+@click.option("--fast-render", is_flag=True, help="No shadows, no multisampling. Faster, but the images differ.")
 @click.option("--image-size", type=AT_LEAST_1, default=84, show_default=True, help="Height and width in pixels.")
-@click.option("--max-steps", type=AT_LEAST_1, help="End episodes after so many rows. Default: when the task ends.")
+@click.option(
+    "--max-steps", type=AT_LEAST_1, help="Most rows per episode after the reset. Default: until the task ends."
+)
 @as_json
 def collect(task: str, directory: Path, as_json: bool, **options: Any) -> None:
     """Record episodes of a DeepMind Control Suite TASK, such as walker_walk, into DIRECTORY.
 
-    Actions are random and smooth. Episodes that are there already are kept. Needs `pip install 'replaystore[dmc]'`.
+    Actions are random and smooth. Existing episodes are kept. Needs `pip install 'replaystore[dmc]'`.
     """
     from replaystore.collect import CollectConfig
     from replaystore.collect import collect as collect_episodes

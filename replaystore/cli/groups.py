@@ -1,4 +1,4 @@
-"""The root group: keeps the order of commands, and turns errors into one line and an exit code."""
+"""The root group. It keeps the order of commands and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ INTERRUPTED = 130
 
 
 class ReportingGroup(click.Group):
-    """A group whose commands may raise what this package raises, and `OSError`."""
+    """A group whose commands may raise the errors of this package and `OSError`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order in which they were added."""
+        """Returns the commands in the order in which they were added."""
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs a command; an error becomes a line on stderr, unless `--debug` asks for all of it."""
+        """Runs a command. An error becomes one line on stderr, unless `--debug` asks for the traceback."""
         try:
             with contextlib.nullcontext() if ctx.params.get("progress") is False else show_status():
                 return super().invoke(ctx)

@@ -1,4 +1,4 @@
-"""What `--verbose` shows: the log lines of the package, on stderr."""
+"""Shows the log lines of the package on stderr for `--verbose`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to what `sys.stderr` is at the time: a progress bar replaces it to keep lines apart from itself."""
+    """Writes to the current `sys.stderr`. A progress bar replaces it, to keep lines apart from the bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -22,7 +22,12 @@ class _StderrHandler(logging.Handler):
 
 
 def show_logs(context: click.Context, verbosity: int) -> None:
-    """Shows warnings, with a verbosity of 1 INFO too, from 2 on DEBUG, until `context` is closed."""
+    """Shows log lines until `context` is closed.
+
+    Args:
+        context: context of the command.
+        verbosity: 0 shows warnings, 1 shows INFO too, 2 and more show DEBUG too.
+    """
     logger, handler = logging.getLogger("replaystore"), _StderrHandler()
     handler.setFormatter(logging.Formatter(_FORMAT))
     before = logger.level

@@ -1,4 +1,4 @@
-"""Option types and options that several commands have."""
+"""Types of options, and options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-# As in `replaystore.spec`, which takes long to import; a test compares them.
+# Copies of those in `replaystore.spec`, which takes long to import. A test compares them.
 MODES = ("disk", "half", "full")
 DURABILITIES = ("process", "power")
 RESIDENCIES = ("mapped", "ram", "auto")
@@ -22,10 +22,13 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?)\s*([A-Za-z]*)")
 
 
 def size(value: str | int) -> int:
-    """A number of bytes, at least 1, as in `16GiB`, `500MB`, `1.5 GB` or `1048576`.
+    """Returns a number of bytes, at least 1, from text such as `16GiB`, `500MB`, `1.5 GB` or `1048576`.
 
     >>> size("1.5KiB")
     1536
+
+    Raises:
+        click.BadParameter: the text is no such size.
     """
     match = _SIZE.fullmatch(str(value).strip())
     factor = _UNITS.get(match[2].upper()) if match else None
@@ -36,7 +39,12 @@ def size(value: str | int) -> int:
 
 
 def list_of(item: Any, name: str) -> Callable[[str], tuple[Any, ...]]:
-    """A click type: several values of the type `item` with commas between them."""
+    """Returns a click type for several values with commas between them.
+
+    Args:
+        item: click type of one value.
+        name: name of a value in the help.
+    """
     item_type = click.types.convert_type(item)
 
     def convert(value: str | tuple[Any, ...]) -> tuple[Any, ...]:
@@ -65,17 +73,17 @@ seed_option = click.option(
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 frame_stack_option = click.option(
-    "--frame-stack", type=AT_LEAST_1, help="Frames in a row of an image. Default: told from the first episode."
+    "--frame-stack", type=AT_LEAST_1, help="Frames in an observation. Default: derived from the first episode."
 )
 
 
 def frame_delta_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options of the image codec of mode `full`."""
     options = (
-        click.option("--keyframe-interval", type=AT_LEAST_1, help="Most frames in a group."),
-        click.option("--reference", type=click.Choice(REFERENCES), help="What frames are differences to."),
+        click.option("--keyframe-interval", type=AT_LEAST_1, help="Most frames per group."),
+        click.option("--reference", type=click.Choice(REFERENCES), help="The frame that a frame is the difference to."),
         click.option("--entropy", type=click.Choice(ENTROPIES), help="How differences are compressed."),
-        click.option("--level", type=int, help="Of the compressor."),
+        click.option("--level", type=int, help="Level of the compressor."),
     )
     for option in reversed(options):
         command = option(command)
@@ -83,5 +91,5 @@ def frame_delta_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def chosen_frame_delta(**options: Any) -> dict[str, Any] | None:
-    """The options that were given; None where none was."""
+    """Returns the options that were given. None if there are none."""
     return {name: value for name, value in options.items() if value is not None} or None

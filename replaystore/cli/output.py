@@ -1,4 +1,4 @@
-"""What commands print: JSON and tables on stdout, progress on stderr."""
+"""Output of commands: JSON and tables on stdout, progress on stderr."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from replaystore.runtime.compilation import show_compilation
 
-_WIDTH_OF_FILES = 140  # of tables where stdout is no terminal
+_WIDTH_OF_FILES = 140  # width of tables if stdout is no terminal
 
 Progress = Callable[[int, int], None]
 
@@ -24,7 +24,14 @@ def print_json(data: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str | None = None) -> None:
-    """Prints a table, the first column to the left and the others to the right; its columns are named or not."""
+    """Prints a table. The first column is aligned left, the others right.
+
+    Args:
+        title: line above the table.
+        columns: headings. If all are empty, the table has no line of headings.
+        rows: cells as text.
+        caption: lines below the table.
+    """
     named = any(columns)
     lines = [columns, *rows] if named else rows
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
@@ -42,7 +49,7 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def print_rich(content: Any) -> None:
-    """Prints something made with rich."""
+    """Prints an object made with rich."""
     from rich.console import Console
 
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDTH_OF_FILES)
@@ -50,13 +57,22 @@ def print_rich(content: Any) -> None:
 
 
 def note(line: str) -> None:
-    """A line on stderr."""
+    """Prints a line on stderr."""
     click.echo(line, err=True)
 
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Progress]:
-    """A progress bar on stderr while the block runs: call it with (done, in all). Silent where nobody looks."""
+    """Shows a progress bar on stderr while the block runs. Silent if stderr is no terminal.
+
+    `--progress` and `--no-progress` override that.
+
+    Args:
+        what: label of the bar.
+
+    Yields:
+        A function to call with (done, in all).
+    """
     if not _shows_progress():
         yield lambda done, total: None
         return
@@ -80,7 +96,7 @@ def _shows_progress() -> bool:
 
 
 def bytes_text(num_bytes: float | None) -> str:
-    """`812 B`, `4.2 MiB`; `-` for None."""
+    """Returns bytes with a unit, such as `812 B` or `4.2 MiB`, and `-` for None."""
     if num_bytes is None:
         return "-"
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -91,5 +107,5 @@ def bytes_text(num_bytes: float | None) -> str:
 
 
 def number_text(value: float | None, digits: int = 0) -> str:
-    """A number with thousands separated; `-` for None."""
+    """Returns a number with its thousands separated, and `-` for None."""
     return "-" if value is None else f"{value:,.{digits}f}"

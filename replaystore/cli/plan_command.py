@@ -1,4 +1,4 @@
-"""`plan`: how large a store will be, and which mode to take."""
+"""`plan`: predicts the size of a store and recommends a mode."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from replaystore.cli.output import bytes_text, number_text, print_json, print_ta
 
 @click.command()
 @click.argument("episode_dir", type=EXISTING_DIRECTORY)
-@click.option("--capacity", type=AT_LEAST_1, required=True, help="Transitions that the store is to hold.")
+@click.option("--capacity", type=AT_LEAST_1, required=True, help="Transitions that the store will hold.")
 @click.option("--budget", type=size, required=True, help="RAM for it, such as 16GiB.")
 @click.option("--sample-episodes", type=AT_LEAST_1, default=3, show_default=True, help="Episodes to measure.")
 @frame_stack_option
-@click.option("--store-dir", type=DIRECTORY, help="Where the store is to be. Default: beside the episodes.")
+@click.option("--store-dir", type=DIRECTORY, help="Where the store will be. Default: beside the episodes.")
 @as_json
 def plan(
     episode_dir: Path, capacity: int, budget: int, sample_episodes: int, frame_stack: int | None,
     store_dir: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Store a few episodes of EPISODE_DIR in every mode, and say what will fit and which mode to take."""
+    """Store a few episodes of EPISODE_DIR in every mode, show what will fit, and recommend a mode."""
     from replaystore.bench.plan import plan as make_plan
 
     with progress_bar("measuring") as progress:
@@ -47,12 +47,12 @@ def plan(
     ]
     columns = (
         "store",
-        "bytes a transition, all fields",
+        "bytes per transition, all fields",
         "over episodes",
         "at capacity",
         "fits RAM",
         "fits disk",
-        "ms a batch",
+        "ms per batch",
     )
     conditions = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in found.conditions.items())
     print_table(

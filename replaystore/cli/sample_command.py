@@ -32,10 +32,10 @@ _several_residencies = list_of(click.Choice(RESIDENCIES), "residency")
 
 
 def check_packages() -> None:
-    """Checks, before minutes of work, that the packages that results are shown with are installed.
+    """Checks that the packages that show results are installed. Commands call it before long measurements.
 
     Raises:
-        MissingDependency: one of them is not.
+        MissingDependency: a package is not installed.
     """
     require("replaystore bench", "bench", "matplotlib", "jinja2", "psutil", "rich")
 
@@ -57,7 +57,7 @@ def sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
         threads_option,
         seed_option,
         click.option("--budget", "budget_bytes", type=size, help="RAM for each store. Default: what is available."),
-        click.option("--new-arrays", is_flag=True, help="Time stores also with new arrays for each batch."),
+        click.option("--new-arrays", is_flag=True, help="Also time stores that make new arrays for each batch."),
         click.option("--json-file", type=FILE, help="Write the figures here, as JSON."),
         click.option("--plot", "plot_file", type=FILE, help="Write a plot of bytes against time here, as PNG."),
         as_json,
@@ -68,13 +68,13 @@ def sample_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def show_sample(result: SampleResult, *, as_json: bool, json_file: Path | None, plot_file: Path | None) -> None:
-    """Prints a result, and writes the files that were asked for.
+    """Prints a result, and writes the requested files.
 
     Args:
-        result: what `run_sample` measured.
+        result: the result of `run_sample`.
         as_json: whether to print JSON instead of a table.
-        json_file: where to write JSON; None: nowhere.
-        plot_file: where to write a plot; None: nowhere.
+        json_file: file for JSON. None writes none.
+        plot_file: file for a plot. None writes none.
     """
     if json_file is not None:
         json_file.write_text(json.dumps(result.to_json(), indent=1) + "\n", encoding="utf-8")

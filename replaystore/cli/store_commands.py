@@ -28,20 +28,20 @@ from replaystore.cli.output import bytes_text, note, number_text, print_json, pr
 @click.option("--mode", type=click.Choice(MODES), default="full", show_default=True, help="How images are stored.")
 @frame_stack_option
 @click.option("--channels", type=click.Choice(("first", "last")), help="Where images have their channels.")
-@click.option("--capacity", type=AT_LEAST_1, help="Most transitions; the oldest episodes go first.")
-@click.option("--chunk-rows", type=AT_LEAST_1, help="Rows a chunk. [default: 1024]")
+@click.option("--capacity", type=AT_LEAST_1, help="Most transitions. The oldest episodes are evicted first.")
+@click.option("--chunk-rows", type=AT_LEAST_1, help="Rows per chunk. [default: 1024]")
 @frame_delta_options
 @click.option("--durability", type=click.Choice(DURABILITIES), help="What commits survive. [default: process]")
-@click.option("--skip-damaged", is_flag=True, help="Leave damaged files out and list them, instead of stopping.")
+@click.option("--skip-damaged", is_flag=True, help="Skip damaged files and list them, instead of stopping.")
 @click.option("--max-episode-size", type=size, default="4GiB", show_default=True, help="Refuse larger episodes.")
 @as_json
 def convert(
     episode_dir: Path, store: Path, as_json: bool, max_episode_size: int,
     keyframe_interval: int | None, reference: str | None, entropy: str | None, level: int | None, **options: Any,
 ) -> None:  # fmt: skip
-    """Make STORE from the DrQ-v2 episode files in EPISODE_DIR, or add the new ones to it.
+    """Make STORE from the DrQ-v2 episode files in EPISODE_DIR, or add new files to it.
 
-    Can be interrupted: the same command goes on where it stopped.
+    If interrupted, the same command goes on where it stopped.
     """
     from replaystore.datasets.convert import convert as convert_episodes
 
@@ -87,7 +87,7 @@ def export(store: Path, episode_dir: Path, as_json: bool) -> None:
 @click.argument("store", type=EXISTING_DIRECTORY)
 @as_json
 def info(store: Path, as_json: bool) -> None:
-    """Say what STORE holds and how large it is."""
+    """Show what STORE holds and how large it is."""
     from replaystore.datasets.sources import read_sources
     from replaystore.store import ReplayStore
 
@@ -109,10 +109,10 @@ def info(store: Path, as_json: bool) -> None:
         ("episodes", number_text(statistics["episodes"])),
         ("capacity", number_text(statistics["capacity"])),
         ("bytes on disk", f"{statistics['bytes_on_disk']:,} ({bytes_text(statistics['bytes_on_disk'])})"),
-        ("bytes a transition, observations", number_text(statistics["observation_bytes_per_transition"], 1)),
-        ("bytes a transition, all fields", number_text(statistics["bytes_per_transition"], 1)),
+        ("bytes per transition, observations", number_text(statistics["observation_bytes_per_transition"], 1)),
+        ("bytes per transition, all fields", number_text(statistics["bytes_per_transition"], 1)),
         ("compression factor", number_text(statistics["compression_factor"], 2)),
-        ("rows a chunk", number_text(statistics["chunk_rows"])),
+        ("rows per chunk", number_text(statistics["chunk_rows"])),
         ("chunks", number_text(statistics["chunks"])),
         ("rows not in a chunk yet", number_text(statistics["rows_in_tail"])),
         ("durability", statistics["durability"]),
@@ -136,7 +136,7 @@ def _scheme_text(scheme: dict[str, Any] | None) -> str:
 @as_json
 @click.pass_context
 def verify(context: click.Context, store: Path, as_json: bool) -> None:
-    """Compare every byte of STORE with its log. Exit code 1 and a list where something is wrong."""
+    """Compare every byte of STORE with its log. If something is wrong, list it and exit with code 1."""
     from replaystore.errors import DamageError
     from replaystore.store import ReplayStore
 
@@ -146,7 +146,7 @@ def verify(context: click.Context, store: Path, as_json: bool) -> None:
             progress_bar("verifying") as progress,
         ):
             report = opened.verify(progress=progress)
-    except DamageError as err:  # so bad that it does not open
+    except DamageError as err:  # too damaged to open
         problems, num_files, num_bytes = [str(err)], 0, 0
     else:
         problems, num_files, num_bytes = report.problems, report.num_files, report.num_bytes

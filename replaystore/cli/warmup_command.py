@@ -1,4 +1,4 @@
-"""`warmup`: compiles all kernels, so that the first batch does not wait for it."""
+"""`warmup`: compiles all kernels, so that the first batch does not wait for them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from replaystore.cli.output import note, print_json, print_table
 def warmup(context: click.Context, as_json: bool) -> None:
     """Compile everything that storing and sampling use, and keep it in numba's cache.
 
-    For container images, and before a measurement. Set NUMBA_CACHE_DIR to say where the cache is; the same directory
-    must be there, and be writable, when the kernels are used. Exit code 1 where no directory can be written.
+    For container images, and before a measurement. Set NUMBA_CACHE_DIR to choose the directory of the cache. The same
+    directory must exist and be writable when the kernels are used. If no directory can be written, the exit code is 1.
     """
     from replaystore.bench.warmup import warm_up
 

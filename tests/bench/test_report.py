@@ -256,7 +256,7 @@ def test_plot_is_a_picture(dark: bool) -> None:
 
 def test_bytes_a_transition_and_codecs() -> None:
     rows = store_rows(result())
-    assert [row["bytes a transition, observations"] for row in rows] == ["63,504", "21,168", "6,350"]
+    assert [row["bytes per transition, observations"] for row in rows] == ["63,504", "21,168", "6,350"]
     assert [row["codecs"] for row in rows] == ["none", "none", "observation: frame_delta (entropy lz4)"]
 
 

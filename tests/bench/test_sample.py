@@ -138,11 +138,11 @@ def test_table():
     ]  # fmt: skip
     assert list(rows["half, ram"])[-2:] == ["x half, ram", "x full, ram"]
     assert rows["half, ram"] == {
-        "buffer": "half, ram", "bytes a transition": "21,168", "raw / held": "3.0x", "ms a batch": "2.00",
+        "buffer": "half, ram", "bytes per transition": "21,168", "raw / held": "3.0x", "ms per batch": "2.00",
         "p5 - p95": "1.80 - 3.00", "x copy": "2.0x", "x half, ram": "1.0x", "x full, ram": "0.2x",
     }  # fmt: skip
     assert rows["small"]["x half, ram"] == "125x"
-    assert rows["video [2]"]["bytes a transition"] == "2,000"
+    assert rows["video [2]"]["bytes per transition"] == "2,000"
     assert set(list(rows["none [3]"].values())[1:]) == {"-"}
     assert time_ratio(RESULT.times[0], RESULT.times[7]) is None
 
