@@ -1,7 +1,7 @@
 """DrQ-v2 on a replay store: its two replay buffer names, and a patch for a checkout of it.
 
-`python -m drqv2_patch apply CHECKOUT` makes the edits; `training` is what an edited `train.py` calls. docs/drqv2.md has
-the commands, the arguments and every difference. Importing this package loads nothing of weight.
+`python -m drqv2_patch apply CHECKOUT` makes the edits. An edited `train.py` calls `drqv2_patch.training`.
+docs/drqv2.md has the commands, the arguments and every difference. Importing this package imports no other package.
 """
 
 from __future__ import annotations

@@ -17,10 +17,13 @@ _KEY = "device"
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` is CUDA where torch finds a GPU, else the CPU.
+    """Returns the device of that name.
+
+    Args:
+        name: `auto`, or a name that torch knows. `auto` is CUDA if torch finds a GPU, otherwise the CPU.
 
     Raises:
-        SpecError: torch does not know the name, or CUDA is asked for and not there.
+        SpecError: torch does not know the name, or finds no such CUDA device.
         MissingDependency: torch is not installed.
     """
     with needs("drqv2_patch", "drqv2"):
@@ -42,7 +45,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def describe_device(name: str, device: torch.device) -> str:
-    """`cpu (auto: torch finds no CUDA device)`, for the first line of a run."""
+    """Returns for example `cpu (auto: torch finds no CUDA device)`, for the first line of a run."""
     if name != AUTO:
         return str(device)
     if device.type == "cpu":
@@ -53,10 +56,19 @@ def describe_device(name: str, device: torch.device) -> str:
 
 
 def check_device_argument(arguments: Sequence[str], config: Path | None = None) -> None:
-    """Raises `SpecError` where the command line, or else `config`, asks for a CUDA device that is not there.
+    """Checks that the CUDA device exists that the command line asks for, or else `config`.
 
-    Hydra makes the directory of a run before the run can check anything, so this looks at the arguments themselves.
-    Calls with options, which may run elsewhere or only show the configuration, and sweeps over devices are left to it.
+    Hydra makes the directory of a run before the run can check anything, so this reads the arguments themselves. It
+    does not check sweeps over devices. Nor does it check calls with options, which may run elsewhere or only show the
+    configuration.
+
+    Args:
+        arguments: those of the command line.
+        config: the Hydra configuration, read if the command line names no device.
+
+    Raises:
+        SpecError: torch finds no such CUDA device.
+        MissingDependency: torch or PyYAML is not installed.
     """
     if any(argument.startswith("-") for argument in arguments):
         return

@@ -1,4 +1,4 @@
-"""What the patch raises. Each message says where, what was expected, what was found and the remedy, in one line."""
+"""Errors that the patch raises. Each message is one line: where, what was expected, what was found, and the remedy."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from replaystore.errors import ReplayStoreError
 
 
 class PatchError(ReplayStoreError):
-    """A checkout that cannot be patched or restored."""
+    """The checkout cannot be patched or restored."""
 
 
 class UnknownCheckout(PatchError):
-    """Not a checkout of DrQ-v2, or one that differs where the patch edits it."""
+    """The directory is no checkout of DrQ-v2, or the checkout differs in a place that the patch edits."""
 
 
 class HalfPatched(PatchError):
-    """A checkout of which some files are patched and others are not, or were edited since."""
+    """Only some files of the checkout are patched, or a file was edited since."""
 
 
 class RunError(ReplayStoreError):
-    """A run that cannot start, or cannot go on, as it was asked to."""
+    """The run cannot start or resume with these settings."""

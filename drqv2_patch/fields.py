@@ -16,7 +16,7 @@ ROLES: Mapping[str, Any] = {name: name for name in ("observation", "action", "re
 
 
 def row_bytes(fields: Iterable[FieldSpec], mode: Mode) -> int:
-    """Bytes of a row without compression: of an image its whole stack in mode `disk`, else one frame."""
+    """Returns the bytes of a row without compression. An image is its whole stack in mode `disk`, else one frame."""
     return sum(
         math.prod(field.stacked_shape if mode == "disk" else field.shape) * np.dtype(field.dtype).itemsize
         for field in fields
@@ -24,7 +24,15 @@ def row_bytes(fields: Iterable[FieldSpec], mode: Mode) -> int:
 
 
 def field_of(spec: Any, frame_stack: int) -> FieldSpec:
-    """The field that holds what a spec describes; raises `SpecError` where its channels are no whole frames."""
+    """Returns the field for the arrays of a spec. A uint8 observation with three axes becomes an image.
+
+    Args:
+        spec: has `name`, `shape` and `dtype`.
+        frame_stack: frames in an image observation.
+
+    Raises:
+        SpecError: `frame_stack` does not divide the channels of an image.
+    """
     name, shape, dtype = str(spec.name), tuple(int(size) for size in spec.shape), np.dtype(spec.dtype)
     role = ROLES.get(name, "extra")
     if role != "observation" or dtype != np.uint8 or len(shape) != 3:
@@ -38,7 +46,11 @@ def field_of(spec: Any, frame_stack: int) -> FieldSpec:
 
 
 def check_fields(store: ReplayStore, fields: Mapping[str, FieldSpec]) -> None:
-    """Raises `SpecError` where a store has other fields; the width of a float may differ."""
+    """Checks that a store has these fields. The width of a float may differ.
+
+    Raises:
+        SpecError: a field is missing, is not expected, or differs.
+    """
     stored = {field.name: field for field in store.spec.fields}
     for name in sorted({*stored, *fields}):
         found, expected = stored.get(name), fields.get(name)
@@ -50,7 +62,7 @@ def check_fields(store: ReplayStore, fields: Mapping[str, FieldSpec]) -> None:
 
 
 def _agree(found: FieldSpec, expected: FieldSpec) -> bool:
-    """Whether the fields differ at most in the width of a float."""
+    """Returns whether the fields differ at most in the width of a float."""
     kinds = np.dtype(found.dtype).kind, np.dtype(expected.dtype).kind
     return (found.dtype == expected.dtype or kinds == ("f", "f")) and all(
         getattr(found, part) == getattr(expected, part) for part in ("shape", "role", "frame_stack", "channels")

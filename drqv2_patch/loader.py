@@ -24,24 +24,27 @@ def make_replay_loader(
     nstep: int, discount: float, mode: Mode = "full", seed: int | None = None, *, residency: Residency = "auto",
     budget_bytes: int | None = None, pin_memory: bool | None = None,
 ) -> TupleLoader:  # fmt: skip
-    """A loader over `replay_dir`; see `TupleLoader`. It may be made before there is a store or an episode.
+    """Returns a `TupleLoader` over `replay_dir`. Neither the store nor an episode has to exist yet.
 
     Args:
         replay_dir: the one given to `ReplayBufferStorage`.
-        max_size: in the process of the `ReplayBufferStorage` the store's capacity in transitions: beyond it the
-            oldest episodes are deleted. In others: batches are drawn from the newest episodes of at most so many.
-        batch_size: transitions a batch.
-        num_workers: threads that fill batches; 0 counts as 1. The batches do not depend on it.
-        save_snapshot: has no effect: episodes are kept on disk always.
-        nstep, discount: of the n-step return.
+        max_size: in the process of the `ReplayBufferStorage`, the store's capacity in transitions. The oldest episodes
+            beyond it are deleted. In other processes, batches are drawn from the newest episodes of at most so many
+            transitions.
+        batch_size: transitions per batch.
+        num_workers: threads that fill batches. 0 counts as 1. The batches do not depend on it.
+        save_snapshot: has no effect, because episodes always stay on disk.
+        nstep: steps of the return.
+        discount: per step of the return.
         mode: must be that of the store.
-        seed: of the draws. None: drawn from NumPy's global generator (`np.random.seed`), now.
-        residency, budget_bytes: as in `ReplayStore.open`; used only in processes without the `ReplayBufferStorage`,
-            which has its own.
-        pin_memory: page-locked batches; None: where CUDA is available.
+        seed: seeds the draws. None takes a seed from NumPy's global generator (`np.random.seed`) now.
+        residency: as in `ReplayStore.open`. Used only in processes without the `ReplayBufferStorage`, which has its
+            own.
+        budget_bytes: as `residency`.
+        pin_memory: whether batches are page-locked. None means if CUDA is available.
 
     Raises:
-        SpecError: a value that cannot work, or a store of another mode.
+        SpecError: a value cannot work, or the store has another mode.
     """
     del save_snapshot
     return TupleLoader(
@@ -62,11 +65,12 @@ def make_replay_loader(
 class TupleLoader:
     """Yields batches without end, drawn as DrQ-v2 draws: an episode uniformly, then one of its transitions.
 
-    A batch is a tuple of tensors (observation, action, reward, discount, next_observation): observations and actions
-    (batch, *shape) as stored, reward and discount float32 (batch, 1). Arguments: see `make_replay_loader`.
+    A batch is a tuple of tensors (observation, action, reward, discount, next_observation). Observations and actions
+    are (batch, *shape) in the stored dtype. Reward and discount are float32 (batch, 1). `make_replay_loader` describes
+    the arguments.
 
     Attributes:
-        num_batches: that this loader returned.
+        num_batches: batches that this loader returned.
     """
 
     def __init__(
@@ -101,22 +105,24 @@ class TupleLoader:
         return self
 
     def __next__(self) -> Batch:
-        """The next batch.
+        """Returns the next batch.
 
         Raises:
-            NotEnoughData: no episode of at least `nstep` transitions is committed yet; add more and call again.
-            StoreNotFound: only episode files of DrQ-v2 are there. SpecError: the store is of another mode.
+            NotEnoughData: no episode of at least `nstep` transitions is committed yet. Add more and call again.
+            StoreNotFound: the directory holds episode files of DrQ-v2, but no store.
+            SpecError: the store has another mode, or lacks a field that DrQ-v2 uses.
+            StoreClosed: the loader has been closed.
         """
         batch = next(self._start())
         self.num_batches += 1
         return batch["observation"], batch["action"], batch["reward"], batch["discount"], batch["next_observation"]
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the draws after the last batch that was consumed: JSON-able."""
+        """Returns the state of the draws after the last consumed batch, as JSON-able data."""
         return dict(self._state) if self._loader is None else self._loader.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on as after the batch at which `state` was taken."""
+        """Continues after the batch at which `state` was taken."""
         if self._loader is None:
             self._state = dict(state)
         else:

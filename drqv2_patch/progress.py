@@ -1,4 +1,4 @@
-"""What a run says of itself: the memory that its buffer takes, and how far it is."""
+"""The lines that a run prints: the memory of its buffer, and its progress."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ _GROWTH = 0.25  # of the time since the start
 class Pulse:
     """Says when the next line about progress is due: after seconds at first, later once a minute.
 
+        >>> pulse = Pulse(iter([0.0, 1.0, 2.0, 3.0]).__next__)
+        >>> [pulse.due() for _ in range(3)]
+        [False, True, False]
+
     Args:
-        clock: seconds.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -31,11 +35,11 @@ class Pulse:
 
     @property
     def seconds(self) -> float:
-        """Since it was made."""
+        """Seconds since it was made."""
         return self._clock() - self._started
 
     def due(self) -> bool:
-        """Whether it is time; if so, it is not again for a while."""
+        """Returns whether a line is due. If it is, the next one is not due for a while."""
         now = self._clock()
         if now < self._next:
             return False
@@ -44,10 +48,10 @@ class Pulse:
 
 
 def buffer_line(storage: ReplayBufferStorage, capacity: int) -> str:
-    """The bytes that `capacity` transitions take, and where they will be.
+    """Returns a line that says how many bytes `capacity` transitions take, and where they will be.
 
-    Without compression they are known from the fields. In mode `full` that is a bound, until the store has encoded
-    rows of this run that can be measured.
+    The fields give the bytes without compression. In mode `full` they are an upper bound, which the line states until
+    the store has encoded a chunk whose rows can be measured.
     """
     store = storage.store
     measured = None if store is None else measured_row_bytes(store)
@@ -74,7 +78,7 @@ def _place(store: ReplayStore | None, num_bytes: float) -> str:
 
 
 def measured_row_bytes(store: ReplayStore) -> float | None:
-    """Bytes of a row in the chunks of a store; None while they hold less rows than one chunk has room for."""
+    """Returns the bytes per row in the chunks of a store, or None while they hold fewer rows than one full chunk."""
     info = store.info()
     rows = info["rows"] - info["rows_in_tail"]
     if rows < info["chunk_rows"]:
@@ -86,7 +90,7 @@ def measured_row_bytes(store: ReplayStore) -> float | None:
 
 
 def watch(environment: Any, told: Callable[[Any], None]) -> None:
-    """Calls `told` with every time step that `environment.step` returns, of this environment alone."""
+    """Calls `told` with every time step that `environment.step` returns. Other environments stay unchanged."""
     step = environment.step
 
     def watched(*args: Any, **kwargs: Any) -> Any:

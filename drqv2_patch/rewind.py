@@ -1,7 +1,7 @@
 """Takes the newest episodes out of a store, for runs that resume exactly.
 
-A store deletes its oldest episodes only. So the others are copied into a new store, which then takes its place. Its
-episodes have new ids; `episode_numbers.json` beside it says which numbers they had before, as snapshots know them.
+A store deletes only its oldest episodes. So the older ones are copied into a new store, which then takes its place.
+Its episodes have new ids. `episode_numbers.json` beside the store maps them to the numbers that snapshots know.
 """
 
 from __future__ import annotations
@@ -27,36 +27,42 @@ _REPLACED = ".rewound"
 
 @dataclass(frozen=True)
 class Mark:
-    """What a store held at some time.
+    """The episodes of a store at some time.
+
+        >>> mark_of(None).to_json()
+        {'next_episode': 0, 'num_episodes': 0}
 
     Attributes:
         next_episode: number of the next new episode.
-        num_episodes: that were live.
+        num_episodes: episodes that were live.
     """
 
     next_episode: int
     num_episodes: int
 
     def to_json(self) -> dict[str, int]:
-        """Plain data."""
+        """Returns the attributes as plain data."""
         return asdict(self)
 
 
 def mark_of(store: ReplayStore | None) -> Mark:
-    """What a store holds now; None stands for one that is not made yet."""
+    """Returns the mark of a store now. None stands for a store that does not exist yet."""
     if store is None:
         return Mark(0, 0)
     return Mark(_first_number(store) + store.next_episode_id, store.num_episodes)
 
 
 def rewind(path: Path, mark: Mark) -> int:
-    """Drops the episodes of the store at `path` that are newer than `mark`; returns how many.
+    """Drops the episodes of the store at `path` that are newer than `mark`.
 
-    Nobody has the store open. Where there are some, the others are copied, which takes the time and space of a copy.
+    If there are any, the others are copied, which takes the time and space of a copy. The store must not be open.
+
+    Returns:
+        The number of dropped episodes.
 
     Raises:
-        RunError: the store does not hold all that it held at `mark`, or another process does this; nothing was
-        changed. StoreLocked.
+        RunError: an episode that was live at `mark` is gone, or another process drops episodes. Nothing was changed.
+        StoreLocked: another process writes the store.
     """
     with _alone(path):
         return _rewind(path, mark)
@@ -84,10 +90,10 @@ def _rewind(path: Path, mark: Mark) -> int:
 
 
 def finish_rewind(path: Path) -> None:
-    """Finishes, or takes back, a rewinding of the store at `path` that was interrupted.
+    """Finishes or undoes an interrupted `rewind` of the store at `path`.
 
     Raises:
-        RunError: it was not interrupted: another process is at it.
+        RunError: it was not interrupted, because another process still runs it.
     """
     if any(_beside(path, suffix).exists() for suffix in (_COPY, _REPLACED)):
         with _alone(path):
@@ -96,7 +102,7 @@ def finish_rewind(path: Path) -> None:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """Holds a lock on the directory that the store is in, which leaves no file behind."""
+    """Locks the directory of the store. The lock leaves no file behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock = ExclusiveLock(path.parent)

@@ -25,16 +25,20 @@ _LONGEST_NAME = 255  # bytes, of a file
 
 
 def register_resolver() -> None:
-    """Makes `${drqv2_run:RESUME,DIRECTORY}` known, which the patched configuration names the run directory with."""
+    """Registers `${drqv2_run:RESUME,DIRECTORY}`, which names the run directory in the patched configuration."""
     OmegaConf.register_new_resolver(_RESOLVER, run_directory, replace=True)
 
 
 def run_directory(resume: Any, fresh: str) -> str:
-    """The directory of a run: `fresh`, or to resume that of the last run with the same overrides, if there is one.
+    """Returns the directory of a run.
+
+    That is `fresh` for a new run. A run that resumes gets the directory of the last run with the same overrides, if
+    there is one.
 
     Args:
-        fresh: ROOT/DAY/TIME_OVERRIDES, where names of days and times sort by age. Overrides that are too long for the
-            name of a directory are cut, and end in their hash.
+        resume: False or None for a new run, anything else to resume.
+        fresh: ROOT/DAY/TIME_OVERRIDES. Names of days and times sort by age. Overrides that are too long for the name of
+            a directory are cut, and end in their hash.
     """
     path = Path(fresh)
     time, _, overrides = path.name.partition("_")
@@ -58,7 +62,11 @@ def _holds_a_run(directory: Path) -> bool:
 
 
 def check_config(cfg: Any) -> None:
-    """Raises `RunError` for a value of the replay options that cannot work."""
+    """Checks the replay options of a configuration.
+
+    Raises:
+        RunError: a value cannot work.
+    """
     choices = {"replay_mode": MODES, "replay_residency": RESIDENCIES, "resume": _RESUMES}
     for name, allowed in choices.items():
         if not any(cfg[name] == value and type(cfg[name]) is type(value) for value in allowed):  # 0 is not False
@@ -71,7 +79,11 @@ def check_config(cfg: Any) -> None:
 
 
 def budget_bytes(cfg: Any) -> int | None:
-    """`replay_budget` in bytes."""
+    """Returns `replay_budget` in bytes, or None if the store chooses.
+
+    Raises:
+        RunError: the value is no size.
+    """
     if cfg.replay_budget is None:
         return None
     try:
@@ -81,9 +93,12 @@ def budget_bytes(cfg: Any) -> int | None:
 
 
 def check_directory(cfg: Any, directory: Path) -> None:
-    """Raises `RunError` where a run would mix with an earlier one; says on stdout what it goes on with.
+    """Checks that a run does not mix with an earlier one, and prints what it resumes.
 
-    Finishes what was interrupted while episodes were dropped.
+    It also finishes an interrupted `rewind`.
+
+    Raises:
+        RunError: the directory holds a run and `resume` is false, or it holds no snapshot and `resume` is `exact`.
     """
     finish_rewind(directory / BUFFER / STORE_NAME)
     has_snapshot, has_run = (directory / SNAPSHOT).is_file(), _holds_a_run(directory)

@@ -1,4 +1,4 @@
-"""Snapshots of a run, as plain tensors and JSON: written whole or not at all, and no code runs when one is loaded."""
+"""Snapshots of a run, as plain tensors and JSON. A snapshot is written whole or not at all. Loading runs no code."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from replaystore.runtime.extras import needs
 with needs("drqv2_patch", "drqv2"):
     import torch
 
-PATCHED = "drqv2_patch 1"  # what snapshots of a patched checkout say of themselves
+PATCHED = "drqv2_patch 1"  # the format of snapshots of a patched checkout
 
 
 def write_snapshot(path: Path, payload: Mapping[str, Any], form: str = PATCHED) -> None:
-    """Writes a snapshot of the format `form`; a process that is killed meanwhile leaves the one before."""
+    """Writes a snapshot of the format `form`. A kill meanwhile leaves the one before."""
     with replacement(path, sync=True) as file:
         torch.save({"format": form, **payload}, file)
 
@@ -32,15 +32,15 @@ def write_snapshot(path: Path, payload: Mapping[str, Any], form: str = PATCHED) 
 def read_snapshot(
     path: Path, form: str = PATCHED, remedy: str = "start a new run, or restore the checkout that wrote it"
 ) -> dict[str, Any]:
-    """A snapshot of the format `form`, its tensors on the CPU.
+    """Reads a snapshot of the format `form`, with its tensors on the CPU.
 
     Raises:
-        RunError: the file is damaged, or of another format; the message ends in `remedy`.
+        RunError: the file is damaged, or has another format. The message ends in `remedy`.
     """
     content = path.read_bytes()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the pickle of a file that is none of ours
+            warnings.simplefilter("ignore")  # torch warns about the pickle of a foreign file
             payload = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, TypeError, ValueError, KeyError) as err:
         reason = str(err).splitlines()[0][:120] if str(err) else type(err).__name__
@@ -54,7 +54,7 @@ def read_snapshot(
 
 
 def agent_state(agent: Any) -> dict[str, Any]:
-    """The states of an agent's modules and optimizers, and its tensors, by attribute. Other attributes are settings."""
+    """Returns the states of an agent's modules, optimizers and tensors, by attribute. Other attributes are settings."""
     state: dict[str, Any] = {}
     for name, value in vars(agent).items():
         if isinstance(value, torch.Tensor):
@@ -65,10 +65,10 @@ def agent_state(agent: Any) -> dict[str, Any]:
 
 
 def load_agent_state(agent: Any, state: Mapping[str, Any]) -> None:
-    """Puts those back.
+    """Restores what `agent_state` returned.
 
     Raises:
-        RunError: the agent has other parts, or of other sizes.
+        RunError: the agent has other parts, or parts of other sizes.
     """
     present = set(agent_state(agent))
     if present != set(state):
@@ -93,7 +93,7 @@ def load_agent_state(agent: Any, state: Mapping[str, Any]) -> None:
 
 
 def random_state(environments: Mapping[str, Any]) -> dict[str, Any]:
-    """State of the generators: of PyTorch, NumPy and Python, and of the environments that have one."""
+    """Returns the state of the generators of PyTorch, NumPy and Python, and of the environments that have one."""
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],  # type: ignore[no-untyped-call]
@@ -108,7 +108,7 @@ def random_state(environments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_random_state(state: Mapping[str, Any], environments: Mapping[str, Any]) -> None:
-    """Puts it back, where the generator is still there."""
+    """Restores what `random_state` returned. A generator that no longer exists is left out."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -122,7 +122,7 @@ def load_random_state(state: Mapping[str, Any], environments: Mapping[str, Any])
 
 
 def _generator(environment: Any) -> np.random.RandomState | None:
-    """The generator of a dm_control environment: a task's in the suite, the environment's own in manipulation."""
+    """Returns the generator of a dm_control environment: a task's in the suite, its own in manipulation."""
     for owner, name in ((getattr(environment, "task", None), "random"), (environment, "random_state")):
         generator = getattr(owner, name, None)
         if isinstance(generator, np.random.RandomState):

@@ -28,21 +28,23 @@ _AT_RESET = {"reward": 0.0, "discount": 1.0}  # where dm_env gives None
 class ReplayBufferStorage:
     """Takes time steps and commits each episode at its end to the store `replay_dir/store`.
 
-    Opens the store that is there, and appends to it; else makes one, out of the `*.npz` episodes that DrQ-v2 left in
-    `replay_dir`, which stay where they are, or empty.
+    If the store exists, new episodes are appended to it. Otherwise a store is made from the `*.npz` episodes that
+    DrQ-v2 left in `replay_dir`, or an empty one. The files stay where they are.
 
     Args:
         data_specs: `dm_env.specs` arrays (`name`, `shape`, `dtype`), among them `observation`, `action`, `reward` and
-            `discount`. A uint8 observation (frame_stack * channels, height, width) is an image; others are plain.
+            `discount`. A uint8 observation (frame_stack * channels, height, width) is an image, others are plain.
         replay_dir: made if missing.
         mode: how images are stored: `"disk"`, `"half"` or `"full"`.
         frame_stack: frames in an image observation.
-        residency, budget_bytes: as in `ReplayStore.open`; for the loader in this process too.
+        residency: as in `ReplayStore.open`. It applies to the loader in this process too.
+        budget_bytes: as in `ReplayStore.open`. It applies to the loader in this process too.
 
     Raises:
-        SpecError: specs that a store cannot hold, or a store of another mode or other fields in `replay_dir`.
-        StoreLocked: another process writes there. EpisodeFileError, EpisodeError: a `*.npz` file that is damaged or
-        does not fit the others.
+        SpecError: a store cannot hold the specs, or the store in `replay_dir` has another mode or other fields.
+        StoreLocked: another process writes the store.
+        EpisodeFileError: a `*.npz` file is damaged.
+        EpisodeError: a `*.npz` file does not fit the others.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class ReplayBufferStorage:
 
     @property
     def store(self) -> ReplayStore | None:
-        """The store; None while it waits for the first action, whose dtype a float64 action spec leaves open."""
+        """The store, None until the first action if the action spec is float64, which decides the dtype."""
         return self._store
 
     @property
@@ -76,36 +78,37 @@ class ReplayBufferStorage:
         return self._mode
 
     def row_bytes(self) -> int:
-        """Bytes of a row without compression."""
+        """Returns the bytes of a row without compression."""
         return row_bytes(self._fields.values(), self._mode)
 
     @property
     def between_episodes(self) -> bool:
-        """Whether no episode is open: the last time step ended one, or there was none."""
+        """Whether no episode is open, because the last time step ended one or there was none."""
         return self._open_rows == 0 and self._reset_row is None
 
     def __len__(self) -> int:
-        """Live transitions: those of committed episodes that are not evicted."""
+        """Returns the number of live transitions, those of committed episodes that are not evicted."""
         return 0 if self._store is None else self._store.num_transitions
 
     def add(self, time_step: Any) -> None:
-        """Adds a time step; commits the episode with its last one.
+        """Adds a time step. The last one of an episode commits it.
 
-        A reset before the end of an episode ends it where it stands.
+        A reset before the end of an episode ends and commits it.
 
         Args:
-            time_step: `time_step[name]` for each spec, `first()` and `last()`. Numbers become arrays of the spec's
-                shape and dtype; `None` at a reset becomes reward 0, discount 1. An array has the spec's shape, and is
-                converted to the stored dtype where that changes no value.
+            time_step: has `time_step[name]` for each spec, `first()` and `last()`. Numbers become arrays of the spec's
+                shape and dtype. `None` at a reset becomes reward 0 and discount 1. An array must have the spec's shape.
+                It is converted to the stored dtype if that changes no value.
 
         Raises:
-            EpisodeError: a value does not fit, or the older frames of an observation are not those of the rows
-            before; the row was not added. CapacityError: the episode is longer than the capacity.
+            EpisodeError: a value does not fit, or the older frames of an observation are not those of the rows before.
+                The row was not added.
+            CapacityError: the episode is longer than the capacity.
         """
         first, last = bool(time_step.first()), bool(time_step.last())
         row = {field.name: _as_array(field, time_step[field.name], first) for field in self._fields.values()}
         if self._store is None and not self._closed:
-            if first and not last:  # its action is made up from the spec and tells nothing
+            if first and not last:  # the action of a reset comes from the spec, not from the agent
                 self._reset_row = {name: value.copy() for name, value in row.items()}
                 return
             action = self._fields["action"]
@@ -118,9 +121,9 @@ class ReplayBufferStorage:
         self._add_row(row, first, last)
 
     def close(self) -> None:
-        """Seals and syncs the store and lets the next writer in; an episode that has not ended is dropped.
+        """Seals, syncs and unlocks the store. An episode that has not ended is dropped.
 
-        Without it committed episodes survive too.
+        Committed episodes survive without this call.
         """
         self._closed = True
         if self._store is not None:
@@ -148,7 +151,7 @@ class ReplayBufferStorage:
         self._open_rows = rows_before + 1
         try:
             store.add(values, last=last)
-        except EpisodeError:  # the row was not added; after other errors it waits to be committed
+        except EpisodeError:  # this error means that the row was not added; after others it waits for its commit
             self._open_rows = rows_before
             raise
         if last:
@@ -189,7 +192,11 @@ class ReplayBufferStorage:
 
 
 def check_mode(store: ReplayStore, mode: Mode) -> None:
-    """Raises `SpecError` unless the store has this mode."""
+    """Checks the mode of a store.
+
+    Raises:
+        SpecError: the store has another mode.
+    """
     if store.spec.mode != mode:
         raise SpecError(
             f"{store.path}: expected a store of mode {mode!r}, found mode {store.spec.mode!r}; pass"
@@ -208,7 +215,11 @@ def _as_array(field: FieldSpec, value: Any, first: bool) -> NDArray[Any]:
 
 
 def _converted(array: NDArray[Any], dtype: np.dtype[Any], name: str, row: int) -> NDArray[Any]:
-    """`array` in the stored dtype, where both are of a kind; refused if a value would change. Others: as they are."""
+    """Returns `array` in the stored dtype if both dtypes are of a kind, otherwise `array` itself.
+
+    Raises:
+        EpisodeError: the conversion would change a value.
+    """
     if array.dtype == dtype or array.dtype.kind != dtype.kind:
         return array
     with np.errstate(over="ignore"):

@@ -1,4 +1,7 @@
-"""What the `train.py` of a patched checkout calls; a workspace is its `Workspace`, `cfg` its Hydra configuration."""
+"""Functions that the `train.py` of a patched checkout calls.
+
+A `workspace` is its `Workspace`, and `cfg` is its Hydra configuration.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +33,9 @@ _FAILED = 2
 
 
 def run(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Decorator of `main`: checks the configuration and the run's directory before it.
+    """Decorates `main`: checks the configuration and the run's directory first.
 
-    What this package and `replaystore` raise becomes one line on stderr and exit status 2.
+    An error of this package or of `replaystore` becomes one line on stderr and exit status 2.
     """
     register_resolver()
 
@@ -43,7 +46,7 @@ def run(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
             device = choose_device(cfg.device)
             check_directory(cfg, Path.cwd())
             if isinstance(sys.stdout, io.TextIOWrapper):
-                sys.stdout.reconfigure(line_buffering=True)  # or a file or a pipe shows nothing for minutes
+                sys.stdout.reconfigure(line_buffering=True)  # otherwise a file or a pipe shows nothing for minutes
             print(f"device: {describe_device(cfg.device, device)}; logs and snapshots: {Path.cwd()}")
             cfg.device = str(device)
             if cfg.resume == "exact":
@@ -51,8 +54,8 @@ def run(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
             return main(cfg)
         except NotEnoughData as err:
             line = (
-                f"num_seed_frames: expected so many that an episode of {cfg.nstep} steps has ended before the first"
-                f" update, found {cfg.num_seed_frames}, and none that has; raise it"
+                f"num_seed_frames: expected enough frames for an episode of {cfg.nstep} steps to end before the first"
+                f" update, found {cfg.num_seed_frames} and no such episode; raise it"
             )
             cause: ReplayStoreError = err
         except ReplayStoreError as err:
@@ -64,19 +67,20 @@ def run(main: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def storage_options(cfg: Any) -> dict[str, Any]:
-    """Arguments of `ReplayBufferStorage` that the configuration chooses."""
+    """Returns the arguments of `ReplayBufferStorage` that come from the configuration."""
     return {**loader_options(cfg), "frame_stack": cfg.frame_stack}
 
 
 def loader_options(cfg: Any) -> dict[str, Any]:
-    """Arguments of `make_replay_loader` that the configuration chooses."""
+    """Returns the arguments of `make_replay_loader` that come from the configuration."""
     return {"mode": cfg.replay_mode, "residency": cfg.replay_residency, "budget_bytes": budget_bytes(cfg)}
 
 
 def snapshot_is_due(workspace: Any) -> bool:
-    """Whether to save a snapshot now, at the end of an episode.
+    """Returns whether to save a snapshot now, at the end of an episode.
 
-    With `save_snapshot` always; else where a multiple of `snapshot_every_frames` was passed since the last one.
+    With `save_snapshot` a snapshot is always due. Otherwise one is due if the run has passed a multiple of
+    `snapshot_every_frames` since the last one.
     """
     every = workspace.cfg.snapshot_every_frames
     if workspace.cfg.save_snapshot:
@@ -85,9 +89,9 @@ def snapshot_is_due(workspace: Any) -> bool:
 
 
 def save_snapshot(workspace: Any) -> None:
-    """Saves the agent, the counters, the draws, the random generators, and which episodes there are.
+    """Saves the agent, the counters, the draws, the random generators, and the mark of the store.
 
-    What the snapshot speaks of is on disk before it is.
+    The store is synced to disk before the snapshot is written.
     """
     store = workspace.replay_storage.store
     if store is not None:
@@ -106,10 +110,10 @@ def save_snapshot(workspace: Any) -> None:
 
 
 def load_snapshot(workspace: Any) -> None:
-    """Puts back what `save_snapshot` saved; the replay data are those of the store.
+    """Restores what `save_snapshot` saved. The replay data are in the store.
 
     Raises:
-        RunError: the snapshot is damaged, or of another agent.
+        RunError: the snapshot is damaged, or belongs to another agent.
     """
     payload = read_snapshot(workspace.work_dir / SNAPSHOT)
     load_agent_state(workspace.agent, payload["agent"])
@@ -127,7 +131,7 @@ def load_snapshot(workspace: Any) -> None:
 
 
 def start(workspace: Any) -> None:
-    """Says what memory the buffer takes, and from then on now and then how far training or evaluation is."""
+    """Prints the memory of the buffer, and from then on the progress of training and evaluation."""
     print(buffer_line(workspace.replay_storage, workspace.cfg.replay_buffer_size))
     workspace._progress = progress = _Progress(workspace)
     watch(workspace.train_env, progress.train_step)
@@ -135,7 +139,7 @@ def start(workspace: Any) -> None:
 
 
 class _Progress:
-    """Lines between those of the checkout, which prints none before the first evaluation and the first update."""
+    """Prints lines between those of the checkout, which prints none before its first evaluation and first update."""
 
     def __init__(self, workspace: Any) -> None:
         self._workspace = workspace
@@ -147,7 +151,7 @@ class _Progress:
         self._measured = False
 
     def train_step(self, time_step: Any) -> None:
-        """After a step of training."""
+        """Prints progress if it is due, after a step of training."""
         if not self._pulse.due():
             return
         cfg, frame = self._workspace.cfg, self._workspace.global_frame
@@ -164,7 +168,7 @@ class _Progress:
         self._tell_measured()
 
     def eval_step(self, time_step: Any) -> None:
-        """After a step of an evaluation."""
+        """Prints progress if it is due, after a step of an evaluation."""
         now, frame = self._pulse.seconds, self._workspace.global_frame
         if frame != self._eval_frame:
             self._eval_frame, self._eval_steps, self._eval_episodes = frame, 0, 0
@@ -186,8 +190,8 @@ class _Progress:
 
 
 def finish(workspace: Any) -> None:
-    """Ends a run: saves a last snapshot, where snapshots are saved at all, and closes the store."""
-    if workspace.replay_storage.between_episodes:  # the loop counts an episode when it goes on after it
+    """Ends a run: saves a last snapshot unless snapshots are turned off, and closes the loader and the store."""
+    if workspace.replay_storage.between_episodes:  # the loop counts an episode only when the next one starts
         workspace._global_episode += 1
     if workspace.cfg.save_snapshot or workspace.cfg.snapshot_every_frames is not None:
         save_snapshot(workspace)

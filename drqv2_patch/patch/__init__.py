@@ -1,1 +1,1 @@
-"""The patch for a checkout of DrQ-v2, and how it is undone."""
+"""Patches a checkout of DrQ-v2, and restores it."""

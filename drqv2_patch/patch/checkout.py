@@ -1,8 +1,9 @@
-"""A checkout of DrQ-v2 on disk: patches it and restores it, byte for byte, and tells when it is half patched.
+"""Patches a checkout of DrQ-v2 on disk, restores it byte for byte, and detects that it is half patched.
 
-`.drqv2_patch/` in the checkout keeps a copy of each file that was changed and a manifest with its hash before and
-after. Each file is replaced by a rename. The order is: copies, manifest, `train.py`, the others; and `train.py` last
-when they are restored. So whatever is interrupted, the manifest tells, and an edited `train.py` refuses to run.
+`.drqv2_patch/` in the checkout keeps a copy of each changed file, and a manifest with its hash before and after. Each
+file is replaced by a rename. `apply` writes the copies first, then the manifest, then `train.py`, then the other files.
+`revert` restores `train.py` last. So the manifest describes any interrupted state, and an edited `train.py` refuses to
+run in it.
 """
 
 from __future__ import annotations
@@ -34,12 +35,13 @@ Condition = Literal["original", "patched", "other"]
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was patched.
+    """The record of a patch.
 
     Attributes:
-        options: what the configuration has now.
-        original, patched: SHA-256 of each changed file before and after.
-        earlier: likewise after, with the options of the time before; they may stand where a change was interrupted.
+        options: the defaults that the configuration has now.
+        original: SHA-256 of each changed file before the patch.
+        patched: SHA-256 of each changed file after the patch.
+        earlier: as `patched`, with the options before the last change. Files have these if the change was interrupted.
     """
 
     options: ReplayOptions
@@ -48,14 +50,20 @@ class Manifest:
     earlier: Mapping[str, str]
 
     def to_json(self) -> str:
-        """As it is written."""
+        """Returns the content of the manifest file."""
         digests = {"original": self.original, "patched": self.patched, "earlier": self.earlier}
         data = {"version": _VERSION, "options": self.options._asdict(), **digests}
         return json.dumps(data, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """As it was written; ValueError, KeyError or TypeError for anything else."""
+        """Reads the content of the manifest file.
+
+        Raises:
+            ValueError: the text is no JSON, or of another version, or names other files.
+            KeyError: an entry is missing.
+            TypeError: an entry has another type.
+        """
         data: Any = json.loads(text)
         if data["version"] != _VERSION:
             raise ValueError(f"version {data['version']}")
@@ -74,7 +82,7 @@ class Checkout:
         path: its directory.
 
     Raises:
-        UnknownCheckout: it is no directory, or lacks a file that the patch edits.
+        UnknownCheckout: the path is no directory, or lacks a file that the patch edits.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -93,7 +101,7 @@ class Checkout:
         self._state = self.path / STATE_DIRECTORY
 
     def manifest(self) -> Manifest | None:
-        """What was patched; None where nothing was.
+        """Returns the record of the patch, or None for an unpatched checkout.
 
         Raises:
             PatchError: the manifest is damaged.
@@ -110,7 +118,7 @@ class Checkout:
             ) from err
 
     def conditions(self, manifest: Manifest) -> dict[str, Condition]:
-        """What each changed file is now."""
+        """Returns the condition of each changed file now."""
         found: dict[str, Condition] = {}
         for name, original in manifest.original.items():
             digest = _digest((self.path / name).read_bytes())
@@ -119,7 +127,11 @@ class Checkout:
         return found
 
     def check_whole(self) -> None:
-        """Raises `HalfPatched` where some files are patched and others are as they were; edits made since are fine."""
+        """Checks that all files are patched, or none. Files may have been edited since.
+
+        Raises:
+            HalfPatched: some files are patched, and others are not.
+        """
         manifest = self.manifest()
         if manifest is None:
             return
@@ -129,18 +141,21 @@ class Checkout:
             raise self._half_patched(restored)
 
     def patched_files(self, options: ReplayOptions) -> dict[str, tuple[bytes, bytes]]:
-        """Each file that changes when an unpatched checkout is patched: its bytes before and after.
+        """Returns the bytes before and after of each file that the patch of an unpatched checkout changes.
 
         Raises:
-            UnknownCheckout: a file differs where the patch edits it.
+            UnknownCheckout: a file differs in a place that the patch edits.
         """
         return _changes({name: (self.path / name).read_bytes() for name in (*PYTHON_EDITS, CONFIG)}, options)
 
     def plan(self, options: ReplayOptions) -> dict[str, tuple[bytes, bytes]]:
-        """What `apply` would change: name, bytes now and then. Empty where it is patched with these options already.
+        """Returns the bytes of each file that `apply` would change, now and then.
+
+        The result is empty if the checkout is patched with these options already.
 
         Raises:
-            UnknownCheckout: a file differs where the patch edits it. HalfPatched: see the class.
+            UnknownCheckout: a file differs in a place that the patch edits.
+            HalfPatched: only some files are patched, or a file was edited since.
         """
         manifest = self.manifest()
         if manifest is not None:
@@ -155,10 +170,14 @@ class Checkout:
         return self.patched_files(options)
 
     def apply(self, options: ReplayOptions) -> bool:
-        """Patches the checkout, or changes the options of one that is patched; returns whether anything changed.
+        """Patches the checkout, or changes the options of a patched one. If it raises, it has written nothing.
+
+        Returns:
+            Whether anything changed.
 
         Raises:
-            UnknownCheckout, HalfPatched: nothing was written.
+            UnknownCheckout: a file differs in a place that the patch edits.
+            HalfPatched: only some files are patched, or a file was edited since.
         """
         plan = self.plan(options)
         if not plan:
@@ -184,13 +203,17 @@ class Checkout:
         return True
 
     def revert(self, *, discard_edits: bool = False) -> bool:
-        """Restores every file byte for byte, from whatever state; returns False where nothing is patched.
+        """Restores every file byte for byte, from any state. If it raises, it has written nothing.
 
         Args:
-            discard_edits: also files that were edited since.
+            discard_edits: whether to restore files that were edited since.
+
+        Returns:
+            False if nothing is patched.
 
         Raises:
-            HalfPatched: files were edited since; nothing was written. PatchError: a kept copy is damaged.
+            HalfPatched: files were edited since.
+            PatchError: a kept copy or the manifest is damaged.
         """
         manifest = self.manifest()
         if manifest is None:
@@ -229,7 +252,7 @@ class Checkout:
         )
 
     def _all_originals(self, manifest: Manifest) -> dict[str, bytes]:
-        """The files as they were: those that the patch left alone as they are."""
+        """Returns all files before the patch. Files that the patch did not change are read where they are."""
         others = {name: (self.path / name).read_bytes() for name in (*PYTHON_EDITS, CONFIG)}
         return {**others, **self._originals(manifest, list(manifest.original))}
 
@@ -258,7 +281,7 @@ class Checkout:
             shutil.rmtree(self._state)
 
     def _replace(self, path: Path, content: bytes) -> None:
-        """Writes a file under another name, syncs it, and renames it; it keeps the permissions of the one before."""
+        """Writes a file under another name, syncs it and renames it. It keeps the permissions of the old file."""
         temporary = self._state / _TEMPORARY
         with temporary.open("wb") as file:
             file.write(content)
@@ -270,7 +293,7 @@ class Checkout:
 
 
 def unified_diff(changes: Mapping[str, tuple[bytes, bytes]]) -> str:
-    """What changes, as `diff -u` and `git apply` write it."""
+    """Returns the changes in the format of `diff -u`, which `git apply` reads."""
     lines: list[str] = []
     for name, (before, after) in changes.items():
         old, new = (io.StringIO(content.decode(), newline="\n").readlines() for content in (before, after))
@@ -287,7 +310,7 @@ def _changes(originals: Mapping[str, bytes], options: ReplayOptions) -> dict[str
             edits = PYTHON_EDITS[name](PythonSource(name, content))
         after = edited(content, edits)
         if name != CONFIG:
-            PythonSource(name, after)  # what is written parses
+            PythonSource(name, after)  # raises if the result does not parse
         if after != content:
             changes[name] = (content, after)
     return changes

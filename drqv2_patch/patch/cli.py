@@ -1,6 +1,6 @@
 """`python -m drqv2_patch`: patches a checkout of DrQ-v2, and restores it.
 
-Exit codes: 0 it worked, or there was nothing to do; 2 it cannot be done, with one line on stderr that says why.
+The exit code is 0 if it worked or there was nothing to do. It is 2 if it failed, and one line on stderr says why.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def cli() -> None:
 @click.option(
     "--residency", type=click.Choice(RESIDENCIES), default="auto", show_default=True, help="Where the bytes live."
 )
-@click.option("--budget", callback=_budget, metavar="SIZE", help="Of the bytes in memory, as in 16GiB.")
+@click.option("--budget", callback=_budget, metavar="SIZE", help="The most bytes in memory, as in 16GiB.")
 @click.option("--dry-run", is_flag=True, help="Show what would change, as a diff, and write nothing.")
 def apply(checkout: Path, mode: str, residency: str, budget: str | None, dry_run: bool) -> None:
     """Patches CHECKOUT. The options become the defaults in its configuration.
 
-    On a checkout that is patched it changes those defaults, or does nothing.
+    On a patched checkout it changes those defaults, or does nothing if they are the same.
     """
     options = ReplayOptions(mode, residency, budget)
     target = Checkout(checkout)
@@ -78,7 +78,7 @@ def apply(checkout: Path, mode: str, residency: str, budget: str | None, dry_run
 
 @cli.command()
 @click.argument("checkout", type=click.Path(path_type=Path))
-@click.option("--discard-edits", is_flag=True, help="Restore files too that were edited since they were patched.")
+@click.option("--discard-edits", is_flag=True, help="Also restore files that were edited after the patch.")
 def revert(checkout: Path, discard_edits: bool) -> None:
     """Restores the files of CHECKOUT byte for byte."""
     if Checkout(checkout).revert(discard_edits=discard_edits):

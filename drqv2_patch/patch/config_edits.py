@@ -1,4 +1,4 @@
-"""What the patch changes in the Hydra configuration of a checkout."""
+"""Finds the edits of the Hydra configuration of a checkout."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _NEEDED = (
     "device",
 )
 _LAUNCHER = "override hydra/launcher"
-_LOST_NAME = "agent_cfg.experiment"  # stands in the directories of sweeps, and is nowhere defined
+_LOST_NAME = "agent_cfg.experiment"  # the directories of sweeps use it, and nothing defines it
 _DEVICE = f"{AUTO}  # cuda where torch finds a GPU, else cpu"
 _RUN_DIRECTORY = "drqv2_run"  # the resolver in drqv2_patch.runs
 
 
 class ReplayOptions(NamedTuple):
-    """What a checkout trains with where the command line does not say otherwise.
+    """The defaults of a checkout for options that the command line leaves out.
 
     Attributes:
         mode: `"disk"`, `"half"` or `"full"`.
         residency: `"mapped"`, `"ram"` or `"auto"`.
-        budget: of the chunks in memory: bytes, or a text such as `16GiB`; None: chosen by the store.
+        budget: the most bytes of chunks in memory, as a number or a text such as `16GiB`. None lets the store choose.
     """
 
     mode: str = "full"
@@ -43,10 +43,15 @@ class ReplayOptions(NamedTuple):
 
 
 def edit_config(name: str, content: bytes, options: ReplayOptions) -> list[Edit]:
-    """The replay options, a device that is there, a run directory that can be found again, and no missing plugin.
+    """Returns the edits: replay options, device, run directory, and no plugin that is not installed.
+
+    Args:
+        name: of the file, for messages.
+        content: its bytes.
+        options: the defaults to write.
 
     Raises:
-        UnknownCheckout: a key that is needed is missing, or one that is added exists.
+        UnknownCheckout: a needed key is missing, or a key that the patch adds exists.
     """
     source = _YamlSource(name, content)
     added = {
@@ -104,7 +109,7 @@ class _Entry(NamedTuple):
 
 
 class _YamlSource:
-    """A YAML file in block style, one key a line."""
+    """A YAML file in block style, with one key per line."""
 
     def __init__(self, name: str, content: bytes) -> None:
         self.name = name
@@ -120,46 +125,54 @@ class _YamlSource:
         self._newline = "\r\n" if "\r\n" in self._text else "\n"
 
     def find(self, mapping: Any, key: str) -> _Entry | None:
-        """The entry of a mapping, None where there is none."""
+        """Returns the entry of a mapping, or None."""
         if not isinstance(mapping, yaml.MappingNode):
             raise differs(self.name, "a mapping", f"{mapping.tag} at line {mapping.start_mark.line + 1}")
         return next((_Entry(*pair) for pair in mapping.value if pair[0].value == key), None)
 
     def require(self, mapping: Any, key: str) -> _Entry:
-        """The entry of a mapping."""
+        """Returns the entry of a mapping.
+
+        Raises:
+            UnknownCheckout: the mapping has no such key.
+        """
         found = self.find(mapping, key)
         if found is None:
             raise differs(self.name, f"the key {key!r}", "none")
         return found
 
     def refuse(self, mapping: Any, key: str) -> None:
-        """Raises where the mapping has that key."""
+        """Checks that a mapping lacks a key.
+
+        Raises:
+            UnknownCheckout: the mapping has the key.
+        """
         found = self.find(mapping, key)
         if found is not None:
             raise differs(self.name, f"no key {key!r}", f"one at line {found.key.start_mark.line + 1}")
 
     def text(self, node: Any) -> str:
-        """A node as it is written."""
+        """Returns the text of a node."""
         return self._text[node.start_mark.index : node.end_mark.index]
 
     def replace(self, node: Any, text: str) -> Edit:
-        """The edit that writes a scalar anew."""
+        """Returns the edit that replaces a scalar."""
         return Edit(self._at(node.start_mark.index), self._at(node.end_mark.index), text)
 
     def lines_before(self, entry: _Entry, keys: dict[str, str]) -> Edit:
-        """The edit that adds keys before an entry, as deep as it."""
+        """Returns the edit that adds keys before an entry, with its indent."""
         at = self._start_of_line(entry.key.start_mark.line)
         return Edit(at, at, self._written(entry, keys))
 
     def lines_after(self, entry: _Entry, keys: dict[str, str]) -> Edit:
-        """The edit that adds keys after an entry, as deep as it."""
+        """Returns the edit that adds keys after an entry, with its indent."""
         end = _last_line(entry.value) + 1
         at = self._start_of_line(end)
         missing = end == len(self._lines) and not self._text.endswith("\n")
         return Edit(at, at, (self._newline if missing else "") + self._written(entry, keys))
 
     def without(self, entry: _Entry) -> Edit:
-        """The edit that removes an entry's lines."""
+        """Returns the edit that removes an entry's lines."""
         first, end = entry.key.start_mark.line, _last_line(entry.value) + 1
         return Edit(self._start_of_line(first), self._start_of_line(end), "")
 
@@ -175,7 +188,7 @@ class _YamlSource:
 
 
 def _last_line(node: Any) -> int:
-    """The line on which the last scalar of a node stands; the mark at a block's end is beyond it."""
+    """Returns the line of the last scalar of a node. The mark at a block's end is beyond it."""
     if isinstance(node, yaml.ScalarNode) or not node.value or node.flow_style:
         return int(node.end_mark.line)
     last = node.value[-1]

@@ -1,4 +1,4 @@
-"""The first thing that the `train.py` of a patched checkout calls, before imports that a half patched one fails at."""
+"""The first call of a patched `train.py`, before the imports at which a half patched checkout fails."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ _TASK = "task@_global_"
 
 
 def require_whole(train: str) -> None:
-    """Ends the process with one line where the checkout of this `train.py` is half patched, or cannot run as asked.
+    """Checks the checkout of this `train.py` and the command line.
 
-    That is, where it has no such task, or is to use a GPU that is not there.
+    The process ends with one line on stderr and exit status 2 if the checkout is half patched, if the task does not
+    exist, or if torch does not find the CUDA device.
+
+    Args:
+        train: path of `train.py`.
     """
     directory = Path(train).resolve().parent
     try:
@@ -33,10 +37,16 @@ def require_whole(train: str) -> None:
 
 
 def check_task(directory: Path, arguments: Sequence[str]) -> None:
-    """Raises `PatchError` for a task that has no file in `directory`, which Hydra would answer with a page of names.
+    """Checks that the task of a command line exists. Hydra would answer an unknown one with a page of names.
 
-    `arguments`: of the command line. Several tasks with commas, as in a sweep, and anything but a plain name are left
-    to Hydra.
+    Each task of a list with commas, as in a sweep, is checked. Hydra checks anything but plain names.
+
+    Args:
+        directory: holds one file per task.
+        arguments: those of the command line.
+
+    Raises:
+        PatchError: the task has no file in `directory`, or is given as `task=`.
     """
     tasks = sorted(path.stem for path in directory.glob("*.yaml"))
     if not tasks:

@@ -1,4 +1,4 @@
-"""What the patch changes in the Python files of a checkout, found by structure."""
+"""Finds the edits of the Python files of a checkout, by structure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from drqv2_patch.patch.source import Edit, PythonSource, called_name, differs, dotted
 
-_NAMES = {"ReplayBufferStorage": 2, "make_replay_loader": 7}  # and the arguments that train.py passes
+_NAMES = {"ReplayBufferStorage": 2, "make_replay_loader": 7}  # name: number of arguments that train.py passes
 _RENDERING = "MUJOCO_GL"
 _USED = (
     *("cfg", "work_dir", "agent", "timer", "train_env", "eval_env", "replay_storage", "replay_loader"),
@@ -16,7 +16,7 @@ _USED = (
 
 
 def edit_train(source: PythonSource) -> list[Edit]:
-    """The store in the place of the buffer, Hydra's version, snapshots, and the rendering that the user chose."""
+    """Returns the edits of `train.py`: the store, Hydra's version, snapshots, and the user's choice of rendering."""
     workspace = source.definition(ast.ClassDef, "Workspace")
     stored = {dotted(node) for node in source.every(ast.Attribute, workspace, lambda node: True)}
     for name in _USED:
@@ -35,7 +35,7 @@ def edit_train(source: PythonSource) -> list[Edit]:
 
 
 def _check(source: PythonSource) -> list[Edit]:
-    """Before anything is imported that may be half patched."""
+    """Adds the check above the first import, because an imported file may be unpatched."""
     first = next(
         node
         for node in source.tree.body
@@ -126,7 +126,7 @@ def _calls(method: str) -> Callable[[ast.Call], bool]:
 
 
 def edit_environment(source: PythonSource) -> list[Edit]:
-    """A discount of 0 that stays 0, and float32 actions outside of the wrapper that scales them."""
+    """Returns the edits of `dmc.py`: a discount of 0 stays 0, and the wrapper that scales actions returns float32."""
     source.definition(ast.ClassDef, "ActionDTypeWrapper")
     make = source.definition(ast.FunctionDef, "make")
     scaling = source.one(
@@ -162,7 +162,7 @@ def _is_discount_or(node: ast.BoolOp) -> bool:
 
 
 def drop_torchvision(source: PythonSource) -> list[Edit]:
-    """No import of torchvision where nothing uses it."""
+    """Returns the edits that remove imports of torchvision, if nothing uses it."""
     if source.every(ast.Name, None, lambda node: node.id == "torchvision"):
         return []
     imports = source.every(ast.Import, None, lambda node: [alias.name for alias in node.names] == ["torchvision"])
@@ -170,7 +170,7 @@ def drop_torchvision(source: PythonSource) -> list[Edit]:
 
 
 def check_timer(source: PythonSource) -> list[Edit]:
-    """Nothing to change: a snapshot sets the time at which the timer started."""
+    """Checks that `Timer` has the attribute that a resumed run sets. Returns no edits."""
     timer = source.definition(ast.ClassDef, "Timer")
     if not source.every(ast.Attribute, timer, lambda node: node.attr == "_start_time"):
         raise differs(source.name, "an attribute _start_time of Timer", "none")
@@ -184,4 +184,4 @@ PYTHON_EDITS: Mapping[str, Callable[[PythonSource], list[Edit]]] = {
     "video.py": drop_torchvision,
     "utils.py": lambda source: [*drop_torchvision(source), *check_timer(source)],
 }
-"""File of a checkout: what finds its edits."""
+"""By file of a checkout: the function that returns its edits."""

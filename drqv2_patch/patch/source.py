@@ -1,4 +1,4 @@
-"""Edits of source files at positions found in their syntax trees; everything else keeps its bytes."""
+"""Edits of source files at positions found in their syntax trees. All other bytes stay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ _REMEDY = "use a checkout of facebookresearch/drqv2 as published, or make this e
 
 
 class Edit(NamedTuple):
-    """Bytes `start` to `end` of a file become `text`."""
+    """Replaces the bytes `start` to `end` of a file by `text`.
+
+    >>> edited(b"a = 1", [Edit(4, 5, "2")])
+    b'a = 2'
+    """
 
     start: int
     end: int
@@ -23,12 +27,16 @@ class Edit(NamedTuple):
 
 
 def differs(where: str | PurePosixPath, expected: str, found: str) -> UnknownCheckout:
-    """The error about a file that is not as the patch needs it."""
+    """Returns the error for a file that differs in a place that the patch edits."""
     return UnknownCheckout(f"{where}: expected {expected}, found {found}; {_REMEDY}")
 
 
 def edited(content: bytes, edits: list[Edit]) -> bytes:
-    """`content` with the edits made; they do not overlap, and those at one place are made in their order."""
+    """Returns `content` with the edits made. Edits at one place are made in their order.
+
+    Raises:
+        ValueError: two edits overlap.
+    """
     parts, at = [], 0
     for start, end, text in sorted(edits, key=lambda edit: edit.start):
         if start < at:
@@ -39,14 +47,19 @@ def edited(content: bytes, edits: list[Edit]) -> bytes:
 
 
 class PythonSource:
-    """A Python file of a checkout: finds parts of it by structure and says where they stand.
+    """A Python file of a checkout. Finds parts of it by structure, and makes edits of them.
+
+        >>> source = PythonSource("a.py", b"x = f(1)")
+        >>> call = source.one("call of f", ast.Call, None, lambda node: called_name(node) == "f")
+        >>> source.append_argument(call, "2")
+        Edit(start=7, end=7, text=', 2')
 
     Args:
         name: of the file, for messages.
         content: its bytes.
 
     Raises:
-        UnknownCheckout: it is not Python in UTF-8.
+        UnknownCheckout: the content is not Python in UTF-8.
     """
 
     def __init__(self, name: str, content: bytes) -> None:
@@ -63,15 +76,15 @@ class PythonSource:
         self.newline = "\r\n" if b"\r\n" in content else "\n"
 
     def every(self, kind: type[Node], inside: ast.AST | None, fits: Callable[[Node], bool]) -> list[Node]:
-        """The nodes of a kind for which `fits` holds, inside a node or (None) the file."""
+        """Returns the nodes of a kind for which `fits` is true, inside a node. None stands for the whole file."""
         nodes: Iterator[Any] = ast.walk(self.tree if inside is None else inside)
         return [node for node in nodes if isinstance(node, kind) and fits(node)]
 
     def one(self, what: str, kind: type[Node], inside: ast.AST | None, fits: Callable[[Node], bool]) -> Node:
-        """The only such node.
+        """Returns the only such node. The arguments are those of `every`, and `what` describes the node in the error.
 
         Raises:
-            UnknownCheckout: there is none, or several; `what` describes it.
+            UnknownCheckout: there is none, or there are several.
         """
         found = self.every(kind, inside, fits)
         if len(found) != 1:
@@ -79,61 +92,65 @@ class PythonSource:
         return found[0]
 
     def definition(self, kind: type[Node], name: str, inside: ast.AST | None = None) -> Node:
-        """The class or function of that name."""
+        """Returns the class or function of that name.
+
+        Raises:
+            UnknownCheckout: there is none, or there are several.
+        """
         what = "class" if kind is ast.ClassDef else "function"
         return self.one(f"{what} {name}", kind, inside, lambda node: getattr(node, "name", None) == name)
 
     def start(self, node: Any) -> int:
-        """The byte at which a node starts."""
+        """Returns the byte at which a node starts."""
         return int(self._starts[node.lineno - 1] + node.col_offset)
 
     def end(self, node: Any) -> int:
-        """One past the last byte of a node."""
+        """Returns the byte after the last one of a node."""
         return int(self._starts[node.end_lineno - 1] + node.end_col_offset)
 
     def text(self, node: Any) -> str:
-        """A node's source."""
+        """Returns the source of a node."""
         return self.content[self.start(node) : self.end(node)].decode()
 
     def replace(self, node: Any, text: str) -> Edit:
-        """The edit that replaces a node, or a statement."""
+        """Returns the edit that replaces a node."""
         return Edit(self.start(node), self.end(node), text)
 
     def remove(self, statement: ast.stmt) -> Edit:
-        """The edit that removes a statement, with its lines where it stands alone on them."""
+        """Returns the edit that removes a statement. Its lines go too if nothing else is on them."""
         first, end = self._starts[statement.lineno - 1], min(self._starts[statement.end_lineno or 0], len(self.content))
         alone = self.content[first:end].decode().strip() == self.text(statement)
         return Edit(first, end, "") if alone else self.replace(statement, "pass")
 
     def insert_above(self, node: Any, text: str) -> Edit:
-        """The edit that adds a line above a node, as deep as it."""
+        """Returns the edit that adds a line above a node, with its indent."""
         at = self._starts[node.lineno - 1]
         return Edit(at, at, " " * int(node.col_offset) + text + self.newline)
 
     def insert_below(self, node: Any, text: str, indent: int | None = None) -> Edit:
-        """The edit that adds a line below a node: as deep as it, or so deep."""
+        """Returns the edit that adds a line below a node, with `indent`, or None for the node's own."""
         end = self._starts[node.end_lineno]
         line = self.content[self._starts[node.end_lineno - 1] : end].rstrip(b"\r\n")
         at = self._starts[node.end_lineno - 1] + len(line)
         return Edit(at, at, self.newline + " " * int(node.col_offset if indent is None else indent) + text)
 
     def replace_body(self, function: ast.FunctionDef, text: str) -> Edit:
-        """The edit that puts one statement in the place of a function's body."""
+        """Returns the edit that replaces the body of a function by one statement."""
         return Edit(self.start(function.body[0]), self.end(function.body[-1]), text)
 
     def append_argument(self, call: ast.Call, text: str) -> Edit:
-        """The edit that adds a last argument to a call that has some."""
+        """Returns the edit that adds a last argument to a call. The call has at least one."""
         last = max([*call.args, *(keyword.value for keyword in call.keywords)], key=self.end)
         return Edit(self.end(last), self.end(last), ", " + text)
 
 
 def called_name(call: ast.Call) -> str:
-    """`f` of `f(...)`, `a.b` of `a.b(...)`; empty for others."""
+    """Returns `f` for `f(...)` and `a.b` for `a.b(...)`, or an empty text for other calls."""
     return dotted(call.func)
 
 
 def dotted(node: ast.AST) -> str:
-    """`a.b.c` of such an expression; empty for others."""
+    """Returns `a.b.c` for such an expression, or an empty text for others."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute):

@@ -234,8 +234,8 @@ def test_updates_before_the_first_episode_are_one_line(tmp_path, monkeypatch, ca
         main(Config(**GOOD))
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("train.py: error: num_seed_frames: expected so many that an episode of 3 steps has ended")
-    assert line.endswith("found 4, and none that has; raise it")
+    assert line.startswith("train.py: error: num_seed_frames: expected enough frames for an episode of 3 steps to")
+    assert line.endswith("found 4 and no such episode; raise it")
 
 
 @pytest.mark.parametrize(
