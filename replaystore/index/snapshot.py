@@ -192,12 +192,12 @@ class IndexSnapshot:
             (episodes, times). `episodes` is (batch,) int64, positions in the episode arrays. `times` is (batch,) int64,
             time steps. Both are -1 for a row that is not live.
         """
-        if not len(self.part_first_row):
+        if not len(self.index.part_first_row):
             return np.full(len(rows), -1), np.full(len(rows), -1)
-        part = np.maximum(np.searchsorted(self.part_first_row, rows, side="right") - 1, 0)
-        offset = rows - self.part_first_row[part]
-        is_live = (offset >= 0) & (offset < self.part_num_rows[part])
-        times = self.part_t_start[part] + offset
+        part = np.maximum(np.searchsorted(self.index.part_first_row, rows, side="right") - 1, 0)
+        offset = rows - self.index.part_first_row[part]
+        is_live = (offset >= 0) & (offset < self.index.part_num_rows[part])
+        times = self.index.part_t_start[part] + offset
         return np.where(is_live, self.part_episode[part], -1), np.where(is_live, times, -1)
 
     def transitions(self, shares: npt.NDArray[np.float64], start: int, cumulative: Ints) -> Ints:

@@ -186,8 +186,9 @@ def test_snapshots_do_not_change():
     index = EpisodeIndex(chunk_rows=4)
     index.add_part(part(0, 0, 0, 3))
     snapshot = index.snapshot()
-    for name in snapshot.__slots__:
-        if isinstance(array := getattr(snapshot, name), np.ndarray):
+    arrays = snapshot.index._asdict() | {name: getattr(snapshot, name) for name in snapshot.__slots__}
+    for name, array in arrays.items():
+        if isinstance(array, np.ndarray):
             assert not array.flags.writeable, name
             with pytest.raises(ValueError, match="read-only"):
                 array[:1] = 0

@@ -8,7 +8,7 @@ from replaystore.index.episode_index import EpisodeIndex
 from replaystore.index.parts import Part
 from replaystore.index.snapshot import IndexSnapshot
 from replaystore.kernels.drawn_rows import drawn_rows
-from replaystore.kernels.returns import held_returns, n_step_returns
+from replaystore.kernels.returns import cached_returns, n_step_returns
 from replaystore.kernels.windows import PartIndex, part_of, transition_rows, window_rows
 from replaystore.testing.episodes import Episode, make_episode, valid_steps
 from replaystore.testing.oracle import transition
@@ -198,11 +198,11 @@ def test_returns_equal_a_float32_loop_bit_for_bit(n_step):
     held = reward.reshape(-1, 1).view(np.uint8), discount.reshape(-1, 1).view(np.uint8)
     steps = np.arange(cases * n_step).reshape(cases, n_step) + 7
     total[:], product[:] = 0, 0
-    assert held_returns(7, held[0], 7, held[1], steps, gamma, total, product)
+    assert cached_returns(7, held[0], 7, held[1], steps, gamma, total, product)
     assert np.array_equal(total.view(np.uint32), expected.view(np.uint32))
     assert np.array_equal(product.view(np.uint32), acc.view(np.uint32))
     for bases in ((8, 7), (7, 8), (6, 7), (7, 6)):
-        assert not held_returns(bases[0], held[0], bases[1], held[1], steps, gamma, total, product)
+        assert not cached_returns(bases[0], held[0], bases[1], held[1], steps, gamma, total, product)
     n_step_returns(reward, discount, 0.99, total, product)  # a Python float is rounded to float32 first
     assert np.array_equal(total.view(np.uint32), expected.view(np.uint32))
     wide = np.zeros(cases)

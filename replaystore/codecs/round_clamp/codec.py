@@ -13,10 +13,11 @@ from numcodecs.abc import Codec
 from numcodecs.compat import ensure_contiguous_ndarray
 from numpy.typing import ArrayLike, NDArray
 
-from replaystore.codecs.round_clamp.levels import MAX_DECIMALS, LevelTable, parse_bound, parse_constant, parse_whole
+from replaystore.codecs.round_clamp.levels import MAX_DECIMALS, build_levels, parse_bound, parse_constant, parse_whole
 from replaystore.errors import ChunkError, EpisodeError, SpecError
 from replaystore.kernels import packed_bits as kernels
 from replaystore.kernels import packed_bits_simd
+from replaystore.kernels.status import LEVEL_TOO_LARGE, MESSAGES, OK
 
 _DTYPES = ("float16", "float32", "float64")
 
@@ -123,11 +124,7 @@ class RoundClamp(Codec):  # type: ignore[misc]
         rows = np.ascontiguousarray(values, np.float32 if dtype == np.float16 else dtype)
         rows = rows.reshape(len(values), self._size)
         packed = np.empty((len(rows), self.row_bytes), np.uint8)
-        table = self._table
-        num_clamped, refused = kernels.quantize_rows(
-            rows, table.low, table.high, self._scale, self.decimals < 0, table.first, self._substitutes,
-            table.widths, packed,
-        )  # fmt: skip
+        num_clamped, refused = kernels.quantize_rows(rows, self._table, self._substitutes, packed)
         if refused >= 0:
             row, value = divmod(refused, self._size)
             found = rows[row, value]
@@ -182,43 +179,45 @@ class RoundClamp(Codec):  # type: ignore[misc]
         """`decode_rows` into C-contiguous float32 or float64."""
         if self._octets is not None:
             address, size = np.array([packed.ctypes.data]), np.array([packed.size])
-            arguments = (address, size, np.zeros_like(rows), rows, targets, self.row_bytes, *self._octets, out)
-            if packed_bits_simd.decode_octets(*arguments) < 0:
-                return
-        table = self._table
-        status = kernels.dequantize_rows(
-            packed, rows, targets, self._scale, self.decimals >= 0, table.first, table.last, table.widths, out
-        )
-        if status >= 0:
-            row, value = divmod(status, self._size)
-            raise ChunkError(
-                f"round_clamp: row {rows[row]}, value {value}: expected one of {self.levels[value]} levels, found a"
-                " larger one; the bytes are damaged or of another codec"
+            damaged = packed_bits_simd.decode_octets(
+                address, size, np.zeros_like(rows), rows, targets, self.row_bytes, self._octets, out
             )
-        if status <= -2:
-            row = rows[-2 - status]
-            raise ChunkError(f"round_clamp: row {row}: expected zeros after the last value, found set bits; damaged")
+            if damaged < 0:
+                return
+        status, i, value = kernels.dequantize_rows(packed, rows, targets, self._table, out)
+        if status == OK:
+            return
+        place = f"row {rows[i]}, value {value}" if status == LEVEL_TOO_LARGE else f"row {rows[i]}"
+        raise ChunkError(f"round_clamp: {place}: {MESSAGES[status].format(levels=self.levels[value])}")
 
     def decode_buffers(
         self, addresses: NDArray[np.int64], sizes: NDArray[np.int64], which: NDArray[np.int64],
-        local: NDArray[np.int64], out: NDArray[Any], targets: NDArray[np.int64],
+        row_in_buffer: NDArray[np.int64], out: NDArray[Any], targets: NDArray[np.int64],
     ) -> bool:  # fmt: skip
         """Unpacks rows where they lie, without copying them first; as `decode_rows`, for rows of several buffers.
 
-        addresses, sizes: int64 (buffers,), in bytes, of buffers that hold packed rows and nothing else, kept alive by
-        the caller. which, local, targets: int64 (n,); row `local` of buffer `which` becomes out[target]. out: `dtype`
-        (rows, row_size), C-contiguous.
+        Args:
+            addresses: int64 (buffers,), of buffers that hold packed rows and nothing else, kept alive by the caller.
+            sizes: int64 (buffers,), bytes.
+            which: int64 (n,), the buffer of each row.
+            row_in_buffer: int64 (n,), which row of its buffer it is.
+            out: `dtype` (rows, row_size), C-contiguous.
+            targets: int64 (n,), the row of `out` that it becomes.
 
-        Returns whether it was done. If not, rows of this kind cannot be read so, or one is damaged: `decode_rows`
-        will say which.
+        Returns:
+            Whether it was done. If not, rows of this kind cannot be read so, or one is damaged: `decode_rows` says
+            which.
 
         Raises:
-            IndexError: a row or target is not there. ValueError: arrays that do not fit each other.
+            IndexError: a row or target is not there.
+            ValueError: the arrays do not fit each other.
         """
         if self._octets is None or out.dtype != self.dtype or not out.flags.c_contiguous or out.dtype == np.float16:
             return False
-        arguments = (addresses, sizes, which, local, targets, self.row_bytes, *self._octets, out)
-        return bool(packed_bits_simd.decode_octets(*arguments) < 0)
+        damaged = packed_bits_simd.decode_octets(
+            addresses, sizes, which, row_in_buffer, targets, self.row_bytes, self._octets, out
+        )
+        return bool(damaged < 0)
 
     def encode(self, buf: Any) -> NDArray[np.uint8]:
         """Packs an array of `dtype`, of any shape, whose values are whole rows in C order, or the bytes of one.
@@ -271,27 +270,16 @@ class RoundClamp(Codec):  # type: ignore[misc]
         assert self.row_size is not None
         return self.row_size
 
-    @property
-    def _scale(self) -> float:
-        return float(10 ** abs(self.decimals))
-
     @cached_property
     def _substitutes(self) -> NDArray[np.float64]:
         constants = (self.nan, self.posinf, self.neginf)
         return np.array([np.nan if c is None else c for c in constants])
 
     @cached_property
-    def _octets(self) -> tuple[Any, ...] | None:
-        """What `decode_octets` takes between the rows and `out`; None where rows cannot be read in octets."""
-        table, divide = self._table, self.decimals >= 0
-        plan = packed_bits_simd.plan_octets(table.widths, table.last - table.first + 1, self.row_bytes)
-        if not len(plan[0]) or (divide and self._scale > packed_bits_simd.MAX_SCALE):
-            return None
-        used_bits = sum(self.bits) % 8
-        unused = np.uint8(0xFF << used_bits & 0xFF if used_bits else 0)
-        return *plan, table.first.astype(np.float64), *packed_bits_simd.two_factors(self._scale, divide), unused
+    def _octets(self) -> packed_bits_simd.OctetPlan | None:
+        return packed_bits_simd.plan_octets(self._table, self.row_bytes)
 
     @cached_property
-    def _table(self) -> LevelTable:
+    def _table(self) -> kernels.Levels:
         low, high = (parse_bound(name, getattr(self, name)) for name in ("low", "high"))
-        return LevelTable.build(decimals=self.decimals, low=low, high=high, dtype=self.dtype, row_size=self._size)
+        return build_levels(decimals=self.decimals, low=low, high=high, dtype=self.dtype, row_size=self._size)
