@@ -81,10 +81,7 @@ class FieldRows:
     def windows(self, snapshot: IndexSnapshot, column: Column, rows: I64) -> I64:
         """Stored rows of the values at `rows`, int64 (n, depth)."""
         frames = np.empty((len(rows), depth_of(column)), np.int64)
-        failed = window_rows(
-            rows, snapshot.part_first_row, snapshot.part_num_rows, snapshot.part_t_start, snapshot.part_prev,
-            snapshot.part_zero_padding, frames,
-        )  # fmt: skip
+        failed = window_rows(rows, snapshot.index, frames)
         raise_unless_live(failed, rows, 0)
         return frames
 

@@ -66,10 +66,7 @@ class StoreFields:
             Evicted: a row is not live or the first of its episode, or fewer steps follow it.
         """
         steps, windows = np.empty((len(rows), num_steps), np.int64), np.empty((2 * len(rows), self.depth), np.int64)
-        failed = transition_rows(
-            rows, snapshot.part_first_row, snapshot.part_num_rows, snapshot.part_t_start, snapshot.part_prev,
-            snapshot.part_next, snapshot.part_zero_padding, steps, windows,
-        )  # fmt: skip
+        failed = transition_rows(rows, snapshot.index, steps, windows)
         raise_unless_live(failed, rows, num_steps)
         return steps, windows
 

@@ -12,7 +12,7 @@ from replaystore.batches.protocol import BatchView, Read, ViewRows
 from replaystore.batches.store_fields import StoreFields
 from replaystore.errors import SpecError
 from replaystore.index.snapshot import IndexSnapshot
-from replaystore.kernels.returns import held_returns, n_step_returns
+from replaystore.kernels.returns import cached_returns, n_step_returns
 from replaystore.sampling.protocol import Draw
 from replaystore.sampling.sampler import whole_number
 from replaystore.spec import StoreSpec
@@ -98,7 +98,7 @@ class TransitionView(BatchView):
         if (
             rewards is None
             or factors is None
-            or not held_returns(*rewards.held(), *factors.held(), steps, gamma, sums, products)
+            or not cached_returns(*rewards.held(), *factors.held(), steps, gamma, sums, products)
         ):
             reward, discount = fields.float32(fields.reward, 0, steps), fields.float32(fields.discount, 1, steps)
             n_step_returns(reward, discount, gamma, sums, products)

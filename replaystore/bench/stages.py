@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.bench.conditions import conditions
-from replaystore.codecs.frame_delta import groups as frame_groups
-from replaystore.codecs.frame_delta.groups import Groups
 from replaystore.errors import SpecError
 from replaystore.kernels.block_decoders import zstd_create, zstd_free
 from replaystore.kernels.compiled import kernel
-from replaystore.kernels.frame_groups import FORM_BLOCK, FORM_RAW_BLOCK, decode_block
+from replaystore.kernels.frame_groups import decode_groups
+from replaystore.kernels.frame_layout import FORM_BLOCK, FORM_RAW_BLOCK
+from replaystore.kernels.group_blocks import decode_block
 from replaystore.kernels.row_copies import copy_windows
+from replaystore.runtime.trace import Call, Trace
 from replaystore.sampling.sampler import Sampler
 from replaystore.store import ReplayStore
 
@@ -154,84 +153,46 @@ def _batch(store: ReplayStore, rng: np.random.Generator, batch_size: int, n_step
     store.gather(rows, n_step=n_step, out=batch)
     total = time.perf_counter()
     found = {"draw": 1000 * (drawn - start), "total": 1000 * (total - start)}
-    with _recorded() as calls:
+    trace = Trace()
+    with trace.recording():
         store.gather(rows, n_step=n_step, out=batch)
-    found["copy"] = sum(call.milliseconds for call in calls if call.groups is None)
-    decodes = [call for call in calls if call.groups is not None]
+    found["copy"] = sum(call.milliseconds for call in trace.calls if call.kernel is copy_windows)
+    decodes = [call for call in trace.calls if call.kernel is decode_groups]
     found["decode"] = sum(call.milliseconds for call in decodes)
     found["bare"] = sum(_decode_bare(call) for call in decodes)
     found["blocks"] = sum(_decode_blocks(call) for call in decodes)
-    found["groups"] = float(sum(len(call.groups.addresses) for call in decodes if call.groups is not None))
-    found["compressed_bytes"] = float(sum(call.groups.lengths.sum() for call in decodes if call.groups is not None))
+    requests = [call.arguments[0] for call in decodes]
+    found["groups"] = float(sum(len(request.places) for request in requests))
+    found["compressed_bytes"] = float(sum(request.lengths.sum() for request in requests))
     return found
 
 
-@dataclass
-class _Call:
-    """A call of a kernel that writes observations.
-
-    Attributes:
-        milliseconds: time of the call.
-        groups: the groups that it decoded. None if it copied rows.
-        arguments: its other arguments.
-    """
-
-    milliseconds: float
-    groups: Groups | None
-    arguments: tuple[Any, ...]
-
-
-@contextmanager
-def _recorded() -> Iterator[list[_Call]]:
-    """Records the calls of the two kernels that write observations, with their times."""
-    calls: list[_Call] = []
-    decode = frame_groups.decode_groups
-
-    def timed_decode(groups: Groups, *arguments: Any) -> None:
-        start = time.perf_counter()
-        decode(groups, *arguments)
-        calls.append(_Call(1000 * (time.perf_counter() - start), groups, arguments))
-
-    def timed_copy(*arguments: Any) -> Any:
-        start = time.perf_counter()
-        result = copy_windows(*arguments)
-        calls.append(_Call(1000 * (time.perf_counter() - start), None, ()))
-        return result
-
-    with (
-        mock.patch.object(frame_groups, "decode_groups", timed_decode),
-        mock.patch("replaystore.columns.raw_rows.copy_windows", timed_copy),
-    ):
-        yield calls
-
-
-def _decode_bare(call: _Call) -> float:
-    """Milliseconds to decode the same groups as far, writing only the first and last frame of each."""
-    assert call.groups is not None
-    fmt, channels_last, _, _, depth, out, where = call.arguments
-    bounds = call.groups.bounds
+def _decode_bare(call: Call) -> float:
+    """Milliseconds for the same groups decoded as far, writing only the first and the last frame of each."""
+    request, first, stop, depth, layout, out = call.arguments
+    bounds = request.bounds
     ends = np.stack((bounds[:-1], bounds[1:] - 1), axis=1).reshape(-1)
-    groups = replace(call.groups, bounds=np.arange(0, len(ends) + 1, 2), local=call.groups.local[ends])
     same = np.zeros(len(ends), np.int64)
+    bare = request._replace(
+        bounds=np.arange(0, len(ends) + 1, 2), row_in_group=request.row_in_group[ends], targets=same, slots=same
+    )
     start = time.perf_counter()
-    frame_groups.decode_groups(groups, fmt, channels_last, same, same, depth, out, where)
+    decode_groups(bare, first, stop, depth, layout, out)
     return 1000 * (time.perf_counter() - start)
 
 
-def _decode_blocks(call: _Call) -> float:
-    """Milliseconds to decode the blocks of whole groups, as far as they are needed."""
-    assert call.groups is not None
-    fmt = call.arguments[0]
-    groups = call.groups
-    is_block = (groups.forms == FORM_BLOCK) | (groups.forms == FORM_RAW_BLOCK)
+def _decode_blocks(call: Call) -> float:
+    """Milliseconds for only the blocks of whole groups, as far as they are needed."""
+    request, _, _, _, layout, _ = call.arguments
+    is_block = (request.forms == FORM_BLOCK) | (request.forms == FORM_RAW_BLOCK)
     if not is_block.any():
         return 0.0
-    wanted = (groups.local[groups.bounds[1:] - 1] + 1) * fmt.frame_bytes
-    scratch = np.empty(int(groups.num_rows.max()) * fmt.frame_bytes + 64, np.uint8)
-    capacities = groups.num_rows * fmt.frame_bytes
+    wanted = (request.row_in_group[request.bounds[1:] - 1] + 1) * layout.frame_bytes
+    capacities = request.num_rows * layout.frame_bytes
+    scratch = np.empty(int(capacities.max()) + 64, np.uint8)
     start = time.perf_counter()
     _blocks(
-        fmt.entropy, groups.addresses[is_block], groups.lengths[is_block], wanted[is_block], capacities[is_block],
+        layout.entropy, request.places[is_block], request.lengths[is_block], wanted[is_block], capacities[is_block],
         scratch,
     )  # fmt: skip
     return 1000 * (time.perf_counter() - start)

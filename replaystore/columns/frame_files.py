@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.codecs.frame_delta.chunk import FrameChunk, FrameFormat, parse_chunk, table_bytes
-from replaystore.codecs.frame_delta.requests import FrameRequest, GroupTables, find_groups
+from replaystore.codecs.frame_delta.groups import decode_groups
+from replaystore.codecs.frame_delta.requests import find_groups
 from replaystore.columns import checksums
 from replaystore.columns.chunks import ChunkFile, ChunkSource, Placement, SealedColumn
 from replaystore.errors import ChunkError
+from replaystore.kernels.group_request import GroupRequest, GroupTable
 from replaystore.kernels.row_copies import read_ranges
 from replaystore.runtime.counters import Counters
 
@@ -69,12 +71,13 @@ def read_frames(
         chunk.payload_start if source.cached is None else source.cached.address + chunk.payload_start
         for source, chunk in zip(sources, chunks, strict=True)
     ]
-    tables = GroupTables(
-        0, chunk_rows, np.array([chunk.table_address for chunk in chunks]),
-        np.array([len(chunk.table) for chunk in chunks]), np.array(bases),
+    table = GroupTable(
+        tables=np.array([chunk.table_address for chunk in chunks]),
+        num_groups=np.array([len(chunk.table) for chunk in chunks]), payloads=np.array(bases), first_chunk=0,
+        chunk_rows=chunk_rows,
     )  # fmt: skip
     label = f"{sources[0].label} to {sources[-1].label}"
-    request = find_groups(tables, rows, placement.targets, placement.slots, label)
+    request = find_groups(table, rows, placement.targets, placement.slots, label)
 
     def label_of(g: int) -> str:
         return f"{sources[request.chunks[g]].label}, group {request.numbers[g]}"
@@ -83,21 +86,20 @@ def read_frames(
     for fmt, which in _by_format(chunks, ready):
         picked = np.flatnonzero(which)
         out = placement.out.reshape(len(placement.out), -1)
-        ready.pick(which).decode(fmt, channels_last, placement.depth, out, partial(_label_at, label_of, picked))
+        decode_groups(ready.pick(which), fmt, channels_last, placement.depth, out, partial(_label_at, label_of, picked))
     counters.add(
         groups_decoded=len(ready.chunks), file_bytes_read=buffer.size,
-        memory_bytes_read=int(request.groups.lengths.sum()) - buffer.size,
+        memory_bytes_read=int(request.lengths.sum()) - buffer.size,
     )  # fmt: skip
 
 
 def _read_groups(
-    sources: Sequence[ChunkSource], request: FrameRequest, label: Callable[[int], str]
-) -> tuple[FrameRequest, U8]:
+    sources: Sequence[ChunkSource], request: GroupRequest, label: Callable[[int], str]
+) -> tuple[GroupRequest, U8]:
     """The request with the groups that lie in files read and checked, and the memory that they were read into."""
-    groups = request.groups
     files = np.array([-1 if source.file is None else source.file.fd for source in sources])[request.chunks]
     in_files = np.flatnonzero(files >= 0)
-    offsets, lengths = groups.addresses[in_files], groups.lengths[in_files]
+    offsets, lengths = request.places[in_files], request.lengths[in_files]
     starts = np.cumsum(lengths) - lengths
     buffer = np.empty(int(lengths.sum()), np.uint8)
     failed = read_ranges(files[in_files], offsets, lengths, buffer, starts)
@@ -113,12 +115,12 @@ def _read_groups(
             found = checksums.crc_of(buffer[start : start + length])
             checksums.check_crc(label(g), int(table.chunk.table["crc"][number]), found)
             table.checked[number] = True
-    addresses = groups.addresses.copy()
+    addresses = request.places.copy()
     addresses[in_files] = buffer.ctypes.data + starts
-    return replace(request, groups=replace(groups, addresses=addresses)), buffer
+    return request._replace(places=addresses), buffer
 
 
-def _by_format(chunks: Sequence[FrameChunk], request: FrameRequest) -> Iterator[tuple[FrameFormat, NDArray[np.bool_]]]:
+def _by_format(chunks: Sequence[FrameChunk], request: GroupRequest) -> Iterator[tuple[FrameFormat, NDArray[np.bool_]]]:
     """Each format, and which groups of the request are of it, bool (groups,). There is one format, as a rule."""
     formats: dict[FrameFormat, int] = {}
     format_of = np.array([formats.setdefault(chunk.format, len(formats)) for chunk in chunks])[request.chunks]

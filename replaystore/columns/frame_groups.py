@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from replaystore.codecs.frame_delta import FrameDelta
 from replaystore.codecs.frame_delta.chunk import FrameChunk
 from replaystore.codecs.frame_delta.codec import check_groups
+from replaystore.codecs.frame_delta.groups import decode_groups
 from replaystore.codecs.frame_delta.requests import find_window_groups
 from replaystore.columns.chunks import CachedChunk, ChunkFile, ChunkMap, ChunkSource, Placement, SealedColumn
 from replaystore.columns.frame_encoding import encode_frames
@@ -77,7 +78,7 @@ class FrameGroups(RawRows):
     ) -> I64:
         """Decodes frames of chunks in memory, each group once; see `RowCodec`."""
         assert isinstance(chunks, FrameMap), "a map of another column"
-        found = find_window_groups(chunks.tables, window_rows) if len(chunks.formats) == 1 else None
+        found = find_window_groups(chunks.table, window_rows) if len(chunks.formats) == 1 else None
         if found is None:
             return np.arange(window_rows.size)
         request, others = found
@@ -87,9 +88,9 @@ class FrameGroups(RawRows):
             return f"chunk {chunks.first_chunk + request.chunks[g]} in memory, group {request.numbers[g]}"
 
         def decode(start: int, stop: int) -> None:
-            request.decode(fmt, self._channels_last, depth, observations, label, start, stop)
+            decode_groups(request, fmt, self._channels_last, depth, observations, label, start, stop)
 
-        ends = np.cumsum(request.groups.lengths)
+        ends = np.cumsum(request.lengths)
         workers.share(decode, workers.edges_by_weight(ends))
         if len(ends):
             counters.add(groups_decoded=len(ends), memory_bytes_read=int(ends[-1]))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from replaystore.codecs.frame_delta.chunk import FrameFormat
-from replaystore.codecs.frame_delta.requests import GroupTables
 from replaystore.columns.chunks import CachedChunk, ChunkMap
+from replaystore.kernels.group_request import GroupTable
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class FrameMap(ChunkMap):
     """A `ChunkMap` of frame chunks.
 
     Attributes:
-        tables: their tables of groups; the bases are addresses.
+        table: their tables of groups, with addresses as `payloads`.
         formats: of all of them, each once. There is one, as a rule.
     """
 
-    tables: GroupTables
+    table: GroupTable
     formats: tuple[FrameFormat, ...]
 
     @classmethod
@@ -33,6 +33,6 @@ class FrameMap(ChunkMap):
             at, parsed = number - base.first_chunk, chunk.parsed
             addresses[at], num_groups[at] = parsed.table_address, len(parsed.table)
             payloads[at] = chunk.address + parsed.payload_start
-        tables = GroupTables(base.first_chunk, chunk_rows, addresses, num_groups, payloads)
+        table = GroupTable(addresses, num_groups, payloads, base.first_chunk, chunk_rows)
         formats = tuple({chunk.parsed.format for chunk in cached.values()})
-        return cls(base.first_chunk, chunk_rows, base.addresses, base.sizes, cached, tables, formats)
+        return cls(base.first_chunk, chunk_rows, base.addresses, base.sizes, cached, table, formats)

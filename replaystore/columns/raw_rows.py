@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from replaystore.columns.chunks import ChunkMap, Placement
 from replaystore.columns.row_codec import I64, U8, RowCodec, row_bytes_of, stored_shape
-from replaystore.kernels.observations import emit_frames
+from replaystore.kernels.observations import PixelLayout, emit_frames
 from replaystore.kernels.row_copies import copy_windows
+from replaystore.runtime import trace
 from replaystore.runtime.counters import Counters
 from replaystore.runtime.workers import Workers
 from replaystore.spec import FieldSpec
@@ -63,10 +64,9 @@ class RawRows(RowCodec):
             return
         last = self._channels_last
         channels = 1 if len(self.shape) == 2 else self.shape[-1] if last else self.shape[0]
-        status = emit_frames(
-            rows, np.arange(len(rows)), placement.targets, placement.slots, self.row_bytes // channels, channels, last,
-            False, last, depth, out.reshape(len(out), -1),
-        )  # fmt: skip
+        layout = PixelLayout(self.row_bytes // channels, channels, last, False, last)
+        frames = np.arange(len(rows))
+        status = emit_frames(rows, frames, placement.targets, placement.slots, depth, layout, out.reshape(len(out), -1))
         assert status == 0, "indices outside the batch"
 
     def direct_rows(self, out: NDArray[Any], depth: int) -> U8 | None:
@@ -89,8 +89,8 @@ class RawRows(RowCodec):
 
         def copy(start: int, stop: int) -> None:
             some = missing[start:stop]
-            count, copied = copy_windows(
-                chunks.addresses, chunks.sizes, chunks.first_chunk, chunks.chunk_rows, self.row_bytes,
+            count, copied = trace.call(
+                copy_windows, chunks.addresses, chunks.sizes, chunks.first_chunk, chunks.chunk_rows, self.row_bytes,
                 window_rows[start:stop], values[start:stop], some,
             )  # fmt: skip
             counters.add(memory_bytes_read=int(copied) * self.row_bytes)

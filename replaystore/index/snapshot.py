@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from replaystore.kernels.drawn_rows import drawn_rows, episode_rows
+from replaystore.kernels.windows import PartIndex
 
 Ints = npt.NDArray[np.int64]
 
@@ -51,31 +52,16 @@ class IndexSnapshot:
     """The live parts and episodes at one moment. All arrays are read-only, so any number of threads may use it.
 
     Attributes:
-        part_first_row: (parts,) int64, ascending.
-        part_num_rows: (parts,) int64.
-        part_t_start: (parts,) int64, time step of each part's first row.
-        part_prev: (parts,) int64, position of the part before in the same episode, or -1.
-        part_next: (parts,) int64, position of the part after in the same episode, or -1.
-        part_zero_padding: (parts,) bool, whether the episode's first stacks hold zeros before its first frame.
+        index: the live parts and the parts of each episode, for kernels.
         part_episode: (parts,) int64, position in the episode arrays.
         episode_ids: (episodes,) int64, in order of commit of their first parts.
         episode_num_rows: (episodes,) int64, rows committed so far.
-        episode_part_start: (episodes + 1,) int64. Episode e has the parts `episode_parts[episode_part_start[e] :
-            episode_part_start[e + 1]]`, in order of time.
-        episode_parts: (parts,) int64.
     """
 
-    part_first_row: Ints
-    part_num_rows: Ints
-    part_t_start: Ints
-    part_prev: Ints
-    part_next: Ints
-    part_zero_padding: npt.NDArray[np.bool_]
+    index: PartIndex
     part_episode: Ints
     episode_ids: Ints
     episode_num_rows: Ints
-    episode_part_start: Ints
-    episode_parts: Ints
     _counts: dict[tuple[int, int | None], tuple[int, Ints]] = field(default_factory=dict, repr=False)
     _drawable: dict[tuple[int, int | None], tuple[Ints, Ints]] = field(default_factory=dict, repr=False)
 
@@ -92,29 +78,25 @@ class IndexSnapshot:
         episode_parts = np.argsort(part_episode, kind="stable").astype(np.int64, copy=False)
         rows_before = np.zeros(len(episode_parts) + 1, np.int64)
         np.cumsum(parts[PartColumn.NUM_ROWS][episode_parts], out=rows_before[1:])
-        result = cls(
+        index = PartIndex(
             part_first_row=parts[PartColumn.FIRST_ROW],
             part_num_rows=parts[PartColumn.NUM_ROWS],
             part_t_start=parts[PartColumn.T_START],
             part_prev=parts[PartColumn.PREV],
             part_next=parts[PartColumn.NEXT],
             part_zero_padding=parts[PartColumn.ZERO_PADDING] != 0,
-            part_episode=part_episode,
-            episode_ids=parts[PartColumn.EPISODE][is_first],
-            episode_num_rows=np.diff(rows_before[part_start]),
             episode_part_start=part_start,
             episode_parts=episode_parts,
         )
-        for entry in fields(cls):
-            array = getattr(result, entry.name)
-            if isinstance(array, np.ndarray):
-                array.setflags(write=False)
+        result = cls(index, part_episode, parts[PartColumn.EPISODE][is_first], np.diff(rows_before[part_start]))
+        for array in (*index, result.part_episode, result.episode_ids, result.episode_num_rows):
+            array.setflags(write=False)
         return result
 
     @property
     def num_rows(self) -> int:
         """Live rows."""
-        return int(self.part_num_rows.sum())
+        return int(self.index.part_num_rows.sum())
 
     @property
     def num_episodes(self) -> int:
@@ -192,16 +174,7 @@ class IndexSnapshot:
             IndexError: there is no such episode or time step.
         """
         out = np.empty(len(episodes), np.int64)
-        bad = episode_rows(
-            episodes,
-            times,
-            self.episode_part_start,
-            self.episode_parts,
-            self.part_first_row,
-            self.part_num_rows,
-            self.part_t_start,
-            out,
-        )
+        bad = episode_rows(episodes, times, self.index, out)
         if bad >= 0:
             raise IndexError(
                 f"entry {bad}: no time step {times[bad]} in the episode at position {episodes[bad]} (of"
@@ -219,12 +192,12 @@ class IndexSnapshot:
             (episodes, times). `episodes` is (batch,) int64, positions in the episode arrays. `times` is (batch,) int64,
             time steps. Both are -1 for a row that is not live.
         """
-        if not len(self.part_first_row):
+        if not len(self.index.part_first_row):
             return np.full(len(rows), -1), np.full(len(rows), -1)
-        part = np.maximum(np.searchsorted(self.part_first_row, rows, side="right") - 1, 0)
-        offset = rows - self.part_first_row[part]
-        is_live = (offset >= 0) & (offset < self.part_num_rows[part])
-        times = self.part_t_start[part] + offset
+        part = np.maximum(np.searchsorted(self.index.part_first_row, rows, side="right") - 1, 0)
+        offset = rows - self.index.part_first_row[part]
+        is_live = (offset >= 0) & (offset < self.index.part_num_rows[part])
+        times = self.index.part_t_start[part] + offset
         return np.where(is_live, self.part_episode[part], -1), np.where(is_live, times, -1)
 
     def transitions(self, shares: npt.NDArray[np.float64], start: int, cumulative: Ints) -> Ints:
@@ -246,17 +219,7 @@ class IndexSnapshot:
             IndexError: a share is outside [0, 1).
         """
         out = np.empty(len(shares), np.int64)
-        bad = drawn_rows(
-            shares,
-            cumulative,
-            start,
-            self.episode_part_start,
-            self.episode_parts,
-            self.part_first_row,
-            self.part_num_rows,
-            self.part_t_start,
-            out,
-        )
+        bad = drawn_rows(shares, cumulative, start, self.index, out)
         if bad >= 0:
             raise IndexError(f"entry {bad}: {shares[bad]} of {int(cumulative[-1])} transitions is none of them")
         return out

@@ -8,21 +8,22 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.kernels.compiled import kernel
-from replaystore.kernels.windows import Ints
+from replaystore.kernels.windows import Ints, PartIndex
 
 
 @kernel
 def drawn_rows(
-    shares: npt.NDArray[np.float64], cumulative: Ints, start: int, episode_part_start: Ints, episode_parts: Ints,
-    part_first_row: Ints, part_num_rows: Ints, part_t_start: Ints, out: Ints,
-) -> int:  # fmt: skip
+    shares: npt.NDArray[np.float64], cumulative: Ints, first_episode: int, index: PartIndex, out: Ints
+) -> int:
     """Rows of transitions by number, in the order of their episodes.
 
     Args:
-        drawn: (batch,) int64, from 0 on and below the last of `cumulative`.
-        cumulative: (k,) int64, transitions up to and with the episode at position `start`, the next one, and so on.
-        episode_part_start: (episodes + 1,) int64, and so on: see `episode_rows`.
-        out: (batch,) int64, filled: transition 0 of an episode is its row at time step 1.
+        shares: (batch,) float64 in [0, 1). Share s is transition floor(s * n) of n.
+        cumulative: (k,) int64, how many transitions there are up to and with the episode at position `first_episode`,
+            the next one, and so on. At least one.
+        first_episode: position of the first episode that counts.
+        index: the parts of the episodes.
+        out: (batch,) int64, filled. Transition 0 of an episode is its row at time step 1.
 
     Returns:
         -1, or the first position in `shares` that is no transition.
@@ -47,9 +48,7 @@ def drawn_rows(
         time = number + 1
         if inside > 0:
             time -= cumulative[inside - 1]
-        row = _row_at(
-            inside + start, time, episode_part_start, episode_parts, part_first_row, part_num_rows, part_t_start
-        )
+        row = _row_at(inside + first_episode, time, index)
         if row < 0:
             return b
         out[b] = row
@@ -57,48 +56,33 @@ def drawn_rows(
 
 
 @kernel
-def _row_at(
-    episode: Any, time: Any, episode_part_start: Ints, episode_parts: Ints, part_first_row: Ints, part_num_rows: Ints,
-    part_t_start: Ints,
-) -> Any:  # fmt: skip
+def _row_at(episode: Any, time: Any, index: PartIndex) -> Any:
     """The row of a time step of the episode at a position; -1 where there is none."""
-    if episode < 0 or episode >= episode_part_start.shape[0] - 1 or time < 0:
+    if episode < 0 or episode >= index.episode_part_start.shape[0] - 1 or time < 0:
         return -1
-    low = episode_part_start[episode]
-    high = episode_part_start[episode + 1]
+    low = index.episode_part_start[episode]
+    high = index.episode_part_start[episode + 1]
     while high - low > 1:
         middle = (low + high) >> 1
-        if part_t_start[episode_parts[middle]] <= time:
+        if index.part_t_start[index.episode_parts[middle]] <= time:
             low = middle
         else:
             high = middle
-    part = episode_parts[low]
-    offset = time - part_t_start[part]
-    if offset < 0 or offset >= part_num_rows[part]:
+    part = index.episode_parts[low]
+    offset = time - index.part_t_start[part]
+    if offset < 0 or offset >= index.part_num_rows[part]:
         return -1
-    return part_first_row[part] + offset
+    return index.part_first_row[part] + offset
 
 
 @kernel
-def episode_rows(
-    episodes: Ints,
-    times: Ints,
-    episode_part_start: Ints,
-    episode_parts: Ints,
-    part_first_row: Ints,
-    part_num_rows: Ints,
-    part_t_start: Ints,
-    out: Ints,
-) -> int:
-    """Rows of time steps `times` of the episodes at positions `episodes`.
+def episode_rows(episodes: Ints, times: Ints, index: PartIndex, out: Ints) -> int:
+    """Rows of time steps of episodes.
 
     Args:
         episodes: (batch,) int64, positions in the episode arrays.
-        times: (batch,) int64.
-        episode_part_start: (episodes + 1,) int64; the parts of episode e, in order of time, are
-            `episode_parts[episode_part_start[e] : episode_part_start[e + 1]]`.
-        episode_parts: (parts,) int64.
-        part_first_row: (parts,) int64, and so on: the index, see the module.
+        times: (batch,) int64, time steps.
+        index: the parts of the episodes.
         out: (batch,) int64, filled.
 
     Returns:
@@ -110,9 +94,7 @@ def episode_rows(
     if times.shape[0] < episodes.shape[0] or out.shape[0] < episodes.shape[0]:
         raise ValueError("episode_rows: times or out is smaller than episodes")
     for b in range(episodes.shape[0]):
-        row = _row_at(
-            episodes[b], times[b], episode_part_start, episode_parts, part_first_row, part_num_rows, part_t_start
-        )
+        row = _row_at(episodes[b], times[b], index)
         if row < 0:
             return b
         out[b] = row

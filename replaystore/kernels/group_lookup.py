@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from replaystore.kernels.compiled import inlined, kernel
-from replaystore.kernels.frame_groups import I64
+from replaystore.kernels.group_request import I64, GroupRequest, GroupTable
 from replaystore.kernels.pointers import Int, bytes_at, load_u16, load_u32, load_u64
-
-TABLE_UNKNOWN = -2
+from replaystore.kernels.status import OK, ROW_IN_NO_GROUP, TABLE_UNKNOWN
 
 _DIGIT_BITS = 11  # sorted at a time
 
@@ -18,64 +17,66 @@ _ENTRY = 24  # bytes of a table entry, docs/format.md
 
 
 @kernel
-def locate_groups(
-    rows: I64, chunk_rows: Int, tables: I64, num_groups: I64, bases: I64, first_chunk: Int,
-    chunks: I64, numbers: I64, places: I64, lengths: I64, forms: I64, num_rows: I64, bounds: I64, local: I64,
-) -> Any:  # fmt: skip
+def locate_groups(rows: I64, table: GroupTable, request: GroupRequest) -> Any:
     """Finds the groups that hold stored rows, in the tables of their chunks.
 
     Args:
         rows: int64 (n,), ascending.
-        tables, num_groups: int64 (known chunks,); the address of the table of chunk `first_chunk + c` and its length.
-        bases: int64 (known chunks,), where the payload of each chunk starts: in memory or in its file.
-        chunks, numbers, places, lengths, forms, num_rows: int64 (n,), written: for each group found its chunk, counted
-            from `first_chunk`, its number in it, where it starts, and what the table says of it.
-        bounds: int64 (n + 1,), local: int64 (n,), written: see `decode_groups`.
+        table: the tables of chunks.
+        request: room for n entries. Everything but `targets` and `slots` is written, for the groups found.
 
     Returns:
-        The number of groups; or `TABLE_UNKNOWN` where that of a row's chunk is, or -1 where a row is in no group of its
-        chunk.
+        (`OK`, groups found); or (`TABLE_UNKNOWN` or `ROW_IN_NO_GROUP`, position in `rows` of the first such row).
     """
+    chunk_rows = table.chunk_rows
     found = 0
     stop = np.int64(-1)  # behind the last row of the group found last
     first = np.int64(0)
     for j in range(rows.size):
         if rows[j] >= stop or found == 0:
             chunk = rows[j] // chunk_rows
-            c = chunk - first_chunk
-            if c < 0 or c >= tables.size or tables[c] == 0:
-                return TABLE_UNKNOWN
+            c = chunk - table.first_chunk
+            if c < 0 or c >= table.tables.size or table.tables[c] == 0:
+                return TABLE_UNKNOWN, j
+            address = table.tables[c]
             row = rows[j] - chunk * chunk_rows
-            low, high = np.int64(0), num_groups[c]
+            low, high = np.int64(0), table.num_groups[c]
             while high - low > 1:
                 middle = (low + high) >> 1
-                if np.int64(load_u32(tables[c] + _ENTRY * middle)) <= row:
+                if np.int64(load_u32(address + _ENTRY * middle)) <= row:
                     low = middle
                 else:
                     high = middle
-            entry = tables[c] + _ENTRY * low
+            entry = address + _ENTRY * low
             first = np.int64(load_u32(entry))
             count = np.int64(load_u16(entry + 4))
             if row < first or row >= first + count:
-                return -1
-            chunks[found] = c
-            numbers[found] = low
-            forms[found] = np.int64(bytes_at(entry + 6, 1)[0])
-            places[found] = bases[c] + np.int64(load_u64(entry + 8))
-            lengths[found] = np.int64(load_u32(entry + 16))
-            num_rows[found] = count
-            bounds[found] = j
+                return ROW_IN_NO_GROUP, j
+            request.chunks[found] = c
+            request.numbers[found] = low
+            request.forms[found] = np.int64(bytes_at(entry + 6, 1)[0])
+            request.places[found] = table.payloads[c] + np.int64(load_u64(entry + 8))
+            request.lengths[found] = np.int64(load_u32(entry + 16))
+            request.num_rows[found] = count
+            request.bounds[found] = j
             found += 1
             first += chunk * chunk_rows
             stop = first + count
-        local[j] = rows[j] - first
-    bounds[found] = rows.size
-    return found
+        request.row_in_group[j] = rows[j] - first
+    request.bounds[found] = rows.size
+    return OK, found
 
 
 @inlined
 def _sort_keys(keys: I64, spare: I64, low_bit: Int, high_bit: Int) -> None:
-    """Sorts by the bits from `low_bit` to below `high_bit`, keeping the order of equal ones. spare: like `keys`."""
+    """Sorts by some of the bits, keeping the order of equal keys.
+
+    Args:
+        keys: int64 (n,), sorted in place.
+        spare: int64 (n,), overwritten.
+        low_bit: the lowest bit to sort by.
+        high_bit: the bit above the highest one to sort by.
+    """
     counts = np.empty(1 << _DIGIT_BITS, np.int64)
     mask = np.int64((1 << _DIGIT_BITS) - 1)
     source, target = keys, spare
@@ -100,37 +101,33 @@ def _sort_keys(keys: I64, spare: I64, low_bit: Int, high_bit: Int) -> None:
 
 
 @kernel
-def locate_windows(
-    frames: I64, chunk_rows: Int, tables: I64, num_groups: I64, payloads: I64, first_chunk: Int,
-    chunks: I64, numbers: I64, addresses: I64, lengths: I64, forms: I64, num_rows: I64, bounds: I64, local: I64,
-    targets: I64, slots: I64, others: I64,
-) -> Any:  # fmt: skip
-    """`locate_groups` for windows of rows in any order, in chunks that are held in memory.
+def locate_windows(window_rows: I64, table: GroupTable, request: GroupRequest, others: I64) -> Any:
+    """`locate_groups` for windows of rows in any order, in chunks that are in memory.
 
     Args:
-        frames: int64 (m, depth), C-contiguous: the frames of m observations.
-        payloads: int64 (known chunks,), where the groups of a held chunk start; 0 where it is not held.
-        chunks .. local: int64 (m * depth,), bounds: one more; written as by `locate_groups`, with addresses.
-        targets, slots: int64 (m * depth,), written: for each entry its observation and its place in that.
-        others: int64 (m * depth,), its start is written: the frames, counted flat, that are in no held chunk.
+        window_rows: int64 (m, depth), C-contiguous, the rows of m observations.
+        table: the tables of chunks, with addresses as `payloads`.
+        request: room for m * depth entries, written, `targets` and `slots` too. Entries are ordered by row.
+        others: int64 (m * depth,). Its start is written: the places in `window_rows`, counted flat, whose rows are in
+            no chunk in memory.
 
     Returns:
-        (number of groups, number of others); or `TABLE_UNKNOWN` in place of the first where more than an eighth of the
-        frames are others, or -1 where a row is in no group of its chunk.
+        (`OK`, groups found, number of others); or (`TABLE_UNKNOWN`, 0, number of others) where more than an eighth of
+        the rows are others, or (`ROW_IN_NO_GROUP`, position in order of rows, number of others).
     """
-    depth = frames.shape[1]
-    flat = frames.reshape(-1)
+    depth = window_rows.shape[1]
+    flat = window_rows.reshape(-1)
     num_others = 0
     n = 0
     index_bits = 0
     while (flat.size >> index_bits) > 0:
         index_bits += 1
     keys, spare, rows = np.empty(flat.size, np.int64), np.empty(flat.size, np.int64), np.empty(flat.size, np.int64)
-    first_row = first_chunk * chunk_rows
+    first_row = table.first_chunk * table.chunk_rows
     largest = np.int64(0)
     for at in range(flat.size):
-        c = flat[at] // chunk_rows - first_chunk
-        if flat[at] < 0 or c < 0 or c >= payloads.size or payloads[c] == 0 or tables[c] == 0:
+        c = flat[at] // table.chunk_rows - table.first_chunk
+        if flat[at] < 0 or c < 0 or c >= table.payloads.size or table.payloads[c] == 0 or table.tables[c] == 0:
             others[num_others] = at
             num_others += 1
         else:
@@ -139,7 +136,7 @@ def locate_windows(
             keys[n] = (row << index_bits) | at
             n += 1
     if num_others > flat.size // 8:
-        return np.int64(TABLE_UNKNOWN), num_others
+        return TABLE_UNKNOWN, np.int64(0), num_others
     row_bits = 0
     while (largest >> row_bits) > 0:
         row_bits += 1
@@ -148,10 +145,7 @@ def locate_windows(
     for j in range(n):
         at = keys[j] & mask
         rows[j] = flat[at]
-        targets[j] = at // depth
-        slots[j] = at - targets[j] * depth
-    found = locate_groups(
-        rows[:n], chunk_rows, tables, num_groups, payloads, first_chunk, chunks, numbers, addresses, lengths, forms,
-        num_rows, bounds, local,
-    )  # fmt: skip
-    return np.int64(found), num_others
+        request.targets[j] = at // depth
+        request.slots[j] = at - request.targets[j] * depth
+    status, index = locate_groups(rows[:n], table, request)
+    return status, np.int64(index), num_others

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,32 @@ U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
 
 
+class PixelLayout(NamedTuple):
+    """How the pixels of a frame lie where it is stored, and in an observation.
+
+    Attributes:
+        num_pixels: pixels of a frame.
+        num_channels: bytes of a pixel.
+        source_last: whether a stored frame has its channels last, else it is planar.
+        add_green: whether R and B are stored minus G.
+        target_last: whether an observation has its channels last, else it is planar.
+    """
+
+    num_pixels: int
+    num_channels: int
+    source_last: bool
+    add_green: bool
+    target_last: bool
+
+
 @kernel
 def copy_bytes(source: U8, target: U8) -> None:
-    """target = source, as long as `target` is."""
+    """Copies as many bytes as `target` has.
+
+    Args:
+        source: uint8, at least as long as `target`.
+        target: uint8 (n,), filled.
+    """
     for i in range(target.size):
         target[i] = source[i]
 
@@ -58,26 +81,30 @@ def _add_strided(green: U8, target: U8, step: int, count: int) -> None:
 
 
 @kernel
-def emit_frame(
-    source: U8, target: U8, slot: Int, depth: Int, pixels: Int, channels: Int, source_last: Any, add_green: Any,
-    target_last: Any,
-) -> Any:  # fmt: skip
-    """One payload frame as the `slot`-th of the `depth` frames of an observation.
+def emit_frame(source: U8, target: U8, slot: Int, depth: Int, layout: PixelLayout) -> Any:
+    """Writes one stored frame into an observation.
 
-    source: uint8 (pixels * channels,), channels last if `source_last`, else planar; with `add_green`, R and B are given
-    minus G. target: uint8 (depth * pixels * channels,), channels last (each pixel's frames together) if `target_last`,
-    else planar, frame after frame. Both must have these sizes.
+    In an observation with channels last the frames of each pixel stand together. In a planar one frame stands after
+    frame.
+
+    Args:
+        source: uint8 (frame bytes,).
+        target: uint8 (depth * frame bytes,), the observation.
+        slot: which frame of the observation it becomes.
+        depth: frames of the observation.
+        layout: how the pixels of both lie. The arrays must have the sizes that it gives.
     """
+    pixels, channels = layout.num_pixels, layout.num_channels
     size = pixels * channels
-    source_step = channels if source_last else 1
-    source_plane = 1 if source_last else pixels
-    target_step = channels * depth if target_last else 1
-    target_plane = 1 if target_last else pixels
-    start = slot * (channels if target_last else size)
-    if channels == 3 and source_last and not target_last:
+    source_step = channels if layout.source_last else 1
+    source_plane = 1 if layout.source_last else pixels
+    target_step = channels * depth if layout.target_last else 1
+    target_plane = 1 if layout.target_last else pixels
+    start = slot * (channels if layout.target_last else size)
+    if channels == 3 and layout.source_last and not layout.target_last:
         end = start + pixels
         _planes_of_three(
-            source, target[start:end], target[end : end + pixels], target[end + pixels : start + size], add_green
+            source, target[start:end], target[end : end + pixels], target[end + pixels : start + size], layout.add_green
         )
         return
     if source_step == target_step and source_plane == target_plane:
@@ -87,25 +114,29 @@ def emit_frame(
             _copy_strided(
                 source[c * source_plane :], source_step, target[start + c * target_plane :], target_step, pixels
             )
-    if add_green and channels == 3:
+    if layout.add_green and channels == 3:
         green = target[start + target_plane :]
         for c in range(0, 3, 2):  # one call: each is a copy of the loop for the compiler
             _add_strided(green, target[start + c * target_plane :], target_step, pixels)
 
 
 @kernel
-def emit_frames(
-    frames: U8, sources: I64, targets: I64, slots: I64, pixels: int, channels: int, source_last: bool, add_green: bool,
-    target_last: bool, depth: int, out: U8,
-) -> int:  # fmt: skip
-    """`emit_frame` for many: for each j, frame `sources[j]` becomes the `slots[j]`-th of observation `targets[j]`.
+def emit_frames(frames: U8, sources: I64, targets: I64, slots: I64, depth: int, layout: PixelLayout, out: U8) -> int:
+    """Writes many stored frames into observations.
 
-    frames: uint8 (k, pixels * channels). out: uint8 (batch, depth * pixels * channels).
+    Args:
+        frames: uint8 (k, frame bytes).
+        sources: int64 (n,), positions in `frames`.
+        targets: int64 (n,), the observation that each becomes a part of.
+        slots: int64 (n,), which frame of the observation it becomes.
+        depth: frames of an observation.
+        layout: how the pixels of frames and observations lie.
+        out: uint8 (batch, depth * frame bytes), the observations.
 
     Returns:
         0, or -1 for an index outside a buffer.
     """
-    size = pixels * channels
+    size = layout.num_pixels * layout.num_channels
     if frames.shape[1] != size or out.shape[1] != depth * size:
         return -1
     for j in range(sources.size):
@@ -113,7 +144,5 @@ def emit_frames(
             return -1
         if slots[j] < 0 or slots[j] >= depth:
             return -1
-        emit_frame(
-            frames[sources[j]], out[targets[j]], slots[j], depth, pixels, channels, source_last, add_green, target_last
-        )
+        emit_frame(frames[sources[j]], out[targets[j]], slots[j], depth, layout)
     return 0

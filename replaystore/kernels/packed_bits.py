@@ -7,11 +7,13 @@ the arrays given; levels are checked against what the caller allows.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from replaystore.kernels.compiled import kernel
+from replaystore.kernels.status import BITS_BEHIND_VALUES, LEVEL_TOO_LARGE, OK
 
 MAX_BITS = 53
 
@@ -19,6 +21,28 @@ _BYTE = np.uint64(8)
 _SEVEN = np.uint64(7)
 _THREE = np.uint64(3)
 _SPLITTER = 134217729.0  # 2**27 + 1: splits a float64 into two halves whose products are exact
+
+
+class Levels(NamedTuple):
+    """The levels that the values of a row of D values are stored as. Level k stands for k / scale or k * scale.
+
+    Attributes:
+        low: float64 (D,), lower bounds of the values.
+        high: float64 (D,), upper bounds of the values.
+        first: int64 (D,), the level that is packed as 0.
+        last: int64 (D,), the last level.
+        widths: int64 (D,), bits of each value.
+        scale: the power of ten that values are multiplied with, or divided by.
+        is_divided: whether values are divided by `scale` to give levels.
+    """
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    widths: NDArray[np.int64]
+    scale: float
+    is_divided: bool
 
 
 @kernel
@@ -93,10 +117,18 @@ def _layout(widths: Any, row_bytes: int) -> Any:
 
 @kernel
 def pack_levels(levels: Any, widths: Any, packed: Any) -> Any:
-    """Packs levels, uint64 (rows, D), into packed, uint8 (rows, row_bytes); widths: bits of each value, int64 (D,).
+    """Packs levels.
 
-    Returns the flat index of the first level that does not fit its width, or -1. Raises ValueError where the arrays
-    do not fit each other.
+    Args:
+        levels: uint64 (rows, D).
+        widths: int64 (D,), bits of each value.
+        packed: uint8 (rows, row_bytes), filled.
+
+    Returns:
+        -1, or the flat index of the first level that does not fit its width.
+
+    Raises:
+        ValueError: the arrays do not fit each other.
     """
     _, masks, _ = _layout(widths, packed.shape[1])
     if levels.shape[0] != packed.shape[0] or levels.shape[1] != widths.size:
@@ -111,9 +143,17 @@ def pack_levels(levels: Any, widths: Any, packed: Any) -> Any:
 
 @kernel
 def unpack_levels(packed: Any, rows: Any, widths: Any, levels: Any) -> None:
-    """Unpacks `rows` (int64 (B,), any order) of packed, uint8 (num_rows, row_bytes), into levels, uint64 (B, D).
+    """Unpacks levels.
 
-    Raises ValueError where the arrays do not fit each other, IndexError for a row that is not there.
+    Args:
+        packed: uint8 (num_rows, row_bytes).
+        rows: int64 (B,), the rows to unpack, in any order.
+        widths: int64 (D,), bits of each value.
+        levels: uint64 (B, D), filled.
+
+    Raises:
+        ValueError: the arrays do not fit each other.
+        IndexError: a row is not there.
     """
     offsets, masks, _ = _layout(widths, packed.shape[1])
     if levels.shape[0] != rows.size or levels.shape[1] != widths.size:
@@ -157,25 +197,30 @@ def _nearest_level(x: float, scale: float, divide: bool) -> Any:
 
 
 @kernel
-def quantize_rows(
-    values: Any, low: Any, high: Any, scale: float, divide: bool, first_levels: Any, substitutes: Any, widths: Any,
-    packed: Any,
-) -> Any:  # fmt: skip
-    """Clamps, rounds and packs values, float32 or float64 (rows, D), into packed, uint8 (rows, row_bytes).
+def quantize_rows(values: Any, levels: Levels, substitutes: Any, packed: Any) -> Any:
+    """Clamps, rounds and packs values. Rounding is half to even, as if computed exactly.
 
-    low, high: float64 (D,). The level of x is x * scale (x / scale where `divide`), rounded half to even, less
-    first_levels, int64 (D,). substitutes: float64 (3,), what stands for NaN, +infinity and -infinity, or NaN.
+    Args:
+        values: float32 or float64 (rows, D).
+        levels: what values are stored as.
+        substitutes: float64 (3,), what stands for NaN, +infinity and -infinity, or NaN where nothing does.
+        packed: uint8 (rows, row_bytes), filled.
 
-    Returns (values outside their bounds, flat index of the first NaN or infinity without a substitute, or -1).
-    Raises ValueError where the arrays do not fit each other, or bounds and widths.
+    Returns:
+        (values outside their bounds, flat index of the first NaN or infinity without a substitute, or -1).
+
+    Raises:
+        ValueError: the arrays do not fit each other, or bounds and widths do not.
     """
-    _, masks, _ = _layout(widths, packed.shape[1])
-    num_values = widths.size
+    _, masks, _ = _layout(levels.widths, packed.shape[1])
+    num_values = levels.widths.size
     if values.shape[0] != packed.shape[0] or values.shape[1] != num_values:
         raise ValueError("values and packed rows differ in shape")
-    if low.size != num_values or high.size != num_values or first_levels.size != num_values or substitutes.size != 3:
+    if levels.low.size != num_values or levels.high.size != num_values or levels.first.size != num_values:
         raise ValueError("bounds and widths differ in number")
-    levels = np.empty(num_values, np.uint64)
+    if substitutes.size != 3:
+        raise ValueError("there are three substitutes")
+    row_levels = np.empty(num_values, np.uint64)
     num_clamped = 0
     for row in range(values.shape[0]):
         for value in range(num_values):
@@ -188,41 +233,48 @@ def quantize_rows(
                 x = substitutes[2]
             if x != x:
                 return num_clamped, row * num_values + value
-            if x < low[value]:
-                x = low[value]
+            if x < levels.low[value]:
+                x = levels.low[value]
                 num_clamped += 1
-            elif x > high[value]:
-                x = high[value]
+            elif x > levels.high[value]:
+                x = levels.high[value]
                 num_clamped += 1
-            level = np.uint64(_nearest_level(x, scale, divide) - first_levels[value])
+            level = np.uint64(_nearest_level(x, levels.scale, levels.is_divided) - levels.first[value])
             if level > masks[value]:
                 raise ValueError("bounds do not fit the widths")
-            levels[value] = level
-        _pack_row(levels, widths, packed, row)
+            row_levels[value] = level
+        _pack_row(row_levels, levels.widths, packed, row)
     return num_clamped, -1
 
 
 @kernel
-def dequantize_rows(
-    packed: Any, rows: Any, targets: Any, scale: float, divide: bool, first_levels: Any, last_levels: Any, widths: Any,
-    out: Any,
-) -> Any:  # fmt: skip
-    """out[targets[i]] = row rows[i] (both int64 (B,), any order) of packed, uint8 (num_rows, row_bytes).
+def dequantize_rows(packed: Any, rows: Any, targets: Any, levels: Levels, out: Any) -> Any:
+    """Unpacks values. They are computed in float64. Takes any widths; `packed_bits_simd` is faster.
 
-    Values of out, float (n, D), are level / scale (level * scale where not `divide`), computed in float64; a level is
-    the one packed plus first_levels, int64 (D,), and at most last_levels. Takes any widths; see `octets` for speed.
+    Args:
+        packed: uint8 (num_rows, row_bytes).
+        rows: int64 (B,), the rows to unpack, in any order.
+        targets: int64 (B,), the row of `out` that each becomes.
+        levels: what values are stored as.
+        out: float32 or float64 (n, D), filled; unfinished where a row is damaged.
 
-    Returns -1; i * D + value for the first level that is too large; or -2 - i where bits behind the last value of row
-    rows[i] are set. `out` is then unfinished. Raises as `unpack_levels`, and IndexError for a target that is not there.
+    Returns:
+        (`OK`, B, 0); or (`LEVEL_TOO_LARGE`, position in `rows`, value), or (`BITS_BEHIND_VALUES`, position in `rows`,
+        0), for the first damage.
+
+    Raises:
+        ValueError: the arrays do not fit each other.
+        IndexError: a row or target is not there.
     """
-    offsets, masks, num_bits = _layout(widths, packed.shape[1])
-    num_values = widths.size
+    offsets, masks, num_bits = _layout(levels.widths, packed.shape[1])
+    num_values = levels.widths.size
     if targets.size != rows.size or out.shape[1] != num_values:
         raise ValueError("out and rows differ in shape")
-    if first_levels.size != num_values or last_levels.size != num_values:
+    if levels.first.size != num_values or levels.last.size != num_values:
         raise ValueError("levels and widths differ in number")
     flat = packed.reshape(-1)
-    levels = np.empty(num_values, np.uint64)
+    row_levels = np.empty(num_values, np.uint64)
+    first, last = levels.first, levels.last
     for i in range(rows.size):
         if rows[i] < 0 or rows[i] >= packed.shape[0]:
             raise IndexError("no such packed row")
@@ -231,19 +283,19 @@ def dequantize_rows(
         into = out[targets[i]]
         start = rows[i] * packed.shape[1]
         if num_bits < 8 * packed.shape[1] and flat[start + (num_bits >> 3)] >> (num_bits & 7) != 0:
-            return -2 - i
-        _unpack_row(flat, start, offsets, masks, levels)
+            return BITS_BEHIND_VALUES, i, np.int64(0)
+        _unpack_row(flat, start, offsets, masks, row_levels)
         num_damaged = 0
         for value in range(num_values):
-            num_damaged += np.int64(levels[value]) + first_levels[value] > last_levels[value]
+            num_damaged += np.int64(row_levels[value]) + first[value] > last[value]
         if num_damaged:
             for value in range(num_values):
-                if np.int64(levels[value]) + first_levels[value] > last_levels[value]:
-                    return i * num_values + value
-        if divide:
+                if np.int64(row_levels[value]) + first[value] > last[value]:
+                    return LEVEL_TOO_LARGE, i, np.int64(value)
+        if levels.is_divided:
             for value in range(num_values):
-                into[value] = np.float64(np.int64(levels[value]) + first_levels[value]) / scale
+                into[value] = np.float64(np.int64(row_levels[value]) + first[value]) * levels.scale
         else:
             for value in range(num_values):
-                into[value] = np.float64(np.int64(levels[value]) + first_levels[value]) * scale
-    return -1
+                into[value] = np.float64(np.int64(row_levels[value]) + first[value]) / levels.scale
+    return OK, rows.size, np.int64(0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -19,6 +19,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from replaystore.kernels.compiled import kernel
+from replaystore.kernels.packed_bits import Levels
 from replaystore.kernels.pointers import bytes_at
 
 LANES = 8
@@ -34,24 +35,49 @@ _INTS = ir.VectorType(_INT, LANES)
 _DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
 _FMA = f"llvm.fma.v{LANES}f64"
 
-Plan = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]
+
+class OctetPlan(NamedTuple):
+    """How rows of values are read in octets.
+
+    Attributes:
+        starts: int64 (octets,), first value of each octet.
+        first_bytes: int64 (octets, words), byte of each of its words.
+        shifts: uint64 (octets, 8), shift of each value in its word.
+        masks: uint64 (octets, 8), mask of each value after the shift.
+        tops: uint64 (octets, 8), last level of each value, as it is packed.
+        firsts: float64 (D,), what is added to a packed level; the sum is at most 2**53 in size.
+        major: first of `two_factors`.
+        minor: second of `two_factors`.
+        unused: uint8, the bits of a row's last byte that are to be 0.
+    """
+
+    starts: NDArray[np.int64]
+    first_bytes: NDArray[np.int64]
+    shifts: NDArray[np.uint64]
+    masks: NDArray[np.uint64]
+    tops: NDArray[np.uint64]
+    firsts: NDArray[np.float64]
+    major: float
+    minor: float
+    unused: np.uint8
 
 
-def plan_octets(widths: NDArray[np.int64], num_levels: NDArray[np.int64], row_bytes: int) -> Plan:
-    """How rows of these values are read in octets; no octets where they cannot be: rows under 8 values or 8 bytes, or
-    values of over 52 bits.
+def plan_octets(levels: Levels, row_bytes: int) -> OctetPlan | None:
+    """How rows are read in octets.
 
     Args:
-        widths: bits of each value, int64 (D,). num_levels: of each value, int64 (D,).
+        levels: what values are stored as.
+        row_bytes: bytes of a packed row.
 
     Returns:
-        (first value of each octet, int64 (octets,); byte of each of its words, int64 (octets, words); and for each
-        value in it the shift in its word, the mask and the last level, uint64 (octets, 8)).
+        The plan; None where rows cannot be read so: rows under 8 values or 8 bytes, values of over 52 bits, or a
+        division that cannot be replaced.
     """
+    widths, num_levels = levels.widths, levels.last - levels.first + 1
+    is_divided = not levels.is_divided  # levels are divided to give values
     num_values = len(widths)
-    if num_values < LANES or row_bytes < 8 or widths.max() > MAX_WIDTH:
-        none = np.empty((0, LANES), np.uint64)
-        return np.empty(0, np.int64), np.empty((0, 2), np.int64), none, none, none
+    if num_values < LANES or row_bytes < 8 or widths.max() > MAX_WIDTH or (is_divided and levels.scale > MAX_SCALE):
+        return None
     starts = np.minimum(np.arange(0, num_values, LANES), num_values - LANES)
     values = starts[:, None] + np.arange(LANES)
     offsets = (np.cumsum(widths) - widths)[values]
@@ -64,8 +90,13 @@ def plan_octets(widths: NDArray[np.int64], num_levels: NDArray[np.int64], row_by
             break
     masks = (np.uint64(1) << chosen.astype(np.uint64)) - np.uint64(1)
     tops = (num_levels[values] - 1).astype(np.uint64)
-    words = np.ascontiguousarray(first_bytes)
-    return starts, words, _aligned(shifts.astype(np.uint64)), _aligned(masks), _aligned(tops)
+    used_bits = int(widths.sum()) % 8
+    unused = np.uint8(0xFF << used_bits & 0xFF if used_bits else 0)
+    major, minor = two_factors(levels.scale, is_divided)
+    return OctetPlan(
+        starts, np.ascontiguousarray(first_bytes), _aligned(shifts.astype(np.uint64)), _aligned(masks), _aligned(tops),
+        levels.first.astype(np.float64), major, minor, unused,
+    )  # fmt: skip
 
 
 def _aligned(table: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -160,29 +191,39 @@ _octet_of_2, _octet_of_4, _octet_of_8 = map(_octet_intrinsic, _WORD_COUNTS)
 
 @kernel
 def decode_octets(
-    addresses: Any, sizes: Any, which: Any, local: Any, targets: Any, row_bytes: int, starts: Any, first_bytes: Any,
-    shifts: Any, masks: Any, tops: Any, firsts: Any, major: float, minor: float, unused: Any, out: Any,
-) -> Any:  # fmt: skip
-    """out[targets[i]] = values of packed row local[i] of buffer which[i], each `fma(x, major, x * minor)`.
+    addresses: Any, sizes: Any, which: Any, row_in_source: Any, targets: Any, row_bytes: int, plan: OctetPlan, out: Any
+) -> Any:
+    """Unpacks values of packed rows, each `fma(x, major, x * minor)` with x its level.
 
     Args:
-        addresses, sizes: int64 (buffers,), of buffers that hold rows of `row_bytes` one after another.
-        which, local, targets: int64 (n,), any order.
-        starts .. tops: of `plan_octets`.
-        firsts: float64 (D,); x is the level of a value plus this, at most 2**53 in size.
-        major, minor: see `two_factors`.
-        unused: uint8, the bits of a row's last byte that are to be 0.
+        addresses: int64 (buffers,), of buffers that hold rows one after another.
+        sizes: int64 (buffers,), bytes.
+        which: int64 (n,), the buffer of each row.
+        row_in_source: int64 (n,), which row of its buffer it is, in any order.
+        targets: int64 (n,), the row of `out` that it becomes.
+        row_bytes: bytes of a packed row.
+        plan: how rows are read.
         out: float32 or float64 (rows, D), C-contiguous.
 
     Returns:
-        -1, or the first i whose row has a level above its last or a bit set behind its values; `out` is then
-        unfinished.
+        -1, or the first position in `which` whose row has a level above its last or a bit set behind its values. `out`
+        is then unfinished.
 
     Raises:
-        ValueError: the arrays do not fit each other. IndexError: a row or target is not there.
+        ValueError: the arrays do not fit each other.
+        IndexError: a row or target is not there.
     """
+    starts, first_bytes, shifts, masks, tops, firsts = (
+        plan.starts,
+        plan.first_bytes,
+        plan.shifts,
+        plan.masks,
+        plan.tops,
+        plan.firsts,
+    )
+    major, minor = plan.major, plan.minor
     num_octets, num_words = first_bytes.shape
-    if not which.size == local.size == targets.size or addresses.size != sizes.size:
+    if not which.size == row_in_source.size == targets.size or addresses.size != sizes.size:
         raise ValueError("rows and targets differ in number")
     if starts.size != num_octets or firsts.size != out.shape[1]:
         raise ValueError("out and rows differ in shape")
@@ -196,13 +237,18 @@ def decode_octets(
                 raise ValueError("a word ends behind its row")
     for i in range(which.size):
         source = which[i]
-        if source < 0 or source >= addresses.size or local[i] < 0 or local[i] >= sizes[source] // row_bytes:
+        if (
+            source < 0
+            or source >= addresses.size
+            or row_in_source[i] < 0
+            or row_in_source[i] >= sizes[source] // row_bytes
+        ):
             raise IndexError("no such packed row")
         if targets[i] < 0 or targets[i] >= out.shape[0]:
             raise IndexError("no such row of out")
-        start = addresses[source] + local[i] * row_bytes
+        start = addresses[source] + row_in_source[i] * row_bytes
         row = out[targets[i]]
-        damaged = np.uint8(bytes_at(start + row_bytes - 1, 1)[0] & unused)
+        damaged = np.uint8(bytes_at(start + row_bytes - 1, 1)[0] & plan.unused)
         if num_words == 2:
             for number in range(num_octets):
                 damaged |= _octet_of_2(

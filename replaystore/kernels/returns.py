@@ -46,28 +46,33 @@ def n_step_returns(reward: Floats, discount: Floats, gamma: Any, out_reward: Flo
 
 
 @kernel
-def held_returns(
+def cached_returns(
     reward_base: int, rewards: npt.NDArray[np.uint8], discount_base: int, discounts: npt.NDArray[np.uint8], steps: Ints,
     gamma: Any, out_reward: Floats, out_discount: Floats,
 ) -> bool:  # fmt: skip
-    """`n_step_returns` of rewards and discounts where they are held.
+    """`n_step_returns` of rewards and discounts where they lie in memory.
 
     Args:
-        rewards, discounts: (rows, 4) uint8, float32 values as they lie in memory, from row `reward_base` and
-            `discount_base` on.
+        reward_base: the first row in `rewards`.
+        rewards: (rows, 4) uint8, the bytes of float32 values.
+        discount_base: the first row in `discounts`.
+        discounts: (rows, 4) uint8, the bytes of float32 values.
         steps: (batch, n_step) int64, rows.
+        gamma: float32; a wider float is rounded to float32 first.
+        out_reward: (batch,) float32, filled with the sums.
+        out_discount: (batch,) float32, filled with the products.
 
     Returns:
-        Whether all are there; else the outputs are as they were.
+        Whether all rows are there; else the outputs are as they were.
 
     Raises:
         ValueError: the outputs are too small, or rows are not of four bytes.
     """
     batch, n_step = steps.shape
     if out_reward.shape[0] < batch or out_discount.shape[0] < batch:
-        raise ValueError("held_returns: the outputs are smaller than the batch")
+        raise ValueError("cached_returns: the outputs are smaller than the batch")
     if rewards.shape[1] != 4 or discounts.shape[1] != 4:
-        raise ValueError("held_returns: rewards or discounts are not float32")
+        raise ValueError("cached_returns: rewards or discounts are not float32")
     for b in range(batch):
         for k in range(n_step):
             r, d = steps[b, k] - reward_base, steps[b, k] - discount_base

@@ -7,7 +7,7 @@ exactly the bytes asked for: nothing is read ahead, and a truncated or failing f
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
@@ -25,14 +25,28 @@ _advise: Any = types.ExternalFunction("posix_fadvise", types.int32(types.int32, 
 _WILL_NEED = np.int32(os.POSIX_FADV_WILLNEED)
 
 
+class RowSources(NamedTuple):
+    """Where rows of a fixed size lie: in memory, or in open files.
+
+    Attributes:
+        addresses: int64 (sources,), address of the first row; 0 where the source is a file.
+        sizes: int64 (sources,), bytes.
+        files: int64 (sources,), descriptor of the file; -1 where the source is in memory.
+    """
+
+    addresses: I64
+    sizes: I64
+    files: I64
+
+
 @kernel
-def _run_length(which: I64, local: I64, targets: I64, j: int) -> int:
+def _run_length(which: I64, row_in_source: I64, targets: I64, j: int) -> int:
     """How many rows from `j` on follow each other both in their source and in the target."""
     run = 1
     while (
         j + run < which.size
         and which[j + run] == which[j]
-        and local[j + run] == local[j] + run
+        and row_in_source[j + run] == row_in_source[j] + run
         and targets[j + run] == targets[j] + run
     ):
         run += 1
@@ -40,51 +54,58 @@ def _run_length(which: I64, local: I64, targets: I64, j: int) -> int:
 
 
 @kernel
-def copy_rows(
-    addresses: I64, sizes: I64, files: I64, which: I64, local: I64, targets: I64, row_bytes: int, out: U8
-) -> Any:
-    """out[targets[j]] = row `local[j]` of source `which[j]`, in runs where both go on.
+def copy_rows(sources: RowSources, which: I64, row_in_source: I64, targets: I64, row_bytes: int, out: U8) -> Any:
+    """Copies rows to rows of `out`, in runs where both follow each other.
 
     Ranges of files are announced to the system before the first is read, so that it has them all under way: as good
     as many threads on a cold device.
 
     Args:
-        addresses: int64 (sources,), of buffers of `sizes` bytes; 0: the source is the open file `files[s]`.
-        which, local, targets: int64 (rows,), sorted by source and row where runs are to be found.
-        out: uint8 (n, row_bytes), C-contiguous.
+        sources: where the rows lie.
+        which: int64 (n,), the source of each row. Runs are found where rows are sorted by source and row.
+        row_in_source: int64 (n,), which row of its source it is.
+        targets: int64 (n,), the row of `out` that it becomes.
+        row_bytes: bytes of a row.
+        out: uint8 (rows, row_bytes), C-contiguous.
 
     Returns:
-        -1, or the j that failed: an index outside a buffer, or a file that could not be read.
+        -1, or the position of the row that failed: an index outside a buffer, or a file that could not be read.
     """
     n = which.size
     j = np.int64(0)
     while j < n:
-        run = _run_length(which, local, targets, j)
+        run = _run_length(which, row_in_source, targets, j)
         s = which[j]
-        if s < 0 or s >= addresses.size or local[j] < 0 or targets[j] < 0 or targets[j] + run > out.shape[0]:
+        if (
+            s < 0
+            or s >= sources.addresses.size
+            or row_in_source[j] < 0
+            or targets[j] < 0
+            or targets[j] + run > out.shape[0]
+        ):
             return j
-        if (local[j] + run) * row_bytes > sizes[s]:
+        if (row_in_source[j] + run) * row_bytes > sources.sizes[s]:
             return j
-        if addresses[s] == 0 and run < n:
-            _advise(np.int32(files[s]), local[j] * row_bytes, run * row_bytes, _WILL_NEED)
+        if sources.addresses[s] == 0 and run < n:
+            _advise(np.int32(sources.files[s]), row_in_source[j] * row_bytes, run * row_bytes, _WILL_NEED)
         j += run
     base = np.uintp(out.ctypes.data)
     j = np.int64(0)
     while j < n:
-        run = _run_length(which, local, targets, j)
+        run = _run_length(which, row_in_source, targets, j)
         s = which[j]
-        offset = local[j] * row_bytes
+        offset = row_in_source[j] * row_bytes
         length = run * row_bytes
         start = base + np.uintp(targets[j] * row_bytes)
-        if addresses[s] != 0:
-            source = bytes_at(addresses[s] + offset, length)
+        if sources.addresses[s] != 0:
+            source = bytes_at(sources.addresses[s] + offset, length)
             target = bytes_at(start, length)
             for i in range(length):
                 target[i] = source[i]
         else:
             done = np.int64(0)
             while done < length:
-                got = _pread(np.int32(files[s]), start + np.uintp(done), np.uintp(length - done), offset + done)
+                got = _pread(np.int32(sources.files[s]), start + np.uintp(done), np.uintp(length - done), offset + done)
                 if got <= 0:
                     return j
                 done += got
@@ -94,15 +115,21 @@ def copy_rows(
 
 @kernel
 def copy_windows(
-    addresses: I64, sizes: I64, first_chunk: Int, chunk_rows: Int, row_bytes: Int, frames: I64, out: U8, missing: I64
-) -> Any:
-    """out[b] = the stored rows frames[b], one after another; -1: zeros.
+    addresses: I64, sizes: I64, first_chunk: Int, chunk_rows: Int, row_bytes: Int, window_rows: I64, out: U8,
+    missing: I64,
+) -> Any:  # fmt: skip
+    """Copies windows of stored rows that lie in memory.
 
     Args:
-        addresses, sizes: int64 (chunks,), of chunk `first_chunk + c` in memory; 0 where it is not.
-        frames: int64 (n, depth).
-        out: uint8 (n, depth * row_bytes), C-contiguous.
-        missing: int64 (n,), its start is filled: those b of which a row is in no chunk in memory, or beyond its end.
+        addresses: int64 (chunks,), address of chunk `first_chunk + c`; 0 where it is not in memory.
+        sizes: int64 (chunks,), its bytes.
+        first_chunk: number of the first chunk.
+        chunk_rows: rows per chunk.
+        row_bytes: bytes of a row.
+        window_rows: int64 (n, depth), the rows of each window; -1 is a row of zeros.
+        out: uint8 (n, depth * row_bytes), C-contiguous. `out[b]` becomes the rows `window_rows[b]`, one after another.
+        missing: int64 (n,). Its start is filled with those b of which a row is in no chunk in memory, or beyond its
+            end.
 
     Returns:
         (how many are missing, rows copied for the others).
@@ -110,14 +137,14 @@ def copy_windows(
     Raises:
         ValueError: the arrays do not fit each other.
     """
-    n, depth = frames.shape
+    n, depth = window_rows.shape
     if out.shape[0] < n or out.shape[1] != depth * row_bytes or missing.size < n:
-        raise ValueError("copy_windows: out or missing does not fit the frames")
+        raise ValueError("copy_windows: out or missing does not fit the rows")
     count, copied = 0, 0
     for b in range(n):
         k, zeros = 0, 0
         while k < depth:
-            row = frames[b, k]
+            row = window_rows[b, k]
             run = 1
             if row < 0:
                 zeros += 1
@@ -128,13 +155,13 @@ def copy_windows(
                 c = row // chunk_rows - first_chunk
                 if c < 0 or c >= addresses.size or addresses[c] == 0:
                     break
-                local = row - (c + first_chunk) * chunk_rows
-                while k + run < depth and frames[b, k + run] == row + run and local + run < chunk_rows:
+                row_in_chunk = row - (c + first_chunk) * chunk_rows
+                while k + run < depth and window_rows[b, k + run] == row + run and row_in_chunk + run < chunk_rows:
                     run += 1
-                if (local + run) * row_bytes > sizes[c]:
+                if (row_in_chunk + run) * row_bytes > sizes[c]:
                     break
                 length = run * row_bytes
-                source = bytes_at(addresses[c] + local * row_bytes, length)
+                source = bytes_at(addresses[c] + row_in_chunk * row_bytes, length)
                 target = out[b, k * row_bytes : k * row_bytes + length]
                 for i in range(length):
                     target[i] = source[i]
@@ -148,53 +175,72 @@ def copy_windows(
 
 
 @kernel
-def take_rows(held: U8, base: Int, rows: I64, out: U8) -> Any:
-    """out[j] = held[rows[j] - base]. held: uint8 (n, row_bytes). out: uint8 (rows, row_bytes), C-contiguous.
+def take_rows(cached: U8, first_row: Int, rows: I64, out: U8) -> Any:
+    """Copies rows by number.
+
+    Args:
+        cached: uint8 (n, row_bytes), rows from `first_row` on.
+        first_row: number of the first row in `cached`.
+        rows: int64 (m,), numbers of rows.
+        out: uint8 (m, row_bytes), C-contiguous. `out[j]` becomes row `rows[j]`.
 
     Returns:
-        -1, or the first j that is not in `held`.
+        -1, or the first position in `rows` that is not in `cached`.
 
     Raises:
         ValueError: `out` does not fit.
     """
-    row_bytes = held.shape[1]
+    row_bytes = cached.shape[1]
     if out.shape[0] < rows.size or out.shape[1] != row_bytes:
         raise ValueError("take_rows: out does not fit the rows")
     for j in range(rows.size):
-        at = rows[j] - base
-        if at < 0 or at >= held.shape[0]:
+        at = rows[j] - first_row
+        if at < 0 or at >= cached.shape[0]:
             return j
         for i in range(row_bytes):
-            out[j, i] = held[at, i]
+            out[j, i] = cached[at, i]
     return -1
 
 
 @kernel
-def find_rows(rows: I64, chunk_rows: Int, first_chunk: Int, addresses: I64, which: I64, local: I64) -> Any:
-    """Chunk and place of rows: which[j] = its chunk, counted from `first_chunk`, local[j] = its row in that.
+def find_rows(rows: I64, chunk_rows: Int, first_chunk: Int, addresses: I64, which: I64, row_in_chunk: I64) -> Any:
+    """Finds the chunks of rows.
 
-    addresses: int64 (chunks,), 0 where a chunk is not in memory.
+    Args:
+        rows: int64 (n,).
+        chunk_rows: rows per chunk.
+        first_chunk: number of the first chunk.
+        addresses: int64 (chunks,), address of chunk `first_chunk + c`; 0 where it is not in memory.
+        which: int64 (n,), filled with the chunk of each row, counted from `first_chunk`.
+        row_in_chunk: int64 (n,), filled with its row in that chunk.
 
     Returns:
-        How many of them are in chunks in memory; a row before the first or behind the last chunk is not.
+        How many of the rows are in chunks in memory. A row before the first or behind the last chunk is not.
     """
     found = 0
     for j in range(rows.size):
         chunk = rows[j] // chunk_rows
         c = chunk - first_chunk
-        which[j], local[j] = c, rows[j] - chunk * chunk_rows
+        which[j], row_in_chunk[j] = c, rows[j] - chunk * chunk_rows
         found += c >= 0 and c < addresses.size and addresses[c] != 0
     return found
 
 
 @kernel
 def read_ranges(files: I64, offsets: I64, lengths: I64, buffer: U8, starts: I64) -> Any:
-    """Reads range j, `lengths[j]` bytes from `offsets[j]` of the open file `files[j]`, to `buffer[starts[j]:]`.
+    """Reads ranges of open files.
 
-    All ranges are announced before the first is read.
+    All ranges are announced to the system before the first is read.
+
+    Args:
+        files: int64 (n,), descriptors.
+        offsets: int64 (n,), where each range starts in its file.
+        lengths: int64 (n,), bytes of each range.
+        buffer: uint8, filled.
+        starts: int64 (n,), where each range starts in `buffer`.
 
     Returns:
-        -1, or the j that failed.
+        -1, or the position of the range that failed.
     """
     for j in range(files.size):
         if starts[j] < 0 or lengths[j] < 0 or starts[j] + lengths[j] > buffer.size:

@@ -1,11 +1,12 @@
-"""Rows of transitions: frame windows and n-step windows over an index of parts, and n-step returns in float32.
+"""Rows of transitions: windows of frames and of n steps over an index of parts.
 
-The index is given as arrays with one entry a part, sorted by first row. A part holds consecutive rows of one episode:
-row `part_first_row[p] + k` is time step `part_t_start[p] + k` for k below `part_num_rows[p]`. `part_prev` and
-`part_next` lead to the neighbouring parts of the same episode, -1 where there is none.
+A part holds consecutive rows of one episode. Row `part_first_row[p] + k` is time step `part_t_start[p] + k`, for k
+below `part_num_rows[p]`.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +16,43 @@ from replaystore.kernels.compiled import kernel
 Ints = npt.NDArray[np.int64]
 
 
-@kernel
-def part_of(row: int, part_first_row: Ints, part_num_rows: Ints) -> int:
-    """Position of the part that holds `row`, or -1 where no live part does.
+class PartIndex(NamedTuple):
+    """The live parts and the parts of each episode, as arrays.
 
-    Args:
-        row: int64 row.
+    Attributes:
         part_first_row: (parts,) int64, ascending.
         part_num_rows: (parts,) int64.
+        part_t_start: (parts,) int64, time step of the part's first row.
+        part_prev: (parts,) int64, position of the episode's part before this one, or -1.
+        part_next: (parts,) int64, position of the episode's part after this one, or -1.
+        part_zero_padding: (parts,) bool, whether the episode's first stacks hold zeros before its first frame.
+        episode_part_start: (episodes + 1,) int64. Episode e has the parts
+            `episode_parts[episode_part_start[e] : episode_part_start[e + 1]]`, in order of time.
+        episode_parts: (parts,) int64.
     """
+
+    part_first_row: Ints
+    part_num_rows: Ints
+    part_t_start: Ints
+    part_prev: Ints
+    part_next: Ints
+    part_zero_padding: npt.NDArray[np.bool_]
+    episode_part_start: Ints
+    episode_parts: Ints
+
+
+@kernel
+def part_of(row: int, index: PartIndex) -> int:
+    """Position of the part that holds a row.
+
+    Args:
+        row: int64.
+        index: the live parts.
+
+    Returns:
+        The position, or -1 where no live part holds the row.
+    """
+    part_first_row = index.part_first_row
     part = 0
     count = part_first_row.shape[0]
     if count == 0 or row < part_first_row[0]:
@@ -32,28 +61,35 @@ def part_of(row: int, part_first_row: Ints, part_num_rows: Ints) -> int:
         half = count >> 1
         part += half * (part_first_row[part + half] <= row)
         count -= half
-    if row - part_first_row[part] >= part_num_rows[part]:
+    if row - part_first_row[part] >= index.part_num_rows[part]:
         part = -1
     return part
 
 
 @kernel
-def _fill_window(
-    time: int, part: int, part_first_row: Ints, part_t_start: Ints, part_prev: Ints,
-    part_zero_padding: npt.NDArray[np.bool_], out: Ints,
-) -> bool:  # fmt: skip
-    """out[k] = the row of frame `time - len(out) + 1 + k` of an episode; `part` holds `time`. Whether all are there."""
+def _fill_window(time: int, part: int, index: PartIndex, out: Ints) -> bool:
+    """Writes the rows of the frames up to a time step of an episode.
+
+    Args:
+        time: time step of the newest frame.
+        part: the part that holds `time`.
+        index: the live parts.
+        out: (depth,) int64, filled. `out[k]` becomes the row of frame `time - depth + 1 + k`.
+
+    Returns:
+        Whether all frames are there.
+    """
     row = np.int64(0)
     for k in range(out.size - 1, -1, -1):
         if time >= 0:
-            if time < part_t_start[part]:
-                part = part_prev[part]
+            if time < index.part_t_start[part]:
+                part = index.part_prev[part]
                 if part < 0:
                     return False
-            row = part_first_row[part] + (time - part_t_start[part])
+            row = index.part_first_row[part] + (time - index.part_t_start[part])
             out[k] = row
             time -= 1
-        elif part_zero_padding[part]:
+        elif index.part_zero_padding[part]:
             out[k] = -1
         else:
             out[k] = row  # by now that of time step 0
@@ -61,10 +97,7 @@ def _fill_window(
 
 
 @kernel
-def window_rows(
-    rows: Ints, part_first_row: Ints, part_num_rows: Ints, part_t_start: Ints, part_prev: Ints,
-    part_zero_padding: npt.NDArray[np.bool_], out: Ints,
-) -> int:  # fmt: skip
+def window_rows(rows: Ints, index: PartIndex, out: Ints) -> int:
     """Rows of the frames of the stack at each of `rows`, oldest first.
 
     With t the time step of `rows[b]`, `out[b, k]` becomes the row of frame t - depth + 1 + k. Frames before the
@@ -72,12 +105,11 @@ def window_rows(
 
     Args:
         rows: (batch,) int64.
-        part_first_row: (parts,) int64, and so on: the index, see the module.
-        part_zero_padding: (parts,) bool.
+        index: the live parts.
         out: (batch, depth) int64, filled.
 
     Returns:
-        -1, or the position in `rows` of the first one that is not live: then `out` is filled up to there.
+        -1, or the position in `rows` of the first one that is not live. Then `out` is filled up to there.
 
     Raises:
         ValueError: `out` is too small.
@@ -85,29 +117,25 @@ def window_rows(
     if out.shape[0] < rows.shape[0]:
         raise ValueError("window_rows: out has fewer rows than asked for")
     for b in range(rows.shape[0]):
-        part = part_of(rows[b], part_first_row, part_num_rows)
+        part = part_of(rows[b], index)
         if part < 0:
             return b
-        time = part_t_start[part] + (rows[b] - part_first_row[part])
-        if not _fill_window(time, part, part_first_row, part_t_start, part_prev, part_zero_padding, out[b]):
+        time = index.part_t_start[part] + (rows[b] - index.part_first_row[part])
+        if not _fill_window(time, part, index, out[b]):
             return b
     return -1
 
 
 @kernel
-def transition_rows(
-    rows: Ints, part_first_row: Ints, part_num_rows: Ints, part_t_start: Ints, part_prev: Ints, part_next: Ints,
-    part_zero_padding: npt.NDArray[np.bool_], steps: Ints, windows: Ints,
-) -> int:  # fmt: skip
+def transition_rows(rows: Ints, index: PartIndex, steps: Ints, windows: Ints) -> int:
     """Everything that transitions are made of: their n steps, and the stacks before the first and after the last.
 
     Args:
-        rows: (batch,) int64, the row of i.
-        part_first_row: (parts,) int64, and so on: the index, see the module.
-        part_zero_padding: (parts,) bool.
-        steps: (batch, n_step) int64, filled: the rows of time steps i .. i + n_step - 1.
-        windows: (2 * batch, depth) int64, filled: as of `window_rows`, that of i - 1 for each transition, then that of
-            i + n_step - 1 for each.
+        rows: (batch,) int64, the row of time step i of each transition.
+        index: the live parts.
+        steps: (batch, n_step) int64, filled with the rows of time steps i .. i + n_step - 1.
+        windows: (2 * batch, depth) int64, filled as by `window_rows`: the stack of i - 1 for each transition, then that
+            of i + n_step - 1 for each.
 
     Returns:
         -1, or the position in `rows` of the first one that is not live or whose transition leaves its episode.
@@ -121,27 +149,28 @@ def transition_rows(
         raise ValueError("transition_rows: steps or windows is smaller than the batch")
     for b in range(n):
         row = rows[b]
-        part = part_of(row, part_first_row, part_num_rows)
+        part = part_of(row, index)
         if part < 0:
             return b
-        time = part_t_start[part] + (row - part_first_row[part]) - 1
-        before = part if time >= part_t_start[part] else part_prev[part]
-        if before < 0 or not _fill_window(
-            time, before, part_first_row, part_t_start, part_prev, part_zero_padding, windows[b]
-        ):
+        time = index.part_t_start[part] + (row - index.part_first_row[part]) - 1
+        before = part if time >= index.part_t_start[part] else index.part_prev[part]
+        if before < 0 or not _fill_window(time, before, index, windows[b]):
             return b
-        end = part_first_row[part] + part_num_rows[part]
+        end = index.part_first_row[part] + index.part_num_rows[part]
         for k in range(n_step):
             if row == end:
-                following = part_next[part]
-                if following < 0 or part_t_start[following] != part_t_start[part] + part_num_rows[part]:
+                following = index.part_next[part]
+                if (
+                    following < 0
+                    or index.part_t_start[following] != index.part_t_start[part] + index.part_num_rows[part]
+                ):
                     return b
                 part = following
-                row = part_first_row[part]
-                end = row + part_num_rows[part]
+                row = index.part_first_row[part]
+                end = row + index.part_num_rows[part]
             steps[b, k] = row
             row += 1
         time += n_step
-        if not _fill_window(time, part, part_first_row, part_t_start, part_prev, part_zero_padding, windows[n + b]):
+        if not _fill_window(time, part, index, windows[n + b]):
             return b
     return -1

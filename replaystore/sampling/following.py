@@ -29,9 +29,9 @@ class RowFollower:
 
     def update(self, snapshot: IndexSnapshot) -> None:
         """Calls `evicted`, then `appended`, with what changed since the last call; neither where nothing did."""
-        if not self._follows or snapshot.part_first_row is self._parts[0]:
+        if not self._follows or snapshot.index.part_first_row is self._parts[0]:
             return
-        before, now = self._parts, (snapshot.part_first_row, snapshot.part_num_rows)
+        before, now = self._parts, (snapshot.index.part_first_row, snapshot.index.part_num_rows)
         self._parts = now
         for notify, parts, others in (
             (self._sampler.evicted, before, now),

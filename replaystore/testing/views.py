@@ -86,7 +86,7 @@ class _ViewCheck:
         """Rows that the view takes, and their episodes' ids and time steps."""
         rows = np.concatenate([
             np.arange(first, first + count) for first, count in
-            zip(snapshot.part_first_row.tolist(), snapshot.part_num_rows.tolist(), strict=True)
+            zip(snapshot.index.part_first_row.tolist(), snapshot.index.part_num_rows.tolist(), strict=True)
         ])  # fmt: skip
         episodes, times = snapshot.locate(rows)
         fits = (times >= 1) & (times + self.view.num_steps <= snapshot.episode_num_rows[episodes])
@@ -158,7 +158,7 @@ class _ViewCheck:
         snapshot = store.snapshot()
         rows = self.valid(snapshot)[0]
         taken = set(rows.tolist())
-        end = int(snapshot.part_first_row[-1] + snapshot.part_num_rows[-1])
+        end = int(snapshot.index.part_first_row[-1] + snapshot.index.part_num_rows[-1])
         for row in range(-1, end + 1):
             if row not in taken:
                 draw = self.draw_of(rows[:3], snapshot)._replace(rows=np.array([rows[0], row, rows[-1]]))

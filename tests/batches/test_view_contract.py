@@ -129,7 +129,7 @@ class Broken(TransitionView):
         rows = super().rows_of(draw, snapshot, fields)
         if self.wrong == "crosses":  # an action two rows too far, whichever episode has it
             *others, action = rows.reads
-            windows = np.minimum(action.windows + 2, snapshot.part_first_row[-1])
+            windows = np.minimum(action.windows + 2, snapshot.index.part_first_row[-1])
             return ViewRows([*others, action._replace(windows=windows)], rows.other)
         if self.wrong == "count":
             return ViewRows([read._replace(windows=read.windows[1:]) for read in rows.reads], rows.other)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from replaystore.codecs.frame_delta import FrameDelta
 from replaystore.codecs.frame_delta.chunk import ENTROPIES, FILTERS, REFERENCES
 from replaystore.kernels import spans as spans_kernel
-from replaystore.kernels.frame_groups import FORM_BLOCK, FORM_DELTA, FORM_LIST, FORM_RAW, FORM_RAW_BLOCK
+from replaystore.kernels.frame_layout import FORM_BLOCK, FORM_DELTA, FORM_LIST, FORM_RAW, FORM_RAW_BLOCK
 
 SHAPES = [((7, 9), "first"), ((3, 5, 6), "first"), ((5, 6, 3), "last"), ((2, 5, 6), "first"), ((1, 1), "first")]
 

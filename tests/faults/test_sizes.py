@@ -13,7 +13,7 @@ from replaystore import ReplayStore, Sampler
 from replaystore.errors import CapacityError, EpisodeError, NotEnoughData
 from replaystore.index.episode_index import EpisodeIndex
 from replaystore.index.parts import Part
-from replaystore.kernels.row_copies import copy_rows
+from replaystore.kernels.row_copies import RowSources, copy_rows
 from replaystore.storage.format.layout import Paths
 from replaystore.testing import episodes
 
@@ -229,16 +229,11 @@ def test_bytes_beyond_32_bits(tmp_path: Path, row: int) -> None:
         out = np.zeros((2, 1024), np.uint8)
         size = os.fstat(descriptor).st_size
         single = np.zeros(1, np.int64)
-        failed = copy_rows(
-            np.zeros(1, np.int64), np.array([size]), np.array([descriptor]), single, np.array([row]),
-            np.array([1]), 1024, out,
-        )  # fmt: skip
+        sources = RowSources(np.zeros(1, np.int64), np.array([size]), np.array([descriptor]))
+        failed = copy_rows(sources, single, np.array([row]), np.array([1]), 1024, out)
         assert failed == -1
         np.testing.assert_array_equal(out[1], content)
-        beyond = copy_rows(
-            np.zeros(1, np.int64), np.array([size]), np.array([descriptor]), single, np.array([row + 1]),
-            np.array([1]), 1024, out,
-        )  # fmt: skip
+        beyond = copy_rows(sources, single, np.array([row + 1]), np.array([1]), 1024, out)
         assert beyond == 0
     finally:
         os.close(descriptor)

@@ -43,23 +43,26 @@ def check_snapshot(world: World, index: EpisodeIndex) -> None:
     assert snapshot.episode_ids.tolist() == world.order
     assert snapshot.episode_num_rows.tolist() == [len(world.rows[e]) for e in world.order]
     assert snapshot.num_rows == index.num_rows
-    assert np.all(np.diff(snapshot.part_first_row) > 0)
+    assert np.all(np.diff(snapshot.index.part_first_row) > 0)
     rows = {}
-    for p in range(len(snapshot.part_first_row)):
+    for p in range(len(snapshot.index.part_first_row)):
         episode = world.order[snapshot.part_episode[p]]
-        assert snapshot.part_zero_padding[p] == (episode % 3 == 1)
-        for k in range(snapshot.part_num_rows[p]):
-            rows[int(snapshot.part_first_row[p]) + k] = (episode, int(snapshot.part_t_start[p]) + k)
+        assert snapshot.index.part_zero_padding[p] == (episode % 3 == 1)
+        for k in range(snapshot.index.part_num_rows[p]):
+            rows[int(snapshot.index.part_first_row[p]) + k] = (episode, int(snapshot.index.part_t_start[p]) + k)
         for link, back, way in (
-            (snapshot.part_next, snapshot.part_prev, 1),
-            (snapshot.part_prev, snapshot.part_next, -1),
+            (snapshot.index.part_next, snapshot.index.part_prev, 1),
+            (snapshot.index.part_prev, snapshot.index.part_next, -1),
         ):
             other = link[p]
             if other >= 0:
                 assert back[other] == p
                 assert snapshot.part_episode[other] == snapshot.part_episode[p]
                 early, late = (p, other) if way == 1 else (other, p)
-                assert snapshot.part_t_start[late] == snapshot.part_t_start[early] + snapshot.part_num_rows[early]
+                assert (
+                    snapshot.index.part_t_start[late]
+                    == snapshot.index.part_t_start[early] + snapshot.index.part_num_rows[early]
+                )
     assert rows == world.owners()
     for e, episode in enumerate(world.order):
         times = np.arange(len(world.rows[episode]))
@@ -154,7 +157,7 @@ def test_an_open_episode_can_be_ended_without_another_row():
     assert index.oldest_complete() == 3
     assert index.episode(3).complete
     assert len(index.episode(3).parts) == 1
-    assert index.snapshot().part_num_rows.tolist() == [3]
+    assert index.snapshot().index.part_num_rows.tolist() == [3]
 
 
 def test_removing_what_is_not_live_changes_nothing():
@@ -173,7 +176,7 @@ def test_removing_what_is_not_live_changes_nothing():
 def test_an_empty_index():
     snapshot = EpisodeIndex(chunk_rows=4).snapshot()
     assert snapshot.num_rows == snapshot.num_episodes == 0
-    assert snapshot.episode_part_start.tolist() == [0]
+    assert snapshot.index.episode_part_start.tolist() == [0]
     start, cumulative = snapshot.counts(3, 10)
     assert (start, len(cumulative)) == (0, 0)
     with pytest.raises(IndexError, match="of 0"):
@@ -184,15 +187,16 @@ def test_snapshots_do_not_change():
     index = EpisodeIndex(chunk_rows=4)
     index.add_part(part(0, 0, 0, 3))
     snapshot = index.snapshot()
-    for name in snapshot.__slots__:
-        if isinstance(array := getattr(snapshot, name), np.ndarray):
+    arrays = snapshot.index._asdict() | {name: getattr(snapshot, name) for name in snapshot.__slots__}
+    for name, array in arrays.items():
+        if isinstance(array, np.ndarray):
             assert not array.flags.writeable, name
             with pytest.raises(ValueError, match="read-only"):
                 array[:1] = 0
     index.add_part(part(0, 3, 3, 2))
     index.remove_episodes([0])
     assert snapshot.episode_num_rows.tolist() == [3]
-    assert snapshot.part_next.tolist() == [-1]
+    assert snapshot.index.part_next.tolist() == [-1]
 
 
 def test_dead_parts_are_forgotten_and_order_survives():
@@ -233,6 +237,6 @@ def test_a_large_index_is_small():
     parts = 100_000
     index = large_index(parts)
     snapshot = index.snapshot()
-    arrays = [getattr(snapshot, name) for name in snapshot.__slots__]
+    arrays = [*snapshot.index, *(getattr(snapshot, name) for name in snapshot.__slots__)]
     num_bytes = sum(array.nbytes for array in arrays if isinstance(array, np.ndarray)) + index.held_bytes
     assert num_bytes < 300 * parts  # under 1 B a transition for episodes of 500

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replaystore.codecs.frame_delta.chunk import GROUP
-from replaystore.kernels.group_lookup import TABLE_UNKNOWN, locate_groups, locate_windows
+from replaystore.kernels.group_lookup import locate_groups, locate_windows
+from replaystore.kernels.group_request import GroupRequest, GroupTable
 from replaystore.kernels.row_copies import copy_windows, find_rows, take_rows
+from replaystore.kernels.status import OK, ROW_IN_NO_GROUP, TABLE_UNKNOWN
 
 
 class Chunks:
@@ -32,18 +34,28 @@ class Chunks:
                 self.addresses[c], self.sizes[c] = table.ctypes.data, len(table)
                 self.payloads[c] = (1 << 40) * (c + 1) * (rng.random() < 0.9)
 
-    def found(self, size: int) -> list[np.ndarray]:
-        return [np.full(size, -7, np.int64) for _ in range(6)]
+    @property
+    def table(self) -> GroupTable:
+        return GroupTable(self.addresses, self.sizes, self.payloads, self.first, self.chunk_rows)
 
-    def check_group(self, rows: np.ndarray, found: list[np.ndarray], g: int, bases: np.ndarray) -> None:
+    def check_group(self, rows: np.ndarray, found: GroupRequest, g: int) -> None:
         """The entries `rows` lie in group g."""
-        chunks, numbers, places, lengths, forms, num_rows = (int(array[g]) for array in found)
-        entry = self.tables[chunks][numbers]
-        assert places == bases[chunks] + entry["offset"]
-        assert (lengths, forms, num_rows) == (entry["length"], entry["form"], entry["num_rows"])
-        start = (self.first + chunks) * self.chunk_rows + int(entry["first_row"])
+        chunk = int(found.chunks[g])
+        entry = self.tables[chunk][found.numbers[g]]
+        assert found.places[g] == self.payloads[chunk] + entry["offset"]
+        assert (found.lengths[g], found.forms[g]) == (entry["length"], entry["form"])
+        assert found.num_rows[g] == entry["num_rows"]
+        start = (self.first + chunk) * self.chunk_rows + int(entry["first_row"])
         assert rows.min() >= start
-        assert rows.max() < start + num_rows
+        assert rows.max() < start + found.num_rows[g]
+
+
+def request_of(size: int) -> GroupRequest:
+    """Room for `size` entries, filled with a number that is none of theirs."""
+    request = GroupRequest.empty(size)
+    for array in request:
+        array[:] = -7
+    return request
 
 
 @settings(max_examples=60)
@@ -55,34 +67,32 @@ def test_windows_lead_to_their_rows(seed, chunk_rows, first, depth):
     frames = rng.integers(low, stop, (int(rng.integers(1, 60)), depth))
     strange = rng.random(frames.shape) < rng.choice([0, 0.05, 0.5])
     frames[strange] = rng.choice([-1, low - 1, stop, stop + chunk_rows], np.count_nonzero(strange))
-    found, bounds = chunks.found(frames.size), np.full(frames.size + 1, -7, np.int64)
-    local, targets, slots, others = (np.full(frames.size, -7, np.int64) for _ in range(4))
-    count, num_others = locate_windows(
-        frames, chunk_rows, chunks.addresses, chunks.sizes, chunks.payloads, first, *found, bounds, local, targets,
-        slots, others,
-    )  # fmt: skip
+    found, others = request_of(frames.size), np.full(frames.size, -7, np.int64)
+    status, count, num_others = locate_windows(frames, chunks.table, found, others)
     at = frames.reshape(-1) // chunk_rows - first
     inside = (frames.reshape(-1) >= 0) & (at >= 0) & (at < chunks.count)
     known = np.zeros(frames.size, bool)
     known[inside] = (chunks.payloads[at[inside]] != 0) & (chunks.addresses[at[inside]] != 0)
     assert others[:num_others].tolist() == np.flatnonzero(~known).tolist()
     if num_others > frames.size // 8:
-        assert count == TABLE_UNKNOWN
+        assert status == TABLE_UNKNOWN
         return
-    assert bounds[0] == 0
-    assert bounds[count] == frames.size - num_others
+    assert status == OK
+    assert found.bounds[0] == 0
+    assert found.bounds[count] == frames.size - num_others
     seen = set()
     previous = -1
     for g in range(count):
-        entries = slice(bounds[g], bounds[g + 1])
-        rows = frames[targets[entries], slots[entries]]
-        chunks.check_group(rows, found, g, chunks.payloads)
-        start = (first + found[0][g]) * chunk_rows + chunks.tables[found[0][g]][found[1][g]]["first_row"]
-        assert (local[entries] == rows - start).all()
+        entries = slice(found.bounds[g], found.bounds[g + 1])
+        rows = frames[found.targets[entries], found.slots[entries]]
+        chunks.check_group(rows, found, g)
+        start = (first + found.chunks[g]) * chunk_rows
+        start += chunks.tables[found.chunks[g]][found.numbers[g]]["first_row"]
+        assert (found.row_in_group[entries] == rows - start).all()
         assert previous <= rows[0]
         assert (np.diff(rows) >= 0).all()
         previous = rows[-1]
-        seen |= set(zip(targets[entries].tolist(), slots[entries].tolist(), strict=True))
+        seen |= set(zip(found.targets[entries].tolist(), found.slots[entries].tolist(), strict=True))
     assert len(seen) == frames.size - num_others
 
 
@@ -90,18 +100,33 @@ def test_a_row_in_no_group_is_told_from_a_table_not_known():
     chunks = Chunks(np.random.default_rng(1), 50, 2, 1)
     chunks.addresses[0], chunks.sizes[0] = chunks.tables[0].ctypes.data, len(chunks.tables[0])
     chunks.payloads[0] = 64
-    found, bounds, local = chunks.found(2), np.zeros(3, np.int64), np.zeros(2, np.int64)
-    given_tables = chunks.addresses, chunks.sizes, chunks.payloads, 2
+    found = request_of(2)
 
     def locate(*rows):
-        return locate_groups(np.array(rows), 50, *given_tables, *found, bounds, local)
+        return locate_groups(np.array(rows), chunks.table, found)
 
-    assert locate(100, 149) >= 1
-    assert locate(100, 150) == TABLE_UNKNOWN
+    status, count = locate(100, 149)
+    assert (status, count >= 1) == (OK, True)
+    assert locate(100, 150) == (TABLE_UNKNOWN, 1)
     chunks.tables[0]["num_rows"][-1] -= 1
-    assert locate(100, 149) == -1
-    nothing = [np.zeros(2, np.int64) for _ in range(4)]
-    assert locate_windows(np.array([[100, 149]]), 50, *given_tables, *found, bounds, *nothing)[0] == -1
+    assert locate(100, 149) == (ROW_IN_NO_GROUP, 1)
+    others = np.zeros(2, np.int64)
+    assert locate_windows(np.array([[149, 100]]), chunks.table, found, others) == (ROW_IN_NO_GROUP, 1, 0)
+
+
+def test_a_request_gives_part_of_itself():
+    request = request_of(4)._replace(
+        numbers=np.array([5, 6, 7, 8]), bounds=np.array([0, 1, 3, 4, 4]), row_in_group=np.arange(4),
+        targets=np.arange(10, 14), slots=np.arange(20, 24),
+    )  # fmt: skip
+    some = request.first(3)
+    assert (some.numbers.tolist(), some.bounds.tolist()) == ([5, 6, 7], [0, 1, 3, 4])
+    picked = some.pick(np.array([False, True, True]))
+    assert (picked.numbers.tolist(), picked.bounds.tolist()) == ([6, 7], [0, 2, 3])
+    assert picked.row_in_group.tolist() == [1, 2, 3]
+    assert picked.targets.tolist() == [11, 12, 13]
+    assert picked.slots.tolist() == [21, 22, 23]
+    assert some.pick(np.ones(3, bool)) is some
 
 
 def test_copies_from_memory_name_what_is_missing():

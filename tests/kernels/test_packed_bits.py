@@ -10,6 +10,12 @@ from replaystore.kernels import packed_bits as bits
 NO_SUBSTITUTES = np.full(3, np.nan)
 
 
+def levels_of(widths, low=0.0, high=0.0):
+    """Levels of whole numbers: from 0 to 0 in the bits of `widths`."""
+    ones, ends = np.ones(len(widths)), np.zeros(len(widths), np.int64)
+    return bits.Levels(low * ones, high * ones, ends, ends, np.array(widths), 1.0, False)
+
+
 def pack_oracle(levels, widths):
     rows = []
     for row in levels:
@@ -66,15 +72,14 @@ def test_rows_of_another_length_are_refused(num_bytes):
     widths = np.array([6, 3])
     packed = np.zeros((2, num_bytes), np.uint8)
     levels = np.zeros((2, 2), np.uint64)
-    ends = np.zeros(2, np.int64)
     with pytest.raises(ValueError, match="widths"):
         bits.pack_levels(levels, widths, packed)
     with pytest.raises(ValueError, match="widths"):
         bits.unpack_levels(packed, np.arange(2), widths, levels)
     with pytest.raises(ValueError, match="widths"):
-        bits.quantize_rows(np.zeros((2, 2)), np.zeros(2), np.zeros(2), 1.0, False, ends, NO_SUBSTITUTES, widths, packed)
+        bits.quantize_rows(np.zeros((2, 2)), levels_of(widths), NO_SUBSTITUTES, packed)
     with pytest.raises(ValueError, match="widths"):
-        bits.dequantize_rows(packed, np.arange(2), np.arange(2), 1.0, True, ends, ends, widths, np.zeros((2, 2)))
+        bits.dequantize_rows(packed, np.arange(2), np.arange(2), levels_of(widths), np.zeros((2, 2)))
 
 
 @pytest.mark.parametrize("width", [-1, 54])
@@ -86,13 +91,13 @@ def test_widths_out_of_range_are_refused(width):
 @pytest.mark.parametrize("row", [-1, 2, 1 << 62, -(1 << 62)])
 def test_rows_that_are_not_there_are_refused(row):
     packed = np.zeros((2, 2), np.uint8)
-    widths, ends = np.array([6, 3]), np.zeros(2, np.int64)
+    widths = np.array([6, 3])
     with pytest.raises(IndexError):
         bits.unpack_levels(packed, np.array([0, row]), widths, np.zeros((2, 2), np.uint64))
     with pytest.raises(IndexError):
-        bits.dequantize_rows(packed, np.array([0, row]), np.arange(2), 1.0, True, ends, ends, widths, np.zeros((2, 2)))
+        bits.dequantize_rows(packed, np.array([0, row]), np.arange(2), levels_of(widths), np.zeros((2, 2)))
     with pytest.raises(IndexError):
-        bits.dequantize_rows(packed, np.arange(2), np.array([0, row]), 1.0, True, ends, ends, widths, np.zeros((2, 2)))
+        bits.dequantize_rows(packed, np.arange(2), np.array([0, row]), levels_of(widths), np.zeros((2, 2)))
 
 
 def test_arrays_of_other_shapes_are_refused():
@@ -103,24 +108,23 @@ def test_arrays_of_other_shapes_are_refused():
         with pytest.raises(ValueError, match="shape"):
             bits.unpack_levels(packed, np.arange(2), widths, np.zeros(shape, np.uint64))
         with pytest.raises(IndexError if shape == (1, 2) else ValueError, match=r"shape|no such"):
-            bits.dequantize_rows(packed, np.arange(2), np.arange(2), 1.0, True, ends, ends, widths, np.zeros(shape))
+            bits.dequantize_rows(packed, np.arange(2), np.arange(2), levels_of(widths), np.zeros(shape))
         with pytest.raises(ValueError, match="shape"):
-            bits.quantize_rows(
-                np.zeros(shape), np.zeros(2), np.zeros(2), 1.0, False, ends, NO_SUBSTITUTES, widths, packed
-            )
+            bits.quantize_rows(np.zeros(shape), levels_of(widths), NO_SUBSTITUTES, packed)
     with pytest.raises(ValueError, match="shape"):
-        bits.dequantize_rows(packed, np.arange(2), np.arange(1), 1.0, True, ends, ends, widths, np.zeros((2, 2)))
+        bits.dequantize_rows(packed, np.arange(2), np.arange(1), levels_of(widths), np.zeros((2, 2)))
     with pytest.raises(ValueError, match="number"):
-        bits.dequantize_rows(packed, np.arange(2), np.arange(2), 1.0, True, ends[:1], ends, widths, np.zeros((2, 2)))
+        bits.dequantize_rows(
+            packed, np.arange(2), np.arange(2), levels_of(widths)._replace(first=ends[:1]), np.zeros((2, 2))
+        )
     with pytest.raises(ValueError, match="number"):
-        bits.quantize_rows(np.zeros((2, 2)), np.zeros(1), np.zeros(2), 1.0, False, ends, NO_SUBSTITUTES, widths, packed)
+        bits.quantize_rows(np.zeros((2, 2)), levels_of(widths)._replace(low=np.zeros(1)), NO_SUBSTITUTES, packed)
+    with pytest.raises(ValueError, match="three"):
+        bits.quantize_rows(np.zeros((2, 2)), levels_of(widths), NO_SUBSTITUTES[:2], packed)
 
 
 def test_bounds_wider_than_the_widths_are_refused():
     packed = np.zeros((1, 1), np.uint8)
     for low, value in ((0.0, 4.0), (-9.0, -1.0)):
         with pytest.raises(ValueError, match="bounds"):
-            bits.quantize_rows(
-                np.array([[value]]), np.array([low]), np.array([9.0]), 1.0, False, np.zeros(1, np.int64),
-                NO_SUBSTITUTES, np.array([2]), packed,
-            )  # fmt: skip
+            bits.quantize_rows(np.array([[value]]), levels_of([2], low, 9.0), NO_SUBSTITUTES, packed)

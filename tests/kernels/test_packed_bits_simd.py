@@ -11,23 +11,26 @@ from replaystore.codecs.round_clamp import RoundClamp
 from replaystore.errors import ChunkError
 from replaystore.kernels import packed_bits as bits
 from replaystore.kernels import packed_bits_simd
+from replaystore.kernels.status import OK
 
 
 def one_by_one(codec, packed, rows, targets, out):
     """What `decode_rows` would do without octets."""
-    table = codec._table
-    return bits.dequantize_rows(
-        packed, rows, targets, codec._scale, codec.decimals >= 0, table.first, table.last, table.widths, out
-    )
+    return bits.dequantize_rows(packed, rows, targets, codec._table, out)
 
 
-def decode(packed, rows, targets, settings, out):
+def decode(packed, rows, targets, plan, out):
     """`decode_octets` from one buffer."""
     address, size = np.array([packed.ctypes.data]), np.array([packed.size])
     rows, targets = np.asarray(rows), np.asarray(targets)
-    return packed_bits_simd.decode_octets(
-        address, size, np.zeros_like(rows), rows, targets, packed.shape[1], *settings, out
-    )
+    return packed_bits_simd.decode_octets(address, size, np.zeros_like(rows), rows, targets, packed.shape[1], plan, out)
+
+
+def levels_of(width, row_size):
+    """Whole numbers of `width` bits."""
+    ends = np.zeros(row_size)
+    first, last, widths = (np.full(row_size, value) for value in (0, (1 << width) - 1, width))
+    return bits.Levels(ends, ends, first, last, widths, 1.0, False)
 
 
 @st.composite
@@ -66,7 +69,7 @@ def test_every_value_is_the_nearest_float(table):
     found = codec.decode_rows(packed)
     assert found.tobytes() == np.array(expected).tobytes()
     plain = np.empty_like(found)
-    assert one_by_one(codec, packed, np.arange(3), np.arange(3), plain) == -1
+    assert one_by_one(codec, packed, np.arange(3), np.arange(3), plain) == (OK, 3, 0)
     assert found.tobytes() == plain.tobytes()
 
 
@@ -81,21 +84,21 @@ def test_the_two_factors_divide_as_division_does(decimals):
             (1 << random.integers(0, 53, 8_000)) + random.integers(-2, 3, 8_000),
         ]
     ).astype(np.float64)
-    plan = packed_bits_simd.plan_octets(np.full(8, 52), np.full(8, 1 << 52), 52)
+    plan = packed_bits_simd.plan_octets(levels_of(52, 8), 52)
     packed = np.zeros((1, 52), np.uint8)
     found = np.empty((1, 8))
-    factors = packed_bits_simd.two_factors(scale, True)
+    major, minor = packed_bits_simd.two_factors(scale, True)
     for firsts in np.resize(whole, (-(-len(whole) // 8), 8)):
-        decode(packed, [0], [0], (*plan, firsts, *factors, np.uint8(0)), found)
+        decode(packed, [0], [0], plan._replace(firsts=firsts, major=major, minor=minor), found)
         assert (found[0] == firsts / scale).all()
     assert packed_bits_simd.two_factors(scale, False) == (scale, 0.0)
 
 
 @pytest.mark.parametrize(("width", "num_words"), [(12, 2), (15, 2), (17, 4), (28, 4), (29, 4), (31, 8), (52, 8)])
 def test_words_an_octet(width, num_words):
-    plan = packed_bits_simd.plan_octets(np.full(348, width), np.full(348, 1 << width), -(-348 * width // 8))
-    assert plan[1].shape == (44, num_words)
-    assert all(table.ctypes.data % 64 == 0 for table in plan[2:])
+    plan = packed_bits_simd.plan_octets(levels_of(width, 348), -(-348 * width // 8))
+    assert plan.first_bytes.shape == (44, num_words)
+    assert all(table.ctypes.data % 64 == 0 for table in (plan.shifts, plan.masks, plan.tops))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -152,21 +155,21 @@ def test_rows_and_targets_that_are_not_there_are_refused(row):
 def test_arrays_and_plans_that_do_not_fit_are_refused():
     codec = RoundClamp(row_size=348)
     packed, _ = codec.encode_rows(np.zeros((3, 348), np.float32))
-    starts, first_bytes, shifts, *rest = codec._octets
+    plan = codec._octets
     rows, out = np.arange(3), np.zeros((3, 348), np.float32)
-    for plan, row_bytes, message in (
-        ((starts + 1, first_bytes, shifts, *rest), 653, "behind its row"),
-        ((starts - 1, first_bytes, shifts, *rest), 653, "behind its row"),
-        ((starts, first_bytes + 1, shifts, *rest), 653, "behind its row"),
-        ((starts, first_bytes, shifts, *rest), 652, "behind its row"),
-        ((starts, first_bytes - 1, shifts, *rest), 653, "behind its row"),
-        ((starts, first_bytes[:, :1], shifts, *rest), 653, "plan"),
-        ((starts, first_bytes, shifts[1:], *rest), 653, "plan"),
-        ((starts[1:], first_bytes, shifts, *rest), 653, "shape"),
+    for changed, row_bytes, message in (
+        ({"starts": plan.starts + 1}, 653, "behind its row"),
+        ({"starts": plan.starts - 1}, 653, "behind its row"),
+        ({"first_bytes": plan.first_bytes + 1}, 653, "behind its row"),
+        ({}, 652, "behind its row"),
+        ({"first_bytes": plan.first_bytes - 1}, 653, "behind its row"),
+        ({"first_bytes": plan.first_bytes[:, :1]}, 653, "plan"),
+        ({"shifts": plan.shifts[1:]}, 653, "plan"),
+        ({"starts": plan.starts[1:]}, 653, "shape"),
     ):
         cut = np.ascontiguousarray(packed[:, :row_bytes])
         with pytest.raises(ValueError, match=message):
-            decode(cut, rows, rows, plan, out)
+            decode(cut, rows, rows, plan._replace(**changed), out)
     for shape, targets in (((3, 347), rows), ((3, 348), rows[:2])):
         with pytest.raises(ValueError, match="differ in"):
             decode(packed, rows, targets, codec._octets, np.zeros(shape, np.float32))

@@ -8,8 +8,8 @@ from replaystore.index.episode_index import EpisodeIndex
 from replaystore.index.parts import Part
 from replaystore.index.snapshot import IndexSnapshot
 from replaystore.kernels.drawn_rows import drawn_rows
-from replaystore.kernels.returns import held_returns, n_step_returns
-from replaystore.kernels.windows import part_of, transition_rows, window_rows
+from replaystore.kernels.returns import cached_returns, n_step_returns
+from replaystore.kernels.windows import PartIndex, part_of, transition_rows, window_rows
 from replaystore.testing.episodes import Episode, make_episode, valid_steps
 from replaystore.testing.oracle import transition
 
@@ -29,15 +29,7 @@ def build(happened, chunk_rows=8):
 
 def windows(snapshot: IndexSnapshot, rows, frame_stack):
     out = np.full((len(rows), frame_stack), -7, np.int64)
-    bad = window_rows(
-        np.asarray(rows, np.int64),
-        snapshot.part_first_row,
-        snapshot.part_num_rows,
-        snapshot.part_t_start,
-        snapshot.part_prev,
-        snapshot.part_zero_padding,
-        out,
-    )
+    bad = window_rows(np.asarray(rows, np.int64), snapshot.index, out)
     return bad, out
 
 
@@ -45,17 +37,7 @@ def transitions(snapshot: IndexSnapshot, rows, n_step, frame_stack):
     """The first bad one, the steps, and the stacks before and after."""
     steps = np.full((len(rows), n_step), -7, np.int64)
     both = np.full((2 * len(rows), frame_stack), -7, np.int64)
-    bad = transition_rows(
-        np.asarray(rows, np.int64),
-        snapshot.part_first_row,
-        snapshot.part_num_rows,
-        snapshot.part_t_start,
-        snapshot.part_prev,
-        snapshot.part_next,
-        snapshot.part_zero_padding,
-        steps,
-        both,
-    )
+    bad = transition_rows(np.asarray(rows, np.int64), snapshot.index, steps, both)
     return bad, steps, both[: len(rows)], both[len(rows) :]
 
 
@@ -67,7 +49,7 @@ def test_rows_equal_the_model(happened, n_step, frame_stack):
     owners = world.owners()
     good = []
     for row in range(-1, world.end_row + 2):
-        part = part_of(row, snapshot.part_first_row, snapshot.part_num_rows)
+        part = part_of(row, snapshot.index)
         assert (part >= 0) == (row in owners)
         if row not in owners:
             assert windows(snapshot, [row], frame_stack)[0] == 0
@@ -185,16 +167,14 @@ def test_rows_above_two_to_the_31():
 def test_small_outputs_are_refused():
     none = np.zeros(0, np.int64)
     some = np.zeros(2, np.int64)
-    index = none, none, none, none
+    index = PartIndex(none, none, none, none, none, none.astype(bool), none, none)
     with pytest.raises(ValueError, match="fewer rows"):
-        window_rows(some, *index, none.astype(bool), np.zeros((1, 2), np.int64))
+        window_rows(some, index, np.zeros((1, 2), np.int64))
     for steps, both in ((1, 4), (2, 3)):
         with pytest.raises(ValueError, match="smaller than the batch"):
-            transition_rows(
-                some, *index, none, none.astype(bool), np.zeros((steps, 2), np.int64), np.zeros((both, 2), np.int64)
-            )
+            transition_rows(some, index, np.zeros((steps, 2), np.int64), np.zeros((both, 2), np.int64))
     with pytest.raises(ValueError, match="smaller than shares"):
-        drawn_rows(some.astype(float), some, 0, *index, none, some[:1])
+        drawn_rows(some.astype(float), some, 0, index, some[:1])
     values = np.zeros((3, 2), np.float32)
     with pytest.raises(ValueError, match="do not fit"):
         n_step_returns(values, values, np.float32(1), values[:2, 0].copy(), values[:, 0].copy())
@@ -218,11 +198,11 @@ def test_returns_equal_a_float32_loop_bit_for_bit(n_step):
     held = reward.reshape(-1, 1).view(np.uint8), discount.reshape(-1, 1).view(np.uint8)
     steps = np.arange(cases * n_step).reshape(cases, n_step) + 7
     total[:], product[:] = 0, 0
-    assert held_returns(7, held[0], 7, held[1], steps, gamma, total, product)
+    assert cached_returns(7, held[0], 7, held[1], steps, gamma, total, product)
     assert np.array_equal(total.view(np.uint32), expected.view(np.uint32))
     assert np.array_equal(product.view(np.uint32), acc.view(np.uint32))
     for bases in ((8, 7), (7, 8), (6, 7), (7, 6)):
-        assert not held_returns(bases[0], held[0], bases[1], held[1], steps, gamma, total, product)
+        assert not cached_returns(bases[0], held[0], bases[1], held[1], steps, gamma, total, product)
     n_step_returns(reward, discount, 0.99, total, product)  # a Python float is rounded to float32 first
     assert np.array_equal(total.view(np.uint32), expected.view(np.uint32))
     wide = np.zeros(cases)

@@ -80,7 +80,7 @@ class Global(Broken):
 class Resets(Broken):
     def draw(self, snapshot, rng, size):
         draw = super().draw(snapshot, rng, size)
-        draw.rows[0] = snapshot.part_first_row[0]
+        draw.rows[0] = snapshot.index.part_first_row[0]
         return draw
 
 

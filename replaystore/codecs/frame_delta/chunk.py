@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.errors import ChunkError, FormatVersionError
-from replaystore.kernels.frame_groups import FORM_LIST
+from replaystore.kernels.frame_layout import FORM_LIST
 
 MAGIC = b"RSFRAME\0"
 VERSION = 1

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from replaystore.codecs.frame_delta import chunk as frame_chunk
 from replaystore.codecs.frame_delta import groups as frame_groups
 from replaystore.codecs.frame_delta.chunk import ENTROPIES, FILTERS, REFERENCES, FrameChunk, FrameFormat
-from replaystore.codecs.frame_delta.requests import GroupTables, find_groups
+from replaystore.codecs.frame_delta.requests import find_groups
 from replaystore.errors import ChunkError, EpisodeError, SpecError
+from replaystore.kernels.group_request import GroupTable
 
 DEFAULT_LEVELS = {"lz4": 4, "zstd": 1, "spans": 4}
 _DEFAULT_FILTERS = {"zstd": "left"}
@@ -264,13 +265,14 @@ class FrameDelta(Codec):  # type: ignore[misc]
         result = np.empty((len(rows), *self.frame_shape), np.uint8) if out is None else out
         order = np.argsort(rows, kind="stable")
         data = np.frombuffer(view, np.uint8)
-        tables = GroupTables(
-            0, max(1, parsed.num_rows), np.array([parsed.table_address]), np.array([len(parsed.table)]),
-            np.array([data.ctypes.data + parsed.payload_start]),
+        table = GroupTable(
+            tables=np.array([parsed.table_address]), num_groups=np.array([len(parsed.table)]),
+            payloads=np.array([data.ctypes.data + parsed.payload_start]), first_chunk=0,
+            chunk_rows=max(1, parsed.num_rows),
         )  # fmt: skip
-        request = find_groups(tables, rows[order], order, np.zeros(len(rows), np.int64), "frame_delta chunk")
-        request.decode(
-            parsed.format, self.channels == "last", 1, result.reshape(len(rows), self._format.frame_bytes),
+        request = find_groups(table, rows[order], order, np.zeros(len(rows), np.int64), "frame_delta chunk")
+        frame_groups.decode_groups(
+            request, parsed.format, self.channels == "last", 1, result.reshape(len(rows), self._format.frame_bytes),
             lambda g: f"frame_delta chunk, group {request.numbers[g]}",
         )  # fmt: skip
         return result

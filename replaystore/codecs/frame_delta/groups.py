@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -17,38 +16,17 @@ from replaystore.codecs.frame_delta.chunk import COLOR_LAST, COLOR_NONE, ENTROPI
 from replaystore.errors import ChunkError
 from replaystore.kernels import filters, points, spans
 from replaystore.kernels import frame_groups as groups_kernel
-from replaystore.kernels.frame_groups import FORM_BLOCK, FORM_DELTA, FORM_LIST, FORM_RAW, FORM_RAW_BLOCK
+from replaystore.kernels.frame_layout import FORM_BLOCK, FORM_DELTA, FORM_LIST, FORM_RAW, FORM_RAW_BLOCK, FrameLayout
+from replaystore.kernels.group_request import GroupRequest
+from replaystore.kernels.observations import PixelLayout
+from replaystore.kernels.status import MESSAGES, OK
+from replaystore.runtime import trace
 
 U8 = NDArray[np.uint8]
-I64 = NDArray[np.int64]
 
 _LZ4, _ZSTD = ENTROPIES.index("lz4"), ENTROPIES.index("zstd")
 _SPANS, _POINTS = ENTROPIES.index("spans"), ENTROPIES.index("points")
 _LZ4_HC_FROM = 3  # levels of LZ4's high-compression encoder start here
-_WHY = {
-    groups_kernel.BAD_LENGTH: "its length is not that of its frames",
-    groups_kernel.BAD_BLOCK: "not valid {entropy} that decodes to its frames",
-    groups_kernel.BAD_LIST: "spans, points or offsets leave the buffer",
-    groups_kernel.BAD_INDEX: "its rows do not fit the table or the batch",
-}
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Encoded groups in memory, and the frames wanted of each.
-
-    Attributes:
-        addresses, lengths, forms, num_rows: int64 (groups,); the caller keeps the bytes alive.
-        bounds: int64 (groups + 1,), where each group's entries start in `local`.
-        local: int64 (entries,), frames within their group, ascending in each.
-    """
-
-    addresses: I64
-    lengths: I64
-    forms: I64
-    num_rows: I64
-    bounds: I64
-    local: I64
 
 
 def payload_frames(frames: U8, fmt: FrameFormat) -> U8:
@@ -65,10 +43,12 @@ def payload_frames(frames: U8, fmt: FrameFormat) -> U8:
 
 
 @cache
-def group_layout(fmt: FrameFormat, channels_last: bool) -> I64:
-    """What `kernels.groups.decode_groups` wants to know of chunks: int64 (12,).
+def group_layout(fmt: FrameFormat, channels_last: bool) -> FrameLayout:
+    """What the kernel that decodes groups needs to know of chunks.
 
-    `channels_last`: where observations have their channels.
+    Args:
+        fmt: what the chunks' headers say.
+        channels_last: whether observations have their channels last.
     """
     shape = fmt.frame_shape
     if len(shape) == 2:
@@ -77,34 +57,39 @@ def group_layout(fmt: FrameFormat, channels_last: bool) -> I64:
         channels, source_last = shape[0], True
     else:
         channels, source_last = (shape[2], True) if channels_last else (shape[0], False)
-    layout = np.array(
-        (fmt.frame_bytes, fmt.reference, fmt.entropy, fmt.keyframe_filter, *fmt.filter_view, fmt.points_width,
-         fmt.frame_bytes // channels, channels, source_last, fmt.color != COLOR_NONE, channels_last),
-        np.int64,
-    )  # fmt: skip
-    layout.flags.writeable = False
-    return layout
+    pixels = PixelLayout(fmt.frame_bytes // channels, channels, source_last, fmt.color != COLOR_NONE, channels_last)
+    return FrameLayout(
+        fmt.frame_bytes, fmt.reference, fmt.entropy, fmt.keyframe_filter, *fmt.filter_view, fmt.points_width, pixels
+    )
 
 
 def decode_groups(
-    groups: Groups, fmt: FrameFormat, channels_last: bool, targets: I64, slots: I64, depth: int, out: U8,
-    where: Callable[[int], str],
+    request: GroupRequest, fmt: FrameFormat, channels_last: bool, depth: int, out: U8, label: Callable[[int], str],
+    start: int = 0, stop: int | None = None,
 ) -> None:  # fmt: skip
-    """Frames of many groups into observations: entry j becomes the `slots[j]`-th of `depth` frames of out[targets[j]].
+    """Decodes the frames wanted of many groups into observations.
 
-    targets, slots: int64 (entries,). out: uint8 (batch, depth * frame_bytes). where: names a group in errors.
+    Args:
+        request: the groups, with addresses as `places`.
+        fmt: what the headers of their chunks say.
+        channels_last: whether observations have their channels last.
+        depth: frames of an observation.
+        out: uint8 (batch, depth * frame_bytes), the observations.
+        label: the name of a group in errors.
+        start: the first group to decode.
+        stop: the first group not to decode; None decodes all others.
 
     Raises:
         ChunkError: a group does not decode to its frames.
     """
+    stop = len(request.places) if stop is None else stop
+    if stop <= start:
+        return
     layout = group_layout(fmt, channels_last)
-    failed = groups_kernel.decode_groups(
-        groups.addresses, groups.lengths, groups.forms, groups.num_rows, groups.bounds, groups.local, targets, slots,
-        depth, layout, int(groups.num_rows.max(initial=1)), out,
-    )  # fmt: skip
-    if failed >= 0:
-        number, why = divmod(failed, 8)
-        raise ChunkError(f"{where(number)}: {_WHY[why].format(entropy=ENTROPIES[fmt.entropy])}; restore it from a copy")
+    status, group = trace.call(groups_kernel.decode_groups, request, start, stop, depth, layout, out)
+    if status != OK:
+        message = MESSAGES[status].format(entropy=ENTROPIES[fmt.entropy])
+        raise ChunkError(f"{label(group)}: {message}; restore it from a copy")
 
 
 def encode_run(payload: U8, fmt: FrameFormat, level: int, block_rows: int) -> list[tuple[int, int, bytes]]:

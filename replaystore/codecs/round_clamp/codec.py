@@ -13,10 +13,11 @@ from numcodecs.abc import Codec
 from numcodecs.compat import ensure_contiguous_ndarray
 from numpy.typing import ArrayLike, NDArray
 
-from replaystore.codecs.round_clamp.levels import MAX_DECIMALS, LevelTable, parse_bound, parse_constant, parse_whole
+from replaystore.codecs.round_clamp.levels import MAX_DECIMALS, build_levels, parse_bound, parse_constant, parse_whole
 from replaystore.errors import ChunkError, EpisodeError, SpecError
 from replaystore.kernels import packed_bits as kernels
 from replaystore.kernels import packed_bits_simd
+from replaystore.kernels.status import LEVEL_TOO_LARGE, MESSAGES, OK
 
 _DTYPES = ("float16", "float32", "float64")
 
@@ -136,11 +137,7 @@ class RoundClamp(Codec):  # type: ignore[misc]
         rows = np.ascontiguousarray(values, np.float32 if dtype == np.float16 else dtype)
         rows = rows.reshape(len(values), self._size)
         packed = np.empty((len(rows), self.row_bytes), np.uint8)
-        table = self._table
-        num_clamped, refused = kernels.quantize_rows(
-            rows, table.low, table.high, self._scale, self.decimals < 0, table.first, self._substitutes,
-            table.widths, packed,
-        )  # fmt: skip
+        num_clamped, refused = kernels.quantize_rows(rows, self._table, self._substitutes, packed)
         if refused >= 0:
             row, value = divmod(refused, self._size)
             found = rows[row, value]
@@ -202,50 +199,45 @@ class RoundClamp(Codec):  # type: ignore[misc]
         """Unpacks rows into a C-contiguous float32 or float64 array; see `decode_rows`."""
         if self._octets is not None:
             address, size = np.array([packed.ctypes.data]), np.array([packed.size])
-            arguments = (address, size, np.zeros_like(rows), rows, targets, self.row_bytes, *self._octets, out)
-            if packed_bits_simd.decode_octets(*arguments) < 0:
-                return
-        table = self._table
-        status = kernels.dequantize_rows(
-            packed, rows, targets, self._scale, self.decimals >= 0, table.first, table.last, table.widths, out
-        )
-        if status >= 0:
-            row, value = divmod(status, self._size)
-            raise ChunkError(
-                f"round_clamp: row {rows[row]}, value {value}: expected one of {self.levels[value]} levels, found a"
-                " larger one; the bytes are damaged or of another codec"
+            damaged = packed_bits_simd.decode_octets(
+                address, size, np.zeros_like(rows), rows, targets, self.row_bytes, self._octets, out
             )
-        if status <= -2:
-            row = rows[-2 - status]
-            raise ChunkError(f"round_clamp: row {row}: expected zeros after the last value, found set bits; damaged")
+            if damaged < 0:
+                return
+        status, i, value = kernels.dequantize_rows(packed, rows, targets, self._table, out)
+        if status == OK:
+            return
+        place = f"row {rows[i]}, value {value}" if status == LEVEL_TOO_LARGE else f"row {rows[i]}"
+        raise ChunkError(f"round_clamp: {place}: {MESSAGES[status].format(levels=self.levels[value])}")
 
     def decode_buffers(
         self, addresses: NDArray[np.int64], sizes: NDArray[np.int64], which: NDArray[np.int64],
-        local: NDArray[np.int64], out: NDArray[Any], targets: NDArray[np.int64],
+        row_in_buffer: NDArray[np.int64], out: NDArray[Any], targets: NDArray[np.int64],
     ) -> bool:  # fmt: skip
         """Unpacks rows of several buffers in place, without copying their bytes first.
 
         Args:
-            addresses: int64 (buffers,), addresses of buffers that hold nothing but packed rows. The caller keeps them
-                alive.
-            sizes: int64 (buffers,), their sizes in bytes.
+            addresses: int64 (buffers,), of buffers that hold packed rows and nothing else, kept alive by the caller.
+            sizes: int64 (buffers,), bytes.
             which: int64 (n,), the buffer of each row.
-            local: int64 (n,), the row's number in its buffer.
-            out: `dtype` (rows, row_size), C-contiguous, to fill.
-            targets: int64 (n,), the row of `out` for each unpacked row.
+            row_in_buffer: int64 (n,), which row of its buffer it is.
+            out: `dtype` (rows, row_size), C-contiguous.
+            targets: int64 (n,), the row of `out` that it becomes.
 
         Returns:
-            Whether the rows were unpacked. If not, this kind of row is not supported or a row is damaged. Call
-            `decode_rows` then, which raises for a damaged row.
+            Whether it was done. If not, rows of this kind cannot be read so, or one is damaged: `decode_rows` says
+            which.
 
         Raises:
-            IndexError: a row or a target does not exist.
+            IndexError: a row or target is not there.
             ValueError: the arrays do not fit each other.
         """
         if self._octets is None or out.dtype != self.dtype or not out.flags.c_contiguous or out.dtype == np.float16:
             return False
-        arguments = (addresses, sizes, which, local, targets, self.row_bytes, *self._octets, out)
-        return bool(packed_bits_simd.decode_octets(*arguments) < 0)
+        damaged = packed_bits_simd.decode_octets(
+            addresses, sizes, which, row_in_buffer, targets, self.row_bytes, self._octets, out
+        )
+        return bool(damaged < 0)
 
     def encode(self, buf: Any) -> NDArray[np.uint8]:
         """Packs whole rows.
@@ -312,27 +304,16 @@ class RoundClamp(Codec):  # type: ignore[misc]
         assert self.row_size is not None
         return self.row_size
 
-    @property
-    def _scale(self) -> float:
-        return float(10 ** abs(self.decimals))
-
     @cached_property
     def _substitutes(self) -> NDArray[np.float64]:
         constants = (self.nan, self.posinf, self.neginf)
         return np.array([np.nan if c is None else c for c in constants])
 
     @cached_property
-    def _octets(self) -> tuple[Any, ...] | None:
-        """Arguments of `decode_octets` between the rows and `out`. None if rows cannot be read in octets."""
-        table, divide = self._table, self.decimals >= 0
-        plan = packed_bits_simd.plan_octets(table.widths, table.last - table.first + 1, self.row_bytes)
-        if not len(plan[0]) or (divide and self._scale > packed_bits_simd.MAX_SCALE):
-            return None
-        used_bits = sum(self.bits) % 8
-        unused = np.uint8(0xFF << used_bits & 0xFF if used_bits else 0)
-        return *plan, table.first.astype(np.float64), *packed_bits_simd.two_factors(self._scale, divide), unused
+    def _octets(self) -> packed_bits_simd.OctetPlan | None:
+        return packed_bits_simd.plan_octets(self._table, self.row_bytes)
 
     @cached_property
-    def _table(self) -> LevelTable:
+    def _table(self) -> kernels.Levels:
         low, high = (parse_bound(name, getattr(self, name)) for name in ("low", "high"))
-        return LevelTable.build(decimals=self.decimals, low=low, high=high, dtype=self.dtype, row_size=self._size)
+        return build_levels(decimals=self.decimals, low=low, high=high, dtype=self.dtype, row_size=self._size)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import operator
 from fractions import Fraction
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from replaystore.errors import SpecError
+from replaystore.kernels.packed_bits import Levels
 
 MAX_DECIMALS = 22
 """10**22 is the last power of ten that float64 holds exactly."""
@@ -88,50 +88,33 @@ def parse_constant(name: str, value: Any) -> float | None:
     return number
 
 
-class LevelTable(NamedTuple):
-    """Bounds, levels and bits of each value of a row.
+def build_levels(*, decimals: int, low: Bound, high: Bound, dtype: str, row_size: int) -> Levels:
+    """The levels of a row of values.
 
-    Attributes:
-        low: float64 (row_size,), lower bounds.
-        high: float64 (row_size,), upper bounds.
-        first: int64 (row_size,), first levels.
-        last: int64 (row_size,), last levels.
-        widths: int64 (row_size,), bits per value.
+    Args:
+        decimals: to which values are rounded.
+        low: the lower bounds; rounded to `dtype` first.
+        high: the upper bounds; rounded to `dtype` first.
+        dtype: of the values.
+        row_size: values of a row.
+
+    Raises:
+        SpecError: bounds out of order or beyond `dtype`, more than 2**53 levels or levels beyond +-2**53.
     """
-
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    first: NDArray[np.int64]
-    last: NDArray[np.int64]
-    widths: NDArray[np.int64]
-
-    @classmethod
-    def build(cls, *, decimals: int, low: Bound, high: Bound, dtype: str, row_size: int) -> Self:
-        """Returns the table of a row. The bounds are rounded to `dtype` first.
-
-        Args:
-            decimals: decimals to round to.
-            low: lower bound, one number or one per value of a row.
-            high: upper bound, in the same form.
-            dtype: name of a float dtype.
-            row_size: values per row.
-
-        Raises:
-            SpecError: the bounds are out of order or beyond `dtype`, there are more than 2**53 levels, or a level is
-                beyond +-2**53.
-        """
-        lows, highs = (bound if isinstance(bound, tuple) else (bound,) * row_size for bound in (low, high))
-        pairs = list(zip(lows, highs, strict=True))
-        known = {pair: _value_range(decimals, *pair, dtype) for pair in set(pairs)}
-        columns = list(zip(*(known[pair] for pair in pairs), strict=True))
-        widths = [(last - first).bit_length() for first, last in zip(columns[2], columns[3], strict=True)]
-        return cls(
-            np.array(columns[0], np.float64),
-            np.array(columns[1], np.float64),
-            np.array(columns[2], np.int64),
-            np.array(columns[3], np.int64),
-            np.array(widths, np.int64),
-        )
+    lows, highs = (bound if isinstance(bound, tuple) else (bound,) * row_size for bound in (low, high))
+    pairs = list(zip(lows, highs, strict=True))
+    ranges = {pair: _value_range(decimals, *pair, dtype) for pair in set(pairs)}
+    columns = list(zip(*(ranges[pair] for pair in pairs), strict=True))
+    widths = [(last - first).bit_length() for first, last in zip(columns[2], columns[3], strict=True)]
+    return Levels(
+        low=np.array(columns[0], np.float64),
+        high=np.array(columns[1], np.float64),
+        first=np.array(columns[2], np.int64),
+        last=np.array(columns[3], np.int64),
+        widths=np.array(widths, np.int64),
+        scale=float(10 ** abs(decimals)),
+        is_divided=decimals < 0,
+    )
 
 
 def _value_range(decimals: int, low: float, high: float, dtype: str) -> tuple[float, float, int, int]:

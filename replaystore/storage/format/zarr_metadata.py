@@ -53,7 +53,7 @@ def column_metadata(column: Column, catalog: Catalog, dimensions: tuple[str, ...
 
 def group_metadata(catalog: Catalog) -> bytes:
     """`zarr.json` of the group: a copy of the specification and the range of live rows."""
-    parts = catalog.index.snapshot()
+    parts = catalog.index.snapshot().index
     live = (0, 0)
     if parts.part_first_row.size:
         live = (int(parts.part_first_row[0]), int(parts.part_first_row[-1] + parts.part_num_rows[-1]))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from replaystore.columns.chunks import Placement
 from replaystore.errors import ChunkError
-from replaystore.kernels.row_copies import copy_rows
+from replaystore.kernels.row_copies import RowSources, copy_rows
 from replaystore.runtime.counters import Counters
 from replaystore.runtime.workers import Workers
 from replaystore.storage.reading.column_chunks import ColumnChunks, Source
@@ -140,7 +140,7 @@ class ColumnReader:
         addresses = np.array([0 if source.cached is None else source.cached.address for source in sources])
         files = np.array([-1 if source.file is None else source.file.fd for source in sources])
         sizes = np.array([_size_of(source) for source in sources])
-        failed = copy_rows(addresses, sizes, files, which, rows_in_chunk, targets, row_bytes, out)
+        failed = copy_rows(RowSources(addresses, sizes, files), which, rows_in_chunk, targets, row_bytes, out)
         if failed >= 0:
             source, row = sources[int(which[failed])], int(rows_in_chunk[failed])
             if source.file is not None:  # again, through the call that names the cause

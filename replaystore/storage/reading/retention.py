@@ -29,7 +29,9 @@ class Retention:
     def first_row(self, newest: IndexSnapshot) -> int | None:
         """The lowest row of `newest` and of all snapshots in use; None where they have none."""
         in_use = [snapshot for _, handed in self._handed if (snapshot := handed()) is not None]
-        return min((int(s.part_first_row[0]) for s in (newest, *in_use) if s.part_first_row.size), default=None)
+        return min(
+            (int(s.index.part_first_row[0]) for s in (newest, *in_use) if s.index.part_first_row.size), default=None
+        )
 
     def retire(self, chunks: list[int]) -> None:
         """Notes that chunks lost their last live row: snapshots from now on do not have them."""

@@ -129,8 +129,8 @@ class SmallFields:
             ChunkError: it is damaged.
         """
         snapshot = self._catalog.index.snapshot()
-        keep = (snapshot.part_first_row >= first_row) & (snapshot.part_num_rows > 0)
-        firsts, counts = snapshot.part_first_row[keep], snapshot.part_num_rows[keep]
+        keep = (snapshot.index.part_first_row >= first_row) & (snapshot.index.part_num_rows > 0)
+        firsts, counts = snapshot.index.part_first_row[keep], snapshot.index.part_num_rows[keep]
         total = int(counts.sum())
         live = np.arange(total) + np.repeat(firsts - (np.cumsum(counts) - counts), counts)
         for begin in range(0, total, _ROWS_AT_ONCE):

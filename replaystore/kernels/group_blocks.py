@@ -1,0 +1,154 @@
+"""What a group of frames is made of: blocks of all frames, or frame by frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replaystore.kernels.block_decoders import lz4_prefix, zstd_frame
+from replaystore.kernels.compiled import inlined, kernel
+from replaystore.kernels.filters import (
+    FRAME_BLOCK,
+    FRAME_POINTS8,
+    FRAME_POINTS16,
+    FRAME_RAW,
+    FRAME_SPANS,
+    add_into,
+    undo_filter,
+)
+from replaystore.kernels.frame_layout import ENTROPY_LZ4, ENTROPY_SPANS, ENTROPY_ZSTD, FrameLayout
+from replaystore.kernels.group_request import GroupRequest
+from replaystore.kernels.observations import copy_bytes
+from replaystore.kernels.pointers import Int, bytes_at, load_u32
+from replaystore.kernels.points import decode_points
+from replaystore.kernels.spans import decode_spans
+from replaystore.kernels.status import BAD_BLOCK, BAD_LIST, OK
+
+U8 = NDArray[np.uint8]
+
+
+@kernel
+def decode_block(entropy: Int, context: Int, source: Int, size: Int, target: Int, wanted: Int, capacity: Int) -> Any:
+    """Decodes a block as far as it is needed.
+
+    Args:
+        entropy: one of the `ENTROPY_` constants.
+        context: a decoder for zstd.
+        source: address of the block.
+        size: bytes of the block.
+        target: address of what it decodes to.
+        wanted: bytes of that which are needed.
+        capacity: bytes of all of that.
+
+    Returns:
+        Whether at least `wanted` bytes were decoded.
+    """
+    if size >= 1 << 31 or capacity >= 1 << 31:
+        return False
+    if entropy == ENTROPY_ZSTD:
+        return zstd_frame(context, target, capacity, source, size) == capacity
+    if entropy != ENTROPY_LZ4 and entropy != ENTROPY_SPANS:
+        return False
+    return lz4_prefix(source, target, np.int32(size), np.int32(wanted), np.int32(capacity)) >= wanted
+
+
+@inlined
+def listed_frame(
+    request: GroupRequest, g: Int, place: Int, layout: FrameLayout, context: Int, current: U8, spare: U8
+) -> Any:
+    """Turns the reference of a frame of a group in form 4 into the frame.
+
+    Args:
+        request: the groups.
+        g: which group.
+        place: which frame, in the order in which they are decoded.
+        layout: of all groups.
+        context: a decoder for zstd.
+        current: uint8 (frame bytes,), the reference, then the frame.
+        spare: uint8 (frame bytes,), overwritten.
+
+    Returns:
+        `OK`, or the status that says why not.
+    """
+    group, length = request.places[g], request.lengths[g]
+    frame_bytes = current.size
+    ends = 4 * request.num_rows[g]
+    if length < ends:
+        return BAD_LIST
+    start = np.int64(load_u32(group + 4 * (place - 1))) if place > 0 else np.int64(0)
+    stop = np.int64(load_u32(group + 4 * place))
+    if start >= stop or ends + stop > length:
+        return BAD_LIST
+    at = group + ends + start
+    kind = np.int64(bytes_at(at, 1)[0])
+    at += 1
+    size = stop - start - 1
+    if kind == FRAME_RAW:
+        if size != frame_bytes:
+            return BAD_LIST
+        copy_bytes(bytes_at(at, size), current)
+        return OK
+    if kind == FRAME_BLOCK:
+        if not decode_block(layout.entropy, context, at, size, np.int64(spare.ctypes.data), frame_bytes, frame_bytes):
+            return BAD_BLOCK
+        if place == 0:
+            copy_bytes(spare, current)
+            undo_filter(current, layout.keyframe_filter, layout.filter_pixels, layout.filter_channels)
+        else:
+            add_into(current, spare)
+        return OK
+    if place == 0:
+        for i in range(frame_bytes):
+            current[i] = 0
+    status = -1
+    if kind == FRAME_SPANS:
+        status = decode_spans(at, size, np.int64(current.ctypes.data), frame_bytes)
+    elif kind in (FRAME_POINTS8, FRAME_POINTS16):
+        status = decode_points(bytes_at(at, size), current, layout.points_width, kind == FRAME_POINTS16)
+    return OK if status == 0 else BAD_LIST
+
+
+@inlined
+def decode_blocks(
+    request: GroupRequest, g: Int, middle: Int, frames_ahead: Int, frames_behind: Int, layout: FrameLayout,
+    context: Int, target: Int,
+) -> Any:  # fmt: skip
+    """Decodes the block, or the two, of a group as far as needed, to where each frame has its place.
+
+    Args:
+        request: the groups.
+        g: which group.
+        middle: row of the keyframe in the group.
+        frames_ahead: how many frames are needed from the keyframe on.
+        frames_behind: how many frames before the keyframe are needed.
+        layout: of all groups.
+        context: a decoder for zstd.
+        target: address of the first frame.
+
+    Returns:
+        Whether the blocks decode to these frames.
+    """
+    group, length, num_rows = request.places[g], request.lengths[g], request.num_rows[g]
+    frame_bytes = layout.frame_bytes
+    entropy = layout.entropy
+    if middle == 0:
+        return decode_block(entropy, context, group, length, target, frames_ahead * frame_bytes, num_rows * frame_bytes)
+    if length < 4:
+        return False
+    size = np.int64(load_u32(group))
+    if 4 + size > length:
+        return False
+    room = (num_rows - middle) * frame_bytes
+    if not decode_block(entropy, context, group + 4, size, target, frames_ahead * frame_bytes, room):
+        return False
+    return frames_behind == 0 or decode_block(
+        entropy,
+        context,
+        group + 4 + size,
+        length - 4 - size,
+        target + room,
+        frames_behind * frame_bytes,
+        middle * frame_bytes,
+    )
