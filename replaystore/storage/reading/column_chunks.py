@@ -50,14 +50,9 @@ class ColumnChunks:
     """
 
     def __init__(
-        self,
-        column: Column,
-        paths: Paths,
-        catalog: Catalog,
-        files: OpenFiles,
-        lock: threading.RLock,
+        self, column: Column, paths: Paths, catalog: Catalog, files: OpenFiles, lock: threading.RLock,
         counters: Counters,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.column = column
         self.chunk_rows = catalog.spec.chunk_rows
         self.files_at_once = max(1, files.most // 8)  # open files in use by one thread
