@@ -50,11 +50,11 @@ coverage: setup
 timing: setup
 	$(BIN)/pytest -m timing tests
 
-# On episodes of your own: make bench EPISODES=DIR
+# On a store and episodes of your own: make bench STORE=DIR EPISODES=DIR
 bench: setup
-	$(BIN)/replaystore bench sample $(EPISODES)
+	$(BIN)/replaystore bench sample $(STORE)
+	$(BIN)/replaystore bench stages $(STORE)
 	$(BIN)/replaystore bench write $(EPISODES)
-	$(BIN)/replaystore bench stages $(EPISODES)
 
 format: setup
 	$(BIN)/ruff check --fix .
