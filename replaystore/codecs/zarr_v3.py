@@ -191,7 +191,7 @@ class RoundClampV3(_RowCodecV3):
         if fill.dtype.kind == "f" and not np.isfinite(fill):
             constant = codec.nan if np.isnan(fill) else codec.posinf if fill > 0 else codec.neginf
             if constant is None:
-                raise SpecError(f"{self.name}: expected a finite fill_value, got {fill}; fill_value=0.0 is the usual")
+                raise SpecError(f"{self.name}: expected a finite fill_value, got {fill}; use fill_value=0.0")
         return self
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ChunkSpec) -> int:

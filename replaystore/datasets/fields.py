@@ -136,7 +136,7 @@ def _field(name: str, array: Array, role: Role, frame_stack: int | None, channel
 def _channel_axis(name: str, shape: tuple[int, ...]) -> Channels:
     if shape[1] == shape[3]:
         raise SpecError(
-            f"field {name!r}: cannot tell which axis of {shape} has the channels; say channels='first' or 'last'"
+            f"field {name!r}: cannot tell which axis of {shape} has the channels; give channels='first' or 'last'"
         )
     return "first" if shape[1] < shape[3] else "last"
 
@@ -156,7 +156,7 @@ def _stacked(plain: FieldSpec, array: Array, frame_stack: int | None, channels: 
     if best.frame_stack > 1 and not (array[1:] != array[:1]).any():
         raise SpecError(
             f"field {plain.name!r}: cannot tell the frame stack of {array.shape}: all {len(array)} rows are equal;"
-            f" say frame_stack=1 .. {best.frame_stack} (option --frame-stack)"
+            f" give frame_stack=1 .. {best.frame_stack} (option --frame-stack)"
         )
     return best
 

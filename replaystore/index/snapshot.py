@@ -221,5 +221,5 @@ class IndexSnapshot:
         out = np.empty(len(shares), np.int64)
         bad = drawn_rows(shares, cumulative, start, self.index, out)
         if bad >= 0:
-            raise IndexError(f"entry {bad}: {shares[bad]} of {int(cumulative[-1])} transitions is none of them")
+            raise IndexError(f"entry {bad}: expected a share from 0 up to but not including 1, got {shares[bad]}")
         return out

@@ -132,7 +132,7 @@ class RoundClamp(Codec):  # type: ignore[misc]
         if values.dtype != dtype or values.ndim < 1 or math.prod(values.shape[1:]) != self.row_size:
             raise EpisodeError(
                 f"round_clamp: expected {dtype} (rows, {self.row_size}), got {values.dtype} {values.shape};"
-                " convert it before"
+                " convert it first"
             )
         rows = np.ascontiguousarray(values, np.float32 if dtype == np.float16 else dtype)
         rows = rows.reshape(len(values), self._size)
@@ -143,8 +143,8 @@ class RoundClamp(Codec):  # type: ignore[misc]
             found = rows[row, value]
             name = "nan" if np.isnan(found) else "posinf" if found > 0 else "neginf"
             raise EpisodeError(
-                f"round_clamp: row {row}, value {value}: expected a finite number, found {found}; remove it, or say"
-                f" what to store for it: RoundClamp({name}=...)"
+                f"round_clamp: row {row}, value {value}: expected a finite number, found {found}; remove it, or give"
+                f" the number to store for it: RoundClamp({name}=...)"
             )
         return packed, int(num_clamped)
 
@@ -259,7 +259,7 @@ class RoundClamp(Codec):  # type: ignore[misc]
         if array.dtype != dtype or array.size % self._size:
             raise EpisodeError(
                 f"round_clamp: expected {dtype} in whole rows of {self.row_size}, got {array.dtype} {array.shape};"
-                " convert it before"
+                " convert it first"
             )
         if array.flags.f_contiguous and not array.flags.c_contiguous:
             raise EpisodeError("round_clamp: expected C order, got a Fortran-ordered array; give the array order='C'")
