@@ -50,6 +50,11 @@ def test_every_room_has_one_layer() -> None:
     assert len(LEVELS) == sum(map(len, ROOMS))
 
 
+def test_the_design_page_shows_the_layers() -> None:
+    page = " ".join((PROJECT / "docs" / "design.md").read_text().split())
+    assert " -> ".join(", ".join(rooms) for rooms in ROOMS) in page
+
+
 def _rooms_to_come() -> set[str]:
     return {room for room in LEVELS if not (ROOT / room).exists() and not (ROOT / f"{room}.py").exists()}
 
