@@ -60,7 +60,7 @@ def record(console: Console, directory: Path, episodes: int) -> Path:
 def convert_all(console: Console, episodes: Path, output: Path) -> None:
     """Converts the episodes to every mode and prints what each takes."""
     table = Table(title="The same episodes in three modes")
-    for heading in ("mode", "transitions", "bytes a transition, observations", "factor", "converted in"):
+    for heading in ("mode", "transitions", "bytes per transition, observations", "factor", "converted in"):
         table.add_column(heading, justify="left" if heading == "mode" else "right")
     for mode in MODES:
         path = output / "stores" / mode

@@ -13,8 +13,11 @@ TEXT_COLUMNS = ("buffer",)
 
 
 def summary_rows(results: Mapping[str, SampleResult]) -> list[dict[str, str]]:
-    """One row a result, by heading: bytes a transition and time of the copy, of each store (in its first residency),
-    and of the fastest and the smallest of the other buffers that were timed. All results have the same stores."""
+    """One row per result, by heading: bytes per transition and time.
+
+    Rows are those of the copy, of each store in its first residency, and of the fastest and the smallest of the other
+    buffers that were timed. All results have the same stores.
+    """
     rows = []
     for heading, result in results.items():
         timed = [entry for entry in result.peers if entry.milliseconds is not None]
@@ -55,7 +58,7 @@ def to_markdown(results: Mapping[str, SampleResult], pictures: Mapping[str, str]
     for heading, result in results.items():
         lines += [f"### {heading}", ""]
         if pictures and heading in pictures:
-            lines += [f"![{heading}: bytes a transition against batch time]({pictures[heading]})", ""]
+            lines += [f"![{heading}: bytes per transition against batch time]({pictures[heading]})", ""]
         lines += [*markdown_table(table_rows(result)), "", *(f"- {note}" for note in notes(result)), ""]
         lines += [f"Conditions: {conditions_text(result.conditions)}", ""]
     return "\n".join(lines)

@@ -13,7 +13,7 @@ MIN_FULL_GAIN = 20.0
 
 
 def summarise(found: dict[str, Any], row_bytes: int) -> dict[str, Any]:
-    """The figures of a run; throughputs in bytes a second, times in milliseconds."""
+    """The figures of a run; throughputs in bytes per second, times in milliseconds."""
     turns, mapped = found["turns"], found["map"]
     device = {name: Spread.of(turn["device"][name] for turn in turns) for name in turns[0]["device"]}
     best = max(device, key=lambda name: device[name].median)

@@ -23,7 +23,7 @@ def show(console: Console, result: dict[str, Any]) -> None:
         low, high = spread["p5"] / unit, spread["p95"] / unit
         table.add_row(name, f"{spread['median'] / unit:,.1f}", f"{low:,.1f} to {high:,.1f}", "")
 
-    row("disk, mapped: ms a batch", figures["disk_ms"])
+    row("disk, mapped: ms per batch", figures["disk_ms"])
     row("disk, mapped: MB/s from the device", figures["disk_bytes_per_second"], mb)
     for name, spread in figures["device_bytes_per_second"].items():
         row(f"device, {name} in flight: MB/s", spread, mb)
@@ -31,17 +31,17 @@ def show(console: Console, result: dict[str, Any]) -> None:
     table.add_row(f"of the device, {best} in flight", f"{figures['fraction_of_device']:.2f}", "", f"{MIN_FRACTION}")
     row(f"device, {MOST_IN_FLIGHT} in flight, into one place: MB/s", figures["device_one_place_bytes_per_second"], mb)
     table.add_row("of that", f"{figures['fraction_of_device_one_place']:.2f}", "", "")
-    table.add_row("rows a batch not cached", f"{figures['rows_not_cached_per_batch']:.0f}", "", "")
+    table.add_row("rows per batch not cached", f"{figures['rows_not_cached_per_batch']:.0f}", "", "")
     unused = figures["unused_page_bytes_per_batch"]
-    table.add_row("pages read and not used, bytes a batch", f"{unused:,.0f}", "", "0")
+    table.add_row("pages read and not used, bytes per batch", f"{unused:,.0f}", "", "0")
     for key, wanted in (("read_over_needed_pages", "1"), ("read_over_row_bytes", "")):
         value = figures[key]
         table.add_row(key.replace("_", " "), "-" if value is None else f"{value:.4f}", "", wanted)
     if "map_ms" in figures:
-        row("plain map: ms a batch", figures["map_ms"])
+        row("plain map: ms per batch", figures["map_ms"])
         value = figures["map_read_over_needed_pages"]
         table.add_row("plain map: read over needed pages", "-" if value is None else f"{value:.1f}", "", "")
-    row("full, ram: ms a batch", figures["full_ms"])
+    row("full, ram: ms per batch", figures["full_ms"])
     table.add_row("disk over full", f"{figures['disk_over_full']:.1f}", "", f"{MIN_FULL_GAIN:.0f}")
     if "map_over_full" in figures:
         table.add_row("plain map over full", f"{figures['map_over_full']:.0f}", "", "")

@@ -57,7 +57,7 @@ def recorded_frames(directory: Path) -> list[np.ndarray]:
 
 
 def made_episodes(recorded: list[np.ndarray], first: int) -> Iterator[dict[str, np.ndarray]]:
-    """Episodes number `first`, `first + 1` and so on: the same whoever asks."""
+    """Episodes number `first`, `first + 1` and so on: always the same."""
     number = first
     while True:
         rng = np.random.default_rng(number)

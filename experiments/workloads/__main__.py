@@ -83,7 +83,7 @@ def atari_sizes(directory: Path, names: tuple[str, ...], as_json: bool) -> None:
     mean = sum(game.observation_bytes_per_transition[names[0]] for game in result.games) / len(result.games)
     factors = (f"{result.average_factors[name]:.1f}" for name in names)
     rows.append(["ratio of mean bytes", "", number_text(mean, 1), *factors])
-    columns = ("game", "transitions", f"bytes a transition, observations ({names[0]})", *names)
+    columns = ("game", "transitions", f"bytes per transition, observations ({names[0]})", *names)
     print_table("Raw stacks against stored observations, factor", columns, rows)
 
 
@@ -112,8 +112,8 @@ def quantised(directory: Path, batch_size: int, repeats: int, threads: int, as_j
         for way in result.ways
     ]  # fmt: skip
     columns = (
-        "observations", "bits a value", "bytes a row", "of float64", "of bits / 64", "clamped", "largest error",
-        "ms a batch, p50", "p5", "p95",
+        "observations", "bits per value", "bytes per row", "of float64", "of bits / 64", "clamped", "largest error",
+        "ms per batch, p50", "p5", "p95",
     )  # fmt: skip
     caption = ", ".join(f"{key} {value}" for key, value in result.conditions.items() if value is not None)
     print_table(f"{result.rows:,} rows, {result.transitions:,} transitions", columns, rows, caption)

@@ -48,7 +48,7 @@ def make_environment(config: HumanoidConfig) -> Any:
     Raises:
         MissingDependency: gymnasium or mujoco is missing. SpecError: there is no such environment.
     """
-    os.environ.setdefault("MUJOCO_GL", "disabled")  # nothing is rendered, and a missing display shall not matter
+    os.environ.setdefault("MUJOCO_GL", "disabled")  # nothing is rendered, and a missing display does not matter
     with needs("recording Humanoid", "humanoid"):
         import gymnasium
     try:

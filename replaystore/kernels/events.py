@@ -1,4 +1,4 @@
-"""Says that kernels are being compiled: to the log, and to whoever shows it. Imports no compiler."""
+"""Says that kernels are being compiled: to the log, and to a display if there is one. Imports no compiler."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def create(path: Path, mode: str = "full", frame_shape: tuple[int, ...] = FRAME,
 
 
 def rows_of(number: int) -> int:
-    """Rows of episode `number`, so that whoever reads it back knows whether it is whole."""
+    """Rows of episode `number`, so that a reader can tell whether it is whole."""
     return 1 + (number * 7919 + 3) % 21
 
 
@@ -121,7 +121,7 @@ def draw_and_check(store: ReplayStore, rng: np.random.Generator, batch_size: int
 def add_episode(
     store: ReplayStore, number: int, *, parts: bool, note: Callable[[int], None] = lambda rows: None
 ) -> int:
-    """Adds an episode row by row; with `parts` every `PART_ROWS` rows are committed, and `note` is told."""
+    """Adds an episode row by row; with `parts` every `PART_ROWS` rows are committed, and `note` is called."""
     given = arrays(number)
     num_rows = rows_of(number)
     for t in range(num_rows):

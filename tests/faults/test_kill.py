@@ -162,7 +162,7 @@ def test_killed_at_a_system_call(tmp_path: Path, mode: str) -> None:
     killed: dict[str, int] = {}
     for turn, (syscall, points) in enumerate(POINTS.items()):
         for when in points[scenario.MODES.index(mode) :: 2]:
-            # Some calls are made by few of the writers: whoever finishes was not hit, and is not counted.
+            # Some calls are made by few of the writers: a writer that finishes was not hit, and is not counted.
             body = write_on(path, account.next_number, 40, seed=100 * turn + when)
             options = ["-e", f"trace={syscall}", "-e", f"inject={syscall}:signal=KILL:when={when}"]
             lines, status = scenario.traced(body, options)

@@ -53,7 +53,7 @@ def between(calls: list[tuple[str, str]], start: str, stop: str) -> list[tuple[s
 
 @pytest.mark.parametrize("mode", scenario.MODES)
 def test_order_of_fsyncs_of_a_commit(tmp_path: Path, mode: str) -> None:
-    """Before the log speaks of rows they are synced, and the log before `append` returns."""
+    """Rows are synced before the log names them, and the log before `append` returns."""
     path = tmp_path / "store"
     scenario.create(path, mode, durability="power", chunk_rows=64).close()
 
@@ -83,7 +83,7 @@ def test_order_of_fsyncs_of_a_commit(tmp_path: Path, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", scenario.MODES)
 def test_order_of_fsyncs_of_a_seal_and_an_eviction(tmp_path: Path, mode: str) -> None:
-    """A tail goes after the log speaks of the sealed chunk, a chunk after the log speaks of its eviction."""
+    """A tail goes after the log has the seal of its chunk, a chunk after the log has its eviction."""
     path = tmp_path / "store"
     scenario.create(path, mode, durability="power", chunk_rows=8, capacity=20).close()
 
@@ -301,7 +301,7 @@ def layout_head(root: Path) -> Head:
 
 
 def unsynced_files(root: Path, head: Head) -> list[str]:
-    """Chunk and tail files that the synced part of the log does not speak of: a power cut may take them."""
+    """Chunk and tail files that the synced part of the log does not name: a power cut may take them."""
     from replaystore.storage.catalog.catalog import Catalog
     from replaystore.storage.catalog.log import LogReader
 

@@ -103,7 +103,7 @@ def imported(name: str) -> Any:
 
 
 def module_from(directory: Path | None, file_name: str, option: str) -> ModuleType:
-    """A module of somebody's own checkout, under a name that no import finds.
+    """A module of a checkout, under a name that no import finds.
 
     Raises:
         Unable: there is no such file, or it does not load.

@@ -43,10 +43,10 @@ class LogReader:
         return self.head.boot_id != layout.boot_id()
 
     def replay(self, catalog: Catalog, *, beyond_head: bool, stop: int | None = None) -> list[Record]:
-        """Applies all records; with `beyond_head` also whole ones that the head does not speak of yet.
+        """Applies all records; with `beyond_head` also whole ones behind those that the head counts.
 
         `stop`: bytes of the log to read at most. Returns the records behind `head.synced` where the machine was
-        restarted since they were written, else none: the data that they speak of must be checked.
+        restarted since they were written, else none: their data must be checked.
         """
         size = os.fstat(self._log_fd).st_size
         restarted = self.restarted
@@ -68,7 +68,7 @@ class LogReader:
     def follow(self, catalog: Catalog) -> tuple[bool, list[int]]:
         """Applies what was committed since; returns whether anything was, and the chunks that died."""
         head = layout.read_head(self._head_fd, self._paths.head)
-        # An unchanged head may speak of more: of records that were left out since a restart lost their data.
+        # An unchanged head may count more records: those that were left out because a restart lost their data.
         if head.sequence <= self.head.sequence or head.committed <= catalog.end:
             return False, []
         self.head = head

@@ -60,7 +60,7 @@ def create_store(root: Path, spec: StoreSpec, capacity: int | None, disk_budget_
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        sync_directory(target.parent)  # whatever is synced later shall be found
+        sync_directory(target.parent)  # so that what is synced later is found
     except OSError as err:
         if err.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise _in_use(root) from err

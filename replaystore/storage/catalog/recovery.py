@@ -20,9 +20,9 @@ _logger = logging.getLogger(__name__)
 def replay(paths: Paths, reader: LogReader, *, beyond_head: bool) -> Catalog:
     """The catalog of a store.
 
-    Where the machine was restarted since the head was written, the data that records behind the synced ones speak of
-    are read and compared; the log ends before the first record whose data did not reach the disk. Episodes whose
-    chunks were unlinked by an eviction that the log lost are left out.
+    If the machine was restarted since the head was written, the data of the records behind the synced ones are read and
+    compared. The log ends before the first record whose data did not reach the disk. Episodes whose chunks were
+    unlinked by an eviction that the log lost are left out.
 
     Raises:
         LogError: the log is damaged where it was synced, or where no restart explains it.
@@ -45,7 +45,7 @@ def replay(paths: Paths, reader: LogReader, *, beyond_head: bool) -> Catalog:
             end = record.end
             kept.append(record)
         if len(kept) == len(doubtful):
-            break  # rows that were synced are damaged: whoever reads them is told
+            break  # rows that were synced are damaged: reading them raises
         doubtful = kept
         catalog = Catalog(where)
         reader.replay(catalog, beyond_head=beyond_head, stop=end)
@@ -82,7 +82,7 @@ def episodes_without_chunks(paths: Paths, catalog: Catalog) -> list[int]:
 
 
 def _first_lost_row(paths: Paths, catalog: Catalog, doubtful: list[Record]) -> int | None:
-    """The first row, among those that doubtful records speak of, whose bytes are not what was written."""
+    """The first row, among those of doubtful records, whose bytes are not what was written."""
     chunk_rows = catalog.spec.chunk_rows
     chunks = {
         (end_row_of(record, chunk_rows) - 1) // chunk_rows

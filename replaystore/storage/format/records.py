@@ -24,7 +24,7 @@ LAST_FLAG, ZERO_PADDING_FLAG = 1, 2
 
 @dataclass
 class Segment:
-    """Committed rows of one chunk that came in one commit. `crcs`: of their stored bytes, one a column.
+    """Committed rows of one chunk that came in one commit. `crcs`: of their stored bytes, one per column.
 
     `checked`: columns whose bytes this process has compared with the CRC, or has written itself.
     """
@@ -37,7 +37,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Seal:
-    """A sealed chunk: rows used, and its files, one a column."""
+    """A sealed chunk: rows used, and its files, one per column."""
 
     chunk: int
     num_rows: int
@@ -77,7 +77,7 @@ def pack_config(capacity: int | None, disk_budget_bytes: int | None) -> bytes:
 
 
 def end_row_of(record: Record, chunk_rows: int) -> int:
-    """One past the last row that a commit or seal record speaks of; 0 for other records."""
+    """One past the last row of a commit or seal record; 0 for other records."""
     if record.kind == layout.COMMIT:
         _, _, first_row, num_rows, _, _ = COMMIT_HEAD.unpack_from(record.payload)
         return int(first_row + num_rows)

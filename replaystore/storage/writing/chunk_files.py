@@ -77,7 +77,7 @@ def _link_tail(tail: Path, target: Path, used_bytes: int, file_bytes: int, *, po
             sync_file(descriptor)
     finally:
         os.close(descriptor)
-    target.unlink(missing_ok=True)  # left by a seal that was interrupted; no log speaks of it
+    target.unlink(missing_ok=True)  # left by a seal that was interrupted; no log names it
     try:
         os.link(tail, target)
     except OSError as err:  # a file system without hard links
