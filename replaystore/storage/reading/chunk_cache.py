@@ -150,7 +150,8 @@ class ChunkCache:
                 continue
             except ReplayStoreError as err:  # a damaged chunk stays in its file, and reading it raises the error
                 damaged += 1
-                _logger.warning("%s: chunk %d of %r stays in its file: %s", self._path, chunk, chunks.column.name, err)
+                why = str(err)  # a handler that keeps the error would keep its file open
+                _logger.warning("%s: chunk %d of %r stays in its file: %s", self._path, chunk, chunks.column.name, why)
         _logger.info(
             "%s: reading chunks into memory %s after %.1f s: %d chunk files, %d bytes held, %d damaged",
             self._path, "stopped" if self._closing else "finished", time.monotonic() - start, self.num_cached,

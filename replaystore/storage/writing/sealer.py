@@ -175,7 +175,7 @@ class Sealer:
                 error = err
                 _logger.warning(
                     "%s: sealing chunk %d failed: %s; the next call of the store raises it",
-                    self._paths.root, chunk, err,
+                    self._paths.root, chunk, str(err),  # a handler that keeps the error would keep its files open
                 )  # fmt: skip
                 if isinstance(err, SyncError):
                     self._log.poison(err)
