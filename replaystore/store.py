@@ -14,7 +14,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from replaystore.batches.field_rows import FieldRows
 from replaystore.batches.gather import Gatherer
 from replaystore.batches.layout import Batch, allocate_batch, check_batch, with_extras
 from replaystore.batches.protocol import BatchView
@@ -30,7 +29,8 @@ from replaystore.runtime.counters import Counters, StoreStats
 from replaystore.sampling.protocol import Draw, RowSampler
 from replaystore.spec import DEFAULT_CHUNK_ROWS, Durability, FieldSpec, Mode, Residency, StoreSpec
 from replaystore.storage.catalog.opening import OpenedStore, create_store, open_to_read, open_to_write
-from replaystore.storage.session import ReadingSession
+from replaystore.storage.reading.field_reader import FieldReader
+from replaystore.storage.reading.session import ReadingSession
 from replaystore.storage.statistics import store_statistics
 from replaystore.storage.verify import Report, verify_store
 
@@ -72,7 +72,7 @@ class ReplayStore:
         self._num_threads = num_threads
         self._counters = Counters()
         self._reading = ReadingSession(files, residency, budget_bytes, num_threads, self._counters)
-        self._fields = FieldRows(catalog.columns, self._reading.readers, self._reading.small.rows)
+        self._fields = FieldReader(catalog.columns, self._reading.readers, self._reading.small.rows)
         self._gatherer = Gatherer(self.spec, self._fields)
         self._writing = None
         if files.log is not None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 
-from replaystore.batches.field_rows import FieldRows
+from replaystore.batches.fields_by_role import FieldsByRole
 from replaystore.batches.layout import Batch, Layout, halves_of_one
 from replaystore.batches.protocol import BatchView, Read
-from replaystore.batches.store_fields import StoreFields
 from replaystore.errors import SpecError
 from replaystore.index.snapshot import IndexSnapshot
 from replaystore.runtime.workers import Workers
 from replaystore.sampling.protocol import Draw
 from replaystore.spec import StoreSpec
+from replaystore.storage.reading.field_reader import FieldReader
 
 _MIN_SHARE_BYTES = 1 << 20  # of a batch; smaller shares cost more than they gain
 
@@ -26,10 +26,10 @@ class Gatherer:
         values: reads its fields.
     """
 
-    def __init__(self, spec: StoreSpec, values: FieldRows) -> None:
+    def __init__(self, spec: StoreSpec, values: FieldReader) -> None:
         self._spec = spec
         self._values = values
-        self._fields = StoreFields(values)
+        self._fields = FieldsByRole(values)
         self._last: tuple[BatchView, Layout] | None = None
 
     def layout(self, view: BatchView) -> Layout:

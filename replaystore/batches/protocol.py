@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from replaystore.batches.fields_by_role import FieldsByRole
 from replaystore.batches.layout import Batch, Layout
-from replaystore.batches.store_fields import StoreFields
 from replaystore.columns.column import Column
 from replaystore.index.snapshot import IndexSnapshot
 from replaystore.sampling.protocol import Draw
@@ -27,7 +27,7 @@ class Read(NamedTuple):
     Attributes:
         column: the field.
         windows: (count, depth) int64, the stored rows of each value, oldest first; -1 is a frame of zeros. See
-            `StoreFields.windows`.
+            `FieldsByRole.windows`.
         into: names of the arrays of the batch that take the values, in order. An array (batch, ...) takes one value
             for each entry, an array (batch, time, ...) takes those of the first entry first. Two arrays that are
             halves of one are filled in one pass (`ArrayLayout.pair`).
@@ -73,7 +73,7 @@ class BatchView(Protocol):
         """
         ...
 
-    def rows_of(self, draw: Draw, snapshot: IndexSnapshot, fields: StoreFields) -> ViewRows:
+    def rows_of(self, draw: Draw, snapshot: IndexSnapshot, fields: FieldsByRole) -> ViewRows:
         """Which rows become values of the batch, and of which arrays.
 
         Args:
@@ -86,7 +86,7 @@ class BatchView(Protocol):
         """
         ...
 
-    def finish(self, batch: Batch, rows: ViewRows, fields: StoreFields) -> None:
+    def finish(self, batch: Batch, rows: ViewRows, fields: FieldsByRole) -> None:
         """Fills what no read fills: sums, masks.
 
         Args:

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from replaystore.batches.field_rows import depth_of
+from replaystore.batches.fields_by_role import FieldsByRole
 from replaystore.batches.layout import ArrayLayout, Batch, Layout
 from replaystore.batches.protocol import BatchView, Read, ViewRows
-from replaystore.batches.store_fields import StoreFields
 from replaystore.errors import SpecError
 from replaystore.index.snapshot import IndexSnapshot
 from replaystore.kernels.returns import cached_returns, n_step_returns
@@ -68,7 +67,7 @@ class TransitionView(BatchView):
             result["discount"] = ArrayLayout(reward.shape, np.dtype(np.float32))
         return result
 
-    def rows_of(self, draw: Draw, snapshot: IndexSnapshot, fields: StoreFields) -> ViewRows:
+    def rows_of(self, draw: Draw, snapshot: IndexSnapshot, fields: FieldsByRole) -> ViewRows:
         """The rows of observations before and after, of the other fields at i, and `steps` for the returns.
 
         Raises:
@@ -78,16 +77,16 @@ class TransitionView(BatchView):
         reads = []
         for column in fields.observations:
             # The window of a shorter stack is the end of that of a longer one.
-            depth = depth_of(column)
+            depth = column.window_depth
             own = windows if depth == fields.depth else np.ascontiguousarray(windows[:, fields.depth - depth :])
             reads.append(Read(column, own, (column.name, f"next_{column.name}")))
         at_row = draw.rows.reshape(-1, 1)  # live, as their steps are
         for column in fields.at_row:
-            own = fields.windows(snapshot, column, draw.rows) if depth_of(column) > 1 else at_row
+            own = fields.windows(snapshot, column, draw.rows) if column.window_depth > 1 else at_row
             reads.append(Read(column, own, (column.name,)))
         return ViewRows(reads, {"steps": steps})
 
-    def finish(self, batch: Batch, rows: ViewRows, fields: StoreFields) -> None:
+    def finish(self, batch: Batch, rows: ViewRows, fields: FieldsByRole) -> None:
         """Rewards and discounts of n steps."""
         if fields.reward is None and fields.discount is None:
             return

@@ -59,6 +59,11 @@ class Column:
         return self.spec.frame_stack > 1 and self.shape != self.spec.stacked_shape
 
     @property
+    def window_depth(self) -> int:
+        """Stored rows that one value is put together from: those of a frame stack, else 1."""
+        return self.spec.frame_stack if self.stacks_on_read else 1
+
+    @property
     def is_small(self) -> bool:
         """Whether all rows are in memory in every residency."""
         return not self.codec.is_encoded and not self.spec.is_image and self.row_bytes <= SMALL_ROW_BYTES

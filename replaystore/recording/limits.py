@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from replaystore.errors import CapacityError, SpecError
 from replaystore.storage.catalog.catalog import Catalog
-from replaystore.storage.session import ReadingSession
+from replaystore.storage.reading.session import ReadingSession
 from replaystore.storage.writing.commits import StoreWriter
 
 

@@ -9,7 +9,7 @@ from replaystore.recording.open_episodes import OpenEpisodes
 from replaystore.runtime.counters import Counters
 from replaystore.storage.catalog.log import LogWriter
 from replaystore.storage.catalog.opening import OpenedStore
-from replaystore.storage.session import ReadingSession
+from replaystore.storage.reading.session import ReadingSession
 from replaystore.storage.writing.commits import StoreWriter
 
 _logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import pytest
 from replaystore import FieldSpec, ReplayStore
 from replaystore.errors import ChunkError, Evicted
 from replaystore.spec import MODES
-from replaystore.storage.session import ReadingSession
+from replaystore.storage.reading.session import ReadingSession
 from replaystore.testing.episodes import frame_of
 
 FIELDS = [

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from replaystore.batches.layout import Batch
 from replaystore.columns.column import Column
 from replaystore.errors import Evicted
 from replaystore.index.snapshot import IndexSnapshot
@@ -20,11 +19,6 @@ from replaystore.storage.reading.small_fields import SmallRows
 I64 = NDArray[np.int64]
 
 
-def depth_of(column: Column) -> int:
-    """Stored rows of an observation."""
-    return column.spec.frame_stack if column.stacks_on_read else 1
-
-
 def raise_unless_live(failed: int, rows: I64, shift: int) -> None:
     """Raises `Evicted` for the row at position `failed` of `rows`, where that is not -1."""
     if failed >= 0:
@@ -34,7 +28,7 @@ def raise_unless_live(failed: int, rows: I64, shift: int) -> None:
         )
 
 
-class FieldRows:
+class FieldReader:
     """Reads values of the fields of a store. Thread-safe.
 
     Args:
@@ -80,14 +74,14 @@ class FieldRows:
 
     def windows(self, snapshot: IndexSnapshot, column: Column, rows: I64) -> I64:
         """Stored rows of the values at `rows`, int64 (n, depth)."""
-        frames = np.empty((len(rows), depth_of(column)), np.int64)
+        frames = np.empty((len(rows), column.window_depth), np.int64)
         failed = window_rows(rows, snapshot.index, frames)
         raise_unless_live(failed, rows, 0)
         return frames
 
-    def read_rows(self, snapshot: IndexSnapshot, rows: I64) -> Batch:
+    def read_rows(self, snapshot: IndexSnapshot, rows: I64) -> dict[str, NDArray[Any]]:
         """All fields of single rows, as they would be appended: images as (rows, *stacked shape)."""
-        out: Batch = {}
+        out: dict[str, NDArray[Any]] = {}
         for column in self.columns:
             out[column.name] = np.empty((len(rows), *column.spec.stacked_shape), column.dtype)
             self.read(column, self.windows(snapshot, column, rows), out[column.name], Workers())

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from replaystore.batches.field_rows import FieldRows, depth_of, raise_unless_live
 from replaystore.columns.column import Column
 from replaystore.index.snapshot import IndexSnapshot
 from replaystore.kernels.windows import transition_rows
 from replaystore.runtime.workers import Workers
+from replaystore.storage.reading.field_reader import FieldReader, raise_unless_live
 
 I64 = NDArray[np.int64]
 
 
-class StoreFields:
+class FieldsByRole:
     """The fields of a store by role, and their values by row. Thread-safe.
 
     Args:
@@ -29,14 +29,14 @@ class StoreFields:
         depth: stored rows of the deepest observation.
     """
 
-    def __init__(self, values: FieldRows) -> None:
+    def __init__(self, values: FieldReader) -> None:
         self._values = values
         self.columns = {column.name: column for column in values.columns}
         by_role = {column.spec.role: column for column in values.columns}
         self.reward, self.discount = by_role.get("reward"), by_role.get("discount")
         self.observations = tuple(column for column in values.columns if column.spec.role == "observation")
         self.at_row = tuple(column for column in values.columns if column.spec.role in ("action", "extra"))
-        self.depth = max(map(depth_of, self.observations), default=1)
+        self.depth = max((column.window_depth for column in self.observations), default=1)
         self.held_reward, self.held_discount = values.float32_rows(self.reward), values.float32_rows(self.discount)
 
     def windows(self, snapshot: IndexSnapshot, column: Column, rows: I64) -> I64:
