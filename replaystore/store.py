@@ -323,7 +323,7 @@ class ReplayStore:
         """
         self._require_open()
         draw = rows if isinstance(rows, Draw) else Draw(rows)
-        draw = draw._replace(rows=np.ascontiguousarray(draw.rows, np.int64))
+        draw = Draw(np.ascontiguousarray(draw.rows, np.int64), draw.weights, draw.columns)
         if view is None:
             view = _transition_view(1 if n_step is None else n_step, 0.99 if discount is None else float(discount))
         elif n_step is not None or discount is not None:

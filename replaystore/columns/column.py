@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,12 +54,17 @@ class Column:
         """Axes of the Zarr array."""
         return 1 + len(self.shape)
 
-    @property
+    @cached_property
+    def value_shape(self) -> tuple[int, ...]:
+        """The shape of a value in a batch: a whole frame stack, or what the field holds."""
+        return self.spec.stacked_shape
+
+    @cached_property
     def stacks_on_read(self) -> bool:
         """Whether observations are put together from several stored rows."""
-        return self.spec.frame_stack > 1 and self.shape != self.spec.stacked_shape
+        return self.spec.frame_stack > 1 and self.shape != self.value_shape
 
-    @property
+    @cached_property
     def window_depth(self) -> int:
         """Stored rows that one value is put together from: those of a frame stack, else 1."""
         return self.spec.frame_stack if self.stacks_on_read else 1

@@ -73,7 +73,7 @@ class RawRows(RowCodec):
         """`out` as rows, unless the frames of an observation lie pixel beside pixel."""
         if (depth > 1 and self._channels_last) or not (_LITTLE_ENDIAN or self.dtype.itemsize == 1):
             return None
-        return out.reshape(len(out), -1).view(np.uint8).reshape(len(out) * depth, self.row_bytes)
+        return out.reshape(-1).view(np.uint8).reshape(len(out) * depth, self.row_bytes)
 
     def read_cached(
         self, chunks: ChunkMap, window_rows: I64, out: NDArray[Any], workers: Workers, counters: Counters
@@ -83,25 +83,23 @@ class RawRows(RowCodec):
         direct = self.direct_rows(out, depth) if chunks.cached else None
         if direct is None:
             return np.arange(window_rows.size)
-        values = direct.reshape(len(out), depth * self.row_bytes)
+        values = direct.reshape(num_windows, depth * self.row_bytes)
         missing = np.empty(num_windows, np.int64)
-        counts: list[tuple[int, int]] = []
+        results: list[tuple[int, int, int]] = []
 
         def copy(start: int, stop: int) -> None:
-            some = missing[start:stop]
             count, copied = trace.call(
                 copy_windows, chunks.addresses, chunks.sizes, chunks.first_chunk, chunks.chunk_rows, self.row_bytes,
-                window_rows[start:stop], values[start:stop], some,
+                window_rows[start:stop], values[start:stop], missing[start:stop],
             )  # fmt: skip
-            counters.add(memory_bytes_read=int(copied) * self.row_bytes)
-            if count:
-                some += start
-                counts.append((start, count))
+            results.append((start, count, copied))
 
         workers.share(copy, workers.edges(num_windows))
-        if not counts:
+        counters.add(memory_bytes_read=self.row_bytes * sum(copied for _, _, copied in results))
+        left = [start + missing[start : start + count] for start, count, _ in results if count]
+        if not left:
             return np.empty(0, np.int64)
-        windows = np.concatenate([missing[start : start + count] for start, count in counts])
+        windows = np.concatenate(left)
         return np.repeat(windows * depth, depth) + np.tile(np.arange(depth), len(windows))
 
 

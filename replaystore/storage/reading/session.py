@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -162,13 +161,13 @@ class ReadingSession:
             Evicted: a chunk stays missing because its rows are not live any more.
             ChunkError: a chunk stays missing although they are.
         """
-        attempts: Counter[tuple[str, int]] = Counter()
+        missed: list[tuple[str, int]] = []
         while True:
             try:
                 return read()
             except Missing as missing:
-                attempts[missing.chunk] += 1
-                if attempts[missing.chunk] == _ATTEMPTS:
+                missed.append(missing.chunk)
+                if missed.count(missing.chunk) == _ATTEMPTS:
                     raise missing.error from missing.__cause__
             (refresh or self._follow)()
 
