@@ -14,9 +14,11 @@ ROOT = Path(__file__).parents[2]
 
 def test_this_checkout_beside_itself(tmp_path):
     rows = 12
+    frames = np.concatenate([np.zeros(2, np.uint8), np.arange(rows, dtype=np.uint8)])
+    stacks = np.stack([frames[row : row + 3] for row in range(rows)])[:, :, None, None]
     np.savez_compressed(
         tmp_path / f"20260101T000000_0_{rows - 1}.npz",
-        observation=np.full((rows, 9, 84, 84), 5, np.uint8),
+        observation=np.broadcast_to(stacks, (rows, 3, 84, 84)),
         action=np.zeros((rows, 6), np.float32),
         reward=np.zeros((rows, 1), np.float32),
         discount=np.ones((rows, 1), np.float32),
