@@ -64,7 +64,7 @@ def rewind(path: Path, mark: Mark) -> int:
         RunError: an episode that was live at `mark` is gone, or another process drops episodes. Nothing was changed.
         StoreLocked: another process writes the store.
     """
-    with _alone(path):
+    with exclusive(path):
         return _rewind(path, mark)
 
 
@@ -96,12 +96,12 @@ def finish_rewind(path: Path) -> None:
         RunError: it was not interrupted, because another process still runs it.
     """
     if any(_beside(path, suffix).exists() for suffix in (_COPY, _REPLACED)):
-        with _alone(path):
+        with exclusive(path):
             _finish(path)
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def exclusive(path: Path) -> Iterator[None]:
     """Locks the directory of the store. The lock leaves no file behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -141,7 +141,7 @@ def _copy(store: ReplayStore, kept: list[int], limit: int) -> None:
         for episode in kept:
             copy.append(store.read_episode(episode))
         first = limit + _first_number(store) - copy.next_episode_id
-        _write_numbers(store.path.parent, {store.spec.store_id: _first_number(store), copy.spec.store_id: first})
+        write_numbers(store.path.parent, {store.spec.store_id: _first_number(store), copy.spec.store_id: first})
 
 
 def _first_number(store: ReplayStore) -> int:
@@ -159,7 +159,13 @@ def _read_numbers(directory: Path) -> dict[str, Any]:
     return dict(numbers)
 
 
-def _write_numbers(directory: Path, numbers: dict[str, int]) -> None:
+def write_numbers(directory: Path, numbers: dict[str, int]) -> None:
+    """Writes the number of the first episode of each store beside the stores, in one step.
+
+    Args:
+        directory: directory of the stores.
+        numbers: the number by store id.
+    """
     replace_file(directory / _NUMBERS, json.dumps(numbers), sync=True)
 
 

@@ -106,7 +106,7 @@ def save_snapshot(workspace: Any) -> None:
         "random": random_state(_environments(workspace)),
     }
     write_snapshot(workspace.work_dir / SNAPSHOT, payload)
-    workspace._snapshot_frame = workspace.global_frame
+    workspace.snapshot_frame = workspace.global_frame
 
 
 def load_snapshot(workspace: Any) -> None:
@@ -122,7 +122,7 @@ def load_snapshot(workspace: Any) -> None:
     workspace.timer._start_time = time.time() - payload["seconds"]
     workspace.replay_loader.load_state_dict(payload["loader"])
     load_random_state(payload["random"], _environments(workspace))
-    workspace._snapshot_frame = workspace.global_frame
+    workspace.snapshot_frame = workspace.global_frame
     known, now = Mark(**payload["replay"]), mark_of(workspace.replay_storage.store)
     print(
         f"resumed at frame {workspace.global_frame}, episode {workspace._global_episode}: {now.num_episodes} episodes,"
@@ -204,7 +204,7 @@ def finish(workspace: Any) -> None:
 
 
 def _last_frame(workspace: Any) -> int:
-    return int(getattr(workspace, "_snapshot_frame", 0))
+    return int(getattr(workspace, "snapshot_frame", 0))
 
 
 def _environments(workspace: Any) -> dict[str, Any]:

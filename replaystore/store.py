@@ -434,9 +434,10 @@ class ReplayStore:
         self._require_open()
         with self._reading.lock:
             statistics = store_statistics(self._files.paths, self._catalog)
-        budget_bytes = self._reading.cache.budget_bytes
+        cache = self._reading.cache
         return statistics | {
-            "residency": self.residency, "held_bytes": self.held_bytes, "budget_bytes": budget_bytes
+            "residency": cache.residency, "held_bytes": self.held_bytes, "cached_bytes": cache.cached_bytes,
+            "budget_bytes": cache.budget_bytes,
         }  # fmt: skip
 
     def stats(self) -> StoreStats:

@@ -12,7 +12,7 @@ import os
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import click
 import pytest
@@ -55,7 +55,7 @@ def _described(name: str, entry: Any) -> Iterator[str]:
     if not inspect.isclass(entry):
         yield f"{name}{_signature(entry)}"
         return
-    yield name if name in NOT_CALLED or getattr(entry, "_is_protocol", False) else f"{name}{_signature(entry)}"
+    yield name if name in NOT_CALLED or Protocol in entry.__bases__ else f"{name}{_signature(entry)}"
     members: dict[str, Any] = {}
     for base in reversed(entry.__mro__):
         if base.__module__.startswith(MADE_HERE):  # what other packages give to their subclasses is theirs

@@ -15,7 +15,7 @@ from replaystore.errors import ReplayStoreError
 from replaystore.runtime.extras import needs
 
 WRONG_USE, INTERRUPTED = 2, 130
-_CONFIG = Path(__file__).parent / "config"
+CONFIG = Path(__file__).parent / "config"
 
 Config = TypeVar("Config")
 
@@ -55,7 +55,7 @@ def run(config_name: str, schema: type[Config], work: Callable[[Config], None]) 
         from hydra.errors import HydraException
         from omegaconf.errors import OmegaConfBaseException
 
-    @hydra.main(version_base="1.3", config_path=str(_CONFIG), config_name=config_name)
+    @hydra.main(version_base="1.3", config_path=str(CONFIG), config_name=config_name)
     def main(config: Any) -> None:
         logging.getLogger("absl").setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", message=".*lazy loading.*")

@@ -68,10 +68,10 @@ def train(config: TrainConfig) -> dict[str, float]:
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic
     with ExitStack() as stack:
-        return _Run(config, directory, device, stack).to_the_end()
+        return Run(config, directory, device, stack).to_the_end()
 
 
-class _Run:
+class Run:
     """One run, from its start or its snapshot on."""
 
     def __init__(self, config: TrainConfig, directory: Path, device: torch.device, stack: ExitStack) -> None:
@@ -116,6 +116,7 @@ class _Run:
             )
 
     def to_the_end(self) -> dict[str, float]:
+        """Trains until the last frame, and returns the figures of the run."""
         config, started, earlier = self.config, time.perf_counter(), self.seconds
         metrics: dict[str, torch.Tensor] = {}
         time_step = self._reset()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _UNLIMITED_BYTES = 1 << 60  # without a limit v1 writes a number near 2**63
-_REMOVAL_SECONDS = 5.0
+REMOVAL_SECONDS = 5.0
 _numbering = itertools.count()
 
 
@@ -186,7 +186,7 @@ def make_group(parent: Path, limit_bytes: int) -> Path:
 
 def remove_group(group: Path) -> None:
     """Kills the processes left in `group` and removes it. Warns if that takes longer than five seconds."""
-    end = time.monotonic() + _REMOVAL_SECONDS
+    end = time.monotonic() + REMOVAL_SECONDS
     while True:
         for pid in _words(group / "cgroup.procs"):
             with contextlib.suppress(ProcessLookupError):

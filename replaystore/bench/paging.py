@@ -35,7 +35,7 @@ from replaystore.spec import Mode
 
 Progress = Callable[[str], None]
 
-_GRACE_SECONDS = 600.0  # for opening a store and compiling kernels, besides twice `max_seconds`
+GRACE_SECONDS = 600.0  # for opening a store and compiling kernels, besides twice `max_seconds`
 
 
 class MeasurementFailed(ReplayStoreError):
@@ -122,7 +122,7 @@ def _measure(
         request.write_text(json.dumps(content))
         run = group.run(
             [sys.executable, "-m", "replaystore.bench.paging_child", str(request)],
-            timeout_seconds=2 * config.max_seconds + _GRACE_SECONDS,
+            timeout_seconds=2 * config.max_seconds + GRACE_SECONDS,
         )
         found: dict[str, Any] = {}
         status: Status = "killed" if run.killed else "timed_out" if run.timed_out else "ok"

@@ -13,8 +13,8 @@ from replaystore.spec import FieldSpec
 
 Array = npt.NDArray[Any]
 
-_BLOCK_BYTES = 1 << 22
-_FEWEST_ROWS, _MOST_ROWS = 16, 1024
+BLOCK_BYTES = 1 << 22
+FEWEST_ROWS, MOST_ROWS = 16, 1024
 _MOST_SPARE = 4  # spare blocks: allocating memory costs more than copying into it
 
 
@@ -31,7 +31,7 @@ class RowBlocks:
         self._spec = spec
         self._lead = spec.frame_stack - 1
         row_bytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
-        self._rows_per_block = min(max(_BLOCK_BYTES // row_bytes, _FEWEST_ROWS), _MOST_ROWS)
+        self._rows_per_block = min(max(BLOCK_BYTES // row_bytes, FEWEST_ROWS), MOST_ROWS)
         self._full: list[Array] = []
         self._spare: list[Array] = []
         self._block = self._new_block()

@@ -28,7 +28,19 @@ _FAILED = ctypes.c_size_t(-1).value
 _keep_alive: list[Any] = []
 
 
-def _decode_lz4(source: int, target: int, source_size: int, wanted: int, capacity: int) -> int:
+def decode_lz4(source: int, target: int, source_size: int, wanted: int, capacity: int) -> int:
+    """Decodes an LZ4 block as `lz4_prefix` does, through Python.
+
+    Args:
+        source: address of the block.
+        target: address of the memory to fill.
+        source_size: bytes of the block.
+        wanted: bytes that the caller needs. The whole block is decoded all the same.
+        capacity: bytes of the memory.
+
+    Returns:
+        Bytes decoded, or -1.
+    """
     block = ctypes.string_at(source, source_size)
     try:
         frames = lz4.block.decompress(block, uncompressed_size=capacity)
@@ -38,7 +50,19 @@ def _decode_lz4(source: int, target: int, source_size: int, wanted: int, capacit
     return len(frames)
 
 
-def _decode_zstd(context: int, target: int, capacity: int, source: int, source_size: int) -> int:
+def decode_zstd(context: int, target: int, capacity: int, source: int, source_size: int) -> int:
+    """Decodes a zstd frame as `zstd_frame` does, through Python.
+
+    Args:
+        context: not used.
+        target: address of the memory to fill.
+        capacity: bytes of the memory.
+        source: address of the frame.
+        source_size: bytes of the frame.
+
+    Returns:
+        Bytes decoded, or the largest size, which is no size.
+    """
     block = ctypes.string_at(source, source_size)
     room = (ctypes.c_char * capacity).from_address(target)
     try:
@@ -48,14 +72,23 @@ def _decode_zstd(context: int, target: int, capacity: int, source: int, source_s
         return _FAILED
 
 
-def _bind(symbol: str, module: Any, name: str, prototype: Any, substitute: Callable[..., int]) -> None:
+def bind_symbol(symbol: str, module: Any, name: str, prototype: Any, substitute: Callable[..., int]) -> None:
+    """Gives the compiler the address of one function, or of its substitute if the module does not export it.
+
+    Args:
+        symbol: name that kernels call it by.
+        module: extension module of numcodecs.
+        name: name of the function in the module's library.
+        prototype: ctypes prototype of the function.
+        substitute: Python function that does the same.
+    """
     address: int | None = None
     try:
         address = ctypes.cast(getattr(ctypes.CDLL(module.__file__), name), _POINTER).value
     except (OSError, AttributeError):
         pass
     if address is None:
-        _logger.warning("%s has no symbol %s: blocks are decoded through cramjam, slower", module.__file__, name)
+        _logger.warning("%s has no symbol %s: blocks are decoded through Python, slower", module.__file__, name)
         callback = prototype(substitute)
         _keep_alive.append(callback)
         address = ctypes.cast(callback, _POINTER).value
@@ -66,13 +99,13 @@ def bind() -> None:
     """Gives the compiler the addresses of the decoders."""
     of_lz4, of_zstd = numcodecs.lz4, numcodecs.zstd
     block = ctypes.CFUNCTYPE(_INT, _POINTER, _POINTER, _INT, _INT, _INT)
-    _bind("replaystore_lz4_prefix", of_lz4, "LZ4_decompress_safe_partial", block, _decode_lz4)
+    bind_symbol("replaystore_lz4_prefix", of_lz4, "LZ4_decompress_safe_partial", block, decode_lz4)
     create = ctypes.CFUNCTYPE(_SIZE)
-    _bind("replaystore_zstd_create", of_zstd, "ZSTD_createDCtx", create, lambda: 1)
+    bind_symbol("replaystore_zstd_create", of_zstd, "ZSTD_createDCtx", create, lambda: 1)
     free = ctypes.CFUNCTYPE(_SIZE, _SIZE)
-    _bind("replaystore_zstd_free", of_zstd, "ZSTD_freeDCtx", free, lambda context: 0)
+    bind_symbol("replaystore_zstd_free", of_zstd, "ZSTD_freeDCtx", free, lambda context: 0)
     frame = ctypes.CFUNCTYPE(_SIZE, _SIZE, _POINTER, _SIZE, _POINTER, _SIZE)
-    _bind("replaystore_zstd_frame", of_zstd, "ZSTD_decompressDCtx", frame, _decode_zstd)
+    bind_symbol("replaystore_zstd_frame", of_zstd, "ZSTD_decompressDCtx", frame, decode_zstd)
 
 
 bind()

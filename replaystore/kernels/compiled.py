@@ -114,11 +114,11 @@ def _guard(dispatcher: Any) -> None:
 
 
 @kernel
-def _nothing() -> None:
-    """Is never called; where it would be kept is where all kernels are."""
+def probe() -> None:
+    """Does nothing. It shows where compiled kernels are kept, without compiling one."""
 
 
 def cache_directory() -> str | None:
     """Where compiled kernels are kept; None: in memory only."""
-    path = _nothing.stats.cache_path
+    path = probe.stats.cache_path
     return None if path is None else str(path)

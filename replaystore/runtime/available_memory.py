@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-_MEMINFO = Path("/proc/meminfo")
-_OWN_GROUPS = Path("/proc/self/cgroup")
-_LIMITS = (
+MEMINFO = Path("/proc/meminfo")
+OWN_GROUPS = Path("/proc/self/cgroup")
+LIMITS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
@@ -24,7 +24,7 @@ def available_bytes() -> int:
     free = _from_meminfo("MemAvailable")
     if free is None:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for mount, limit_name, usage_name in _LIMITS:
+    for mount, limit_name, usage_name in LIMITS:
         for directory in _groups(mount):
             try:
                 limit = (directory / limit_name).read_text().strip()
@@ -44,7 +44,7 @@ def total_bytes() -> int:
 def _from_meminfo(name: str) -> int | None:
     """Returns a value of /proc/meminfo in bytes. The file counts in KiB. None if the value is missing."""
     try:
-        lines = _MEMINFO.read_text().splitlines()
+        lines = MEMINFO.read_text().splitlines()
     except OSError:
         return None
     values = (line.split()[1] for line in lines if line.startswith(f"{name}:"))
@@ -54,7 +54,7 @@ def _from_meminfo(name: str) -> int | None:
 def _groups(mount: Path) -> Iterator[Path]:
     """Yields the directories of the control groups that limit this process: its own first, then those above it."""
     try:
-        lines = _OWN_GROUPS.read_text().splitlines()
+        lines = OWN_GROUPS.read_text().splitlines()
     except OSError:
         return
     for _, controllers, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):

@@ -9,8 +9,8 @@ import struct
 from contextlib import suppress
 
 _SLICE_NS = 20_000_000
-_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # number of the system call, which the C library does not wrap
-_ATTRIBUTES = struct.Struct("=IIQiIQQQ")  # struct sched_attr: size, policy, flags, nice, priority, runtime, 2 more
+SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # number of the system call, which the C library does not wrap
+ATTRIBUTES = struct.Struct("=IIQiIQQQ")  # struct sched_attr: size, policy, flags, nice, priority, runtime, 2 more
 
 
 def let_others_preempt() -> None:
@@ -21,13 +21,13 @@ def let_others_preempt() -> None:
     decodes a batch. The thread's share of processor time stays the same. Nothing happens if the system does not support
     it.
     """
-    number = _SCHED_SETATTR.get(platform.machine())
+    number = SCHED_SETATTR.get(platform.machine())
     if number is None:
         return
     with suppress(OSError):
         if os.sched_getscheduler(0) != os.SCHED_OTHER:
             return
         nice = os.getpriority(os.PRIO_PROCESS, 0)
-        attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, os.SCHED_OTHER, 0, nice, 0, _SLICE_NS, 0, 0)
+        attributes = ATTRIBUTES.pack(ATTRIBUTES.size, os.SCHED_OTHER, 0, nice, 0, _SLICE_NS, 0, 0)
         system_call = ctypes.CDLL(None).syscall
         system_call(ctypes.c_long(number), ctypes.c_int(0), ctypes.create_string_buffer(attributes), ctypes.c_uint(0))

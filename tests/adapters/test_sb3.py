@@ -134,14 +134,16 @@ def test_samples_are_the_transitions_of_the_buffer_it_replaces(tmp_path, kind, m
     ours.close()
 
 
-def test_n_steps_are_those_of_the_buffer_it_replaces_where_all_steps_are_there(tmp_path):
+def test_n_steps_are_those_of_the_buffer_it_replaces_where_all_steps_are_there(tmp_path, monkeypatch):
     env = environments(STATE, SPACES["state"][1], 1, 1)
     spaces_ = env.observation_space, env.action_space
     theirs = NStepReplayBuffer(400, *spaces_, "cpu", n_steps=3, gamma=0.5)
     ours = StoreReplayBuffer(400, *spaces_, "cpu", path=tmp_path / "buffer", n_steps=3, gamma=0.5)
     play(env, [theirs, ours], 80)
     ours.commit()
-    samples = theirs._get_samples(np.arange(80))
+    with monkeypatch.context() as patch:  # it draws with NumPy's global generator: steps, then environments
+        patch.setattr(np.random, "randint", lambda low, high, size: np.arange(np.prod(size)) % high)
+        samples = theirs.sample(80)
     steps = np.round(64 * samples.observations[:, 0].numpy())
     reached = np.round(64 * samples.next_observations[:, 0].numpy())
     whole = [key for key, length in zip(keys_of(_plain(samples)), reached - steps, strict=True) if length == 3]

@@ -221,7 +221,7 @@ def test_limits_memory_and_swap_where_it_is_counted(
 
 
 def test_a_group_that_stays_is_warned_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("replaystore.bench.control_group._REMOVAL_SECONDS", 0.05)
+    monkeypatch.setattr("replaystore.bench.control_group.REMOVAL_SECONDS", 0.05)
     (tmp_path / "group" / "child").mkdir(parents=True)
     with pytest.warns(UserWarning, match="left behind"):
         remove_group(tmp_path / "group")

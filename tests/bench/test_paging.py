@@ -164,7 +164,7 @@ def test_a_failed_child_is_an_error_with_its_words(small: PagingConfig, monkeypa
 
 
 def test_a_child_that_takes_too_long_is_a_result(small: PagingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("replaystore.bench.paging._GRACE_SECONDS", 0.05 - 2 * small.max_seconds)
+    monkeypatch.setattr("replaystore.bench.paging.GRACE_SECONDS", 0.05 - 2 * small.max_seconds)
     (entry,) = run_paging(small).measurements
     assert (entry.status, entry.batch_seconds) == ("timed_out", ())
 

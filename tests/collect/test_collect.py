@@ -201,10 +201,14 @@ def test_repeats_add_up_rewards(rendering):
 class TrueEnd:
     """A task that ends truly in its second step, with bounds other than [-1, 1]."""
 
-    physics = None
-
-    def __init__(self):
+    def __init__(self, physics):
+        self.physics = physics
         self.controls = []
+
+    def action_spec(self):
+        from dm_env import specs
+
+        return specs.BoundedArray((2,), np.float64, minimum=[0.0, -4.0], maximum=[10.0, 0.0])
 
     def step(self, control):
         import dm_env
@@ -215,12 +219,13 @@ class TrueEnd:
 
 @pytest.mark.dm_control
 def test_a_true_end_keeps_discount_zero_and_actions_are_scaled(rendering, monkeypatch):
-    env = PixelEnvironment(CollectConfig(**TINY, action_repeat=4), seed=0)
-    real, fake = env._env, TrueEnd()
-    monkeypatch.setattr(env, "_env", fake)
-    monkeypatch.setattr(env, "_low", np.array([0.0, -4.0]))
-    monkeypatch.setattr(env, "_span", np.array([10.0, 4.0]))
-    row = env.step(np.array([-1.0, 0.5], np.float32))
+    from dm_control import suite
+
+    config = CollectConfig(**TINY, action_repeat=4)
+    real = suite.load(*config.task.split("_"))
+    fake = TrueEnd(real.physics)
+    monkeypatch.setattr(suite, "load", lambda *given, **options: fake)
+    row = PixelEnvironment(config, seed=0).step(np.array([-1.0, 0.5], np.float32))
     real.close()
     assert (row.reward, row.discount, row.last) == (1.0 + 0.5 * 2.0, 0.0, True)
     assert fake.controls == [[0.0, -1.0]] * 2

@@ -281,7 +281,7 @@ def test_a_store_reads_it_wherever_it_is(case: Case, threads: int, tmp_path: Pat
 def test_memory_for_some_chunks_only(case: Case, tmp_path: Path) -> None:
     path = written(case, tmp_path / "s")
     with ReplayStore.open(path, residency="ram") as store:
-        budget = max(1, store._reading.cache.cached_bytes * 3 // 5)
+        budget = max(1, store.info()["cached_bytes"] * 3 // 5)
     with ReplayStore.open(path, read_only=True, residency="auto", budget_bytes=budget) as store:
         check(case, store)
 

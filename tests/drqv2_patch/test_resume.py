@@ -264,7 +264,7 @@ def test_snapshots_are_due_at_multiples_that_were_passed():
         for workspace.global_frame in range(30, 331, 30):
             if snapshot_is_due(workspace):
                 found.append(workspace.global_frame)
-                workspace._snapshot_frame = workspace.global_frame
+                workspace.snapshot_frame = workspace.global_frame
         return found
 
     assert due_at(100) == [120, 210, 300]
@@ -327,11 +327,16 @@ def test_a_snapshot_restores_agent_and_generators(tmp_path):
 
 def test_a_workspace_goes_on_with_counters_time_and_draws(tmp_path, capsys):
     class Timer:
-        def __init__(self) -> None:
-            self._start_time = time.time()
+        def __init__(self, seconds: float) -> None:
+            self._start_time = time.time() - seconds
 
         def total_time(self) -> float:
             return time.time() - self._start_time
+
+    class Workspace(SimpleNamespace):
+        @property
+        def counters(self) -> tuple[int, int, int]:
+            return self._global_step, self._global_episode, self.replay_loader.state
 
     class Loader:
         def __init__(self, state: int) -> None:
@@ -343,23 +348,22 @@ def test_a_workspace_goes_on_with_counters_time_and_draws(tmp_path, capsys):
         def load_state_dict(self, state: dict[str, int]) -> None:
             self.state = state["state"]
 
-    def workspace(step: int, draws: int, store: ReplayStore) -> SimpleNamespace:
-        return SimpleNamespace(
-            **{"work_dir": tmp_path, "agent": Agent(), "timer": Timer(), "train_env": None, "eval_env": None},
+    def workspace(step: int, draws: int, store: ReplayStore, seconds: float = 0) -> Workspace:
+        return Workspace(
+            **{"work_dir": tmp_path, "agent": Agent(), "timer": Timer(seconds), "train_env": None, "eval_env": None},
             **{"_global_step": step, "_global_episode": step // 10, "global_frame": 2 * step},
             **{"replay_loader": Loader(draws), "replay_storage": SimpleNamespace(store=store)},
         )
 
     with new_store(tmp_path / "store") as store:
         write(store, 0, 1)
-        first = workspace(50, 9, store)
-        first.timer._start_time -= 1000
+        first = workspace(50, 9, store, seconds=1000)
         save_snapshot(first)
-        assert first._snapshot_frame == 100
+        assert first.snapshot_frame == 100
         write(store, 2)
         second = workspace(0, 1, store)
         load_snapshot(second)
-    assert (second._global_step, second._global_episode, second.replay_loader.state) == (50, 5, 9)
+    assert second.counters == (50, 5, 9)
     assert 1000 <= second.timer.total_time() < 1100
     assert torch.equal(second.agent.net.weight, first.agent.net.weight)
     assert "episode 5: 3 episodes, 1 of them newer" in capsys.readouterr().out
@@ -466,7 +470,7 @@ def test_one_start_at_a_time_drops_episodes(tmp_path):
         write(store, 2)
     copy = path.with_name("store.rewinding")
     copy.mkdir()  # as another process makes it, which holds the lock
-    with rewinding._alone(path):
+    with rewinding.exclusive(path):
         for call in (lambda: rewind(path, mark), lambda: finish_rewind(path)):
             with pytest.raises(RunError, match="found one that drops episodes"):
                 call()
@@ -526,7 +530,7 @@ def test_an_interrupted_rewinding_loses_nothing(tmp_path, monkeypatch):
         mark = mark_of(store)
         write(store, 3)
     whole = held(pristine)
-    real = {"rename": Path.rename, "rmtree": shutil.rmtree, "write": rewinding._write_numbers}
+    real = {"rename": Path.rename, "rmtree": shutil.rmtree, "write": rewinding.write_numbers}
     points = 0
     for count in range(1, 20):
         for when in ("before", "after"):
@@ -547,7 +551,7 @@ def test_an_interrupted_rewinding_loses_nothing(tmp_path, monkeypatch):
 
             monkeypatch.setattr(Path, "rename", dies(real["rename"]))
             monkeypatch.setattr(rewinding.shutil, "rmtree", dies(real["rmtree"]))
-            monkeypatch.setattr(rewinding, "_write_numbers", dies(real["write"]))
+            monkeypatch.setattr(rewinding, "write_numbers", dies(real["write"]))
             try:
                 rewind(path, mark)
             except KeyboardInterrupt:

@@ -232,21 +232,21 @@ class Cut:
     def check(self, path: Path) -> int:
         """A prefix, at least what was synced, in every way to open it; returns its length."""
         with ReplayStore.open(path, read_only=True) as reader:
-            before = self._numbers(reader)
+            before = self.numbers(reader)
         with ReplayStore.open(path, residency="mapped") as writer:
-            found = self._numbers(writer)
+            found = self.numbers(writer)
             assert found == before
             assert writer.verify().ok
             writer.append(scenario.arrays(99))
         with ReplayStore.open(path, read_only=True) as reader:
-            assert self._numbers(reader) == [*found, 99]
+            assert self.numbers(reader) == [*found, 99]
             assert reader.verify().ok, reader.verify().problems
         assert found == list(range(len(found)))
         assert len(found) > self.synced_after, "what was synced is lost"
         return len(found)
 
     @staticmethod
-    def _numbers(store: ReplayStore) -> list[int]:
+    def numbers(store: ReplayStore) -> list[int]:
         return [scenario.check_live(store, info.episode)[0] for info in store.episodes()]
 
 
@@ -365,16 +365,16 @@ def test_an_eviction_that_the_log_lost(tmp_path: Path, mode: str, monkeypatch: p
                     Paths(trial).chunk(column.name, chunk, column.ndim).unlink()
             for residency in ("mapped", "ram"):
                 with ReplayStore.open(trial, read_only=True, residency=residency) as reader:
-                    assert Cut._numbers(reader) == list(range(evicted, 12))
+                    assert Cut.numbers(reader) == list(range(evicted, 12))
                     assert_only_derived(reader.verify().problems)
             reader = ReplayStore.open(trial, read_only=True)
             with ReplayStore.open(trial) as writer:
-                assert Cut._numbers(writer) == list(range(evicted, 12))
+                assert Cut.numbers(writer) == list(range(evicted, 12))
                 writer.append(scenario.arrays(50))
                 writer.flush()
                 assert writer.verify().ok
                 reader.refresh()
-                assert Cut._numbers(reader) == [*range(evicted, 12), 50]
+                assert Cut.numbers(reader) == [*range(evicted, 12), 50]
             reader.close()
             trials += 1
     print(f"{mode}: {trials} lost evictions")

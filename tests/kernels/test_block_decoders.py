@@ -16,9 +16,9 @@ def decode(entropy, block, capacity):
     """The number that the decoder returns, and what it wrote; what is beyond the capacity is left alone."""
     source, target = np.frombuffer(block, np.uint8), np.full(capacity + 8, 77, np.uint8)
     if entropy == "lz4":
-        size = block_decoders._decode_lz4(source.ctypes.data, target.ctypes.data, source.size, capacity, capacity)
+        size = block_decoders.decode_lz4(source.ctypes.data, target.ctypes.data, source.size, capacity, capacity)
     else:
-        size = block_decoders._decode_zstd(1, target.ctypes.data, capacity, source.ctypes.data, source.size)
+        size = block_decoders.decode_zstd(1, target.ctypes.data, capacity, source.ctypes.data, source.size)
     assert (target[capacity:] == 77).all()
     return size, target[:capacity]
 

@@ -8,15 +8,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replaystore.codecs.round_clamp import RoundClamp
+from replaystore.codecs.round_clamp.levels import build_levels, parse_bound
 from replaystore.errors import ChunkError
 from replaystore.kernels import packed_bits as bits
 from replaystore.kernels import packed_bits_simd
 from replaystore.kernels.status import OK
 
 
+def table_of(codec):
+    """The levels of a codec's values."""
+    low, high = parse_bound("low", codec.low), parse_bound("high", codec.high)
+    return build_levels(decimals=codec.decimals, low=low, high=high, dtype=codec.dtype, row_size=codec.row_size)
+
+
+def plan_of(codec):
+    """How a codec's rows are read in octets; None if they cannot be."""
+    return packed_bits_simd.plan_octets(table_of(codec), codec.row_bytes)
+
+
 def one_by_one(codec, packed, rows, targets, out):
     """What `decode_rows` would do without octets."""
-    return bits.dequantize_rows(packed, rows, targets, codec._table, out)
+    return bits.dequantize_rows(packed, rows, targets, table_of(codec), out)
 
 
 def decode(packed, rows, targets, plan, out):
@@ -52,7 +64,7 @@ def tables(draw):
         [[draw(st.integers(0, count - 1)) for count in codec.levels] for _ in range(3)], np.uint64
     )  # of the codec: its bounds are floats, so they can be a level off
     packed = np.zeros((3, codec.row_bytes), np.uint8)
-    assert bits.pack_levels(levels, codec._table.widths, packed) == -1
+    assert bits.pack_levels(levels, table_of(codec).widths, packed) == -1
     return codec, levels, packed
 
 
@@ -62,10 +74,10 @@ def test_every_value_is_the_nearest_float(table):
     codec, levels, packed = table
     scale = Fraction(10) ** codec.decimals
     expected = [
-        [float((int(first) + int(level)) / scale) for first, level in zip(codec._table.first, row, strict=True)]
+        [float((int(first) + int(level)) / scale) for first, level in zip(table_of(codec).first, row, strict=True)]
         for row in levels
     ]
-    assert (codec._octets is None) == (codec.row_bytes < 8 or max(codec.bits) > packed_bits_simd.MAX_WIDTH)
+    assert (plan_of(codec) is None) == (codec.row_bytes < 8 or max(codec.bits) > packed_bits_simd.MAX_WIDTH)
     found = codec.decode_rows(packed)
     assert found.tobytes() == np.array(expected).tobytes()
     plain = np.empty_like(found)
@@ -109,7 +121,7 @@ def test_rows_go_to_their_targets(dtype, row_size):
     values = random.normal(0, 200, (50, row_size)).astype(dtype)
     packed, _ = codec.encode_rows(values)
     expected = codec.decode_rows(packed)
-    assert codec._octets is not None
+    assert plan_of(codec) is not None
     rows, targets = random.integers(0, 50, 20), random.permutation(30)[:20]
     out = np.full((30, row_size), 7.25, dtype)
     assert codec.decode_rows(packed, out, rows, targets) is out
@@ -126,7 +138,7 @@ def test_damage_in_any_lane_is_found(value):
     packed, _ = codec.encode_rows(np.full((3, 18), 5.0, np.float32))
     levels = np.full((1, 18), 5, np.uint64)
     levels[0, value] = 31
-    bits.pack_levels(levels, codec._table.widths, packed[1:2])
+    bits.pack_levels(levels, table_of(codec).widths, packed[1:2])
     with pytest.raises(ChunkError, match=f"row 1, value {value}: expected one of 31 levels"):
         codec.decode(packed)
     assert (codec.decode_rows(packed, rows=[0, 2]) == 5.0).all()
@@ -155,7 +167,7 @@ def test_rows_and_targets_that_are_not_there_are_refused(row):
 def test_arrays_and_plans_that_do_not_fit_are_refused():
     codec = RoundClamp(row_size=348)
     packed, _ = codec.encode_rows(np.zeros((3, 348), np.float32))
-    plan = codec._octets
+    plan = plan_of(codec)
     rows, out = np.arange(3), np.zeros((3, 348), np.float32)
     for changed, row_bytes, message in (
         ({"starts": plan.starts + 1}, 653, "behind its row"),
@@ -172,7 +184,7 @@ def test_arrays_and_plans_that_do_not_fit_are_refused():
             decode(cut, rows, rows, plan._replace(**changed), out)
     for shape, targets in (((3, 347), rows), ((3, 348), rows[:2])):
         with pytest.raises(ValueError, match="differ in"):
-            decode(packed, rows, targets, codec._octets, np.zeros(shape, np.float32))
+            decode(packed, rows, targets, plan_of(codec), np.zeros(shape, np.float32))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

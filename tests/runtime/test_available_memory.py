@@ -20,9 +20,9 @@ def machine(tmp_path, monkeypatch):
 
     write("meminfo", MEMINFO)
     write("own", "0::/outer/inner\n")
-    monkeypatch.setattr(memory, "_MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "_OWN_GROUPS", tmp_path / "own")
-    monkeypatch.setattr(memory, "_LIMITS", ((tmp_path / "cgroup", "memory.max", "memory.current"),))
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(memory, "LIMITS", ((tmp_path / "cgroup", "memory.max", "memory.current"),))
     return write
 
 

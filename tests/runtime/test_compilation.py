@@ -166,7 +166,7 @@ import json, shutil
 from pathlib import Path
 from replaystore.kernels.compiled import kernel
 import replaystore.kernels.compiled as compiled
-function = kernel(compiled._nothing.py_func)
+function = kernel(compiled.probe.py_func)
 cache = Path({str(tmp_path / "cache")!r})
 shutil.rmtree(cache)
 cache.write_text("no directory")
@@ -186,8 +186,8 @@ import replaystore.kernels.compiled as compiled
 logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(name)s %(levelname)s %(message)s")
 shown = []
 with show_compilation(shown.append):
-    compiled._nothing()
-    compiled._nothing()
+    compiled.probe()
+    compiled.probe()
 print(json.dumps(shown))
 """
 
@@ -196,13 +196,13 @@ def test_compilation_is_logged_and_shown_once(copied_package, tmp_path):
     cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
     shown, errors = run(WATCH, package=copied_package, **cache)
     assert len(shown) == 2
-    assert shown[0].endswith("compiled._nothing")
+    assert shown[0].endswith("compiled.probe")
     assert shown[1] is None
     lines = errors.splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("replaystore.kernels INFO compiling kernels")
-    assert lines[1] == "replaystore.kernels INFO compiling compiled._nothing"
-    assert lines[2].startswith("replaystore.kernels INFO compiled compiled._nothing in ")
+    assert lines[1] == "replaystore.kernels INFO compiling compiled.probe"
+    assert lines[2].startswith("replaystore.kernels INFO compiled compiled.probe in ")
     assert run(WATCH, package=copied_package, **cache) == ([], "")  # from the cache
 
 
@@ -229,7 +229,7 @@ print(json.dumps(shown))
 
 
 @pytest.mark.timeout(600)
-def test_after_a_warm_up_nothing_is_compiled(tmp_path):
+def test_after_a_warm_upprobe_is_compiled(tmp_path):
     # In the cache that the tests use, which may be full already; then the other assertion is all there is.
     cli = [sys.executable, "-m", "replaystore", "warmup", "--json"]
     done = subprocess.run(cli, capture_output=True, text=True, check=True)

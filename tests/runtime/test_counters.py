@@ -1,6 +1,7 @@
 """Counters against what is known of the data: which rows a batch reads, in which groups they lie, what was evicted."""
 
 import dataclasses
+import os
 import threading
 import time
 
@@ -10,7 +11,7 @@ import pytest
 from replaystore import FieldSpec, ReplayLoader, ReplayStore, Sampler
 from replaystore.codecs.frame_delta.chunk import parse_chunk
 from replaystore.runtime.counters import Counters
-from replaystore.storage.writing import sealer
+from replaystore.storage.writing import chunk_files, sealer
 from replaystore.testing.episodes import frame_of
 
 STACK, SHAPE, CHUNK_ROWS, N_STEP = 3, (1, 12, 12), 32, 2
@@ -136,8 +137,10 @@ def test_what_a_writer_appends_seals_and_evicts(tmp_path):
 
 def test_waits_for_the_encoder(tmp_path, monkeypatch):
     go_on = threading.Event()
-    seal = sealer.Sealer._seal
-    monkeypatch.setattr(sealer.Sealer, "_seal", lambda self, *given: (go_on.wait(), seal(self, *given)))
+    seal = chunk_files.seal_column
+    monkeypatch.setattr(
+        chunk_files, "seal_column", lambda *given, **options: (go_on.wait(), seal(*given, **options))[1]
+    )
     with ReplayStore.create(tmp_path / "s", FIELDS, mode="half", chunk_rows=CHUNK_ROWS) as store:
         for number in range(sealer.MAX_PENDING_CHUNKS):
             store.append(make_episode(number, CHUNK_ROWS))
@@ -203,8 +206,9 @@ def test_a_loader_counts_its_waits(tmp_path):
             assert (stats.batches, stats.waits) == (1, 1)
             assert 0.05 < stats.wait_seconds < 60
             deadline = time.monotonic() + 60
-            while not loader._pending[0].future.done() and time.monotonic() < deadline:
+            while store.stats().batches_gathered < 2 and time.monotonic() < deadline:
                 time.sleep(0.01)
+            time.sleep(0.2)  # the thread has gathered the next batch, and hands it over now
             next(loader)
             assert dataclasses.replace(loader.stats(), batches=1, buffers=stats.buffers) == stats
 
@@ -224,7 +228,31 @@ def test_counters_add_up_over_threads_and_know_their_names():
     assert (stats.chunk_files_held, stats.bytes_held, stats.groups_decoded) == (3, 4, 0)
     with pytest.raises(KeyError):
         counters.add(no_such_counter=1)
-    counters._lock.acquire()  # as a thread of the parent may have, when a child is forked
-    counters.reset()
-    counters.add(refreshes=1)
-    assert counters.stats(chunk_files_held=0, bytes_held=0).refreshes == 1
+
+
+def test_a_forked_child_counts_although_a_thread_of_the_parent_was_counting():
+    adding, go_on = threading.Event(), threading.Event()
+
+    class Slow(float):
+        def __radd__(self, other):
+            adding.set()
+            go_on.wait()
+            return other + float(self)
+
+    counters = Counters()
+    thread = threading.Thread(target=lambda: counters.add(encoder_wait_seconds=Slow(2.0)))
+    thread.start()
+    assert adding.wait(60)
+    child = os.fork()
+    if child == 0:
+        try:
+            counters.reset()
+            counters.add(refreshes=1)
+            stats = counters.stats(chunk_files_held=0, bytes_held=0)
+            os._exit(0 if (stats.refreshes, stats.encoder_wait_seconds) == (1, 0) else 2)
+        finally:
+            os._exit(1)
+    go_on.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert counters.stats(chunk_files_held=0, bytes_held=0).encoder_wait_seconds == 2.0

@@ -12,7 +12,8 @@ import pytest
 from replaystore import FieldSpec, ReplayLoader, ReplayStore
 from replaystore.kernels import block_decoders
 from replaystore.storage.format import layout
-from replaystore.storage.reading import chunk_cache as residency
+from replaystore.storage.reading import chunk_cache
+from replaystore.storage.reading.column_chunks import ColumnChunks
 
 FIELDS = [
     FieldSpec.image("observation", (1, 12, 12)),
@@ -64,8 +65,8 @@ def test_a_training_run_prints_few_lines_at_info(tmp_path, caplog):
 def test_recovery_says_what_was_found_and_dropped(tmp_path, caplog):
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[2]); import os; from test_logging import *\n"
-        "from replaystore.storage.writing import sealer\n"
-        "sealer.Sealer._seal = lambda self, chunk, helper: __import__('time').sleep(60)\n"
+        "from replaystore.storage.writing import chunk_files\n"
+        "chunk_files.seal_column = lambda *given, **options: __import__('time').sleep(60)\n"
         "store = ReplayStore.create(sys.argv[1], FIELDS, mode='half', chunk_rows=16)\n"
         "store.append(make_episode(20))\n"
         "for t in range(3): store.add({k: v[t] for k, v in make_episode(5).items()}, last=False)\n"
@@ -147,7 +148,7 @@ def test_falling_back_from_memory_to_files_is_said_once(tmp_path, caplog):
 
 def test_filling_in_the_background_starts_finishes_and_fails_aloud(tmp_path, caplog, monkeypatch):
     path = make_store(tmp_path / "s")
-    monkeypatch.setattr(residency, "_AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(chunk_cache, "AT_ONCE_BYTES", 0)
     chunk = path / "observation/c.1.0.0.0"
     good = chunk.read_bytes()
     chunk.write_bytes(good[:500] + bytes([good[500] ^ 1]) + good[501:])
@@ -163,19 +164,22 @@ def test_filling_in_the_background_starts_finishes_and_fails_aloud(tmp_path, cap
     assert "CRC32C" in damage
     caplog.clear()
     chunk.write_bytes(good)
-    load = residency.ChunkCache._load
+    load = ColumnChunks.load
 
-    def fail(cache, chunks, number, num_bytes):
+    def fail(chunks, number):
         if number == 1:
             raise OSError("too many open files")
-        load(cache, chunks, number, num_bytes)
+        load(chunks, number)
 
-    monkeypatch.setattr(residency.ChunkCache, "_load", fail)
+    monkeypatch.setattr(ColumnChunks, "load", fail)
     with ReplayStore.open(path, read_only=True) as store:
         store.wait_until_filled()
         assert any("in the background failed" in line for line in lines(caplog, logging.ERROR))
         monkeypatch.undo()
-        store._reading.cache.fill()  # as `refresh` does when something came: it is tried again
+        with ReplayStore.open(path) as writer:
+            writer.append(make_episode(2))
+            assert store.refresh()  # something came, so it is tried again
+            store.wait_until_filled()
         assert store.stats().chunk_files_held == 3
 
 
@@ -195,7 +199,7 @@ def test_a_missing_decoder_is_a_warning(caplog, monkeypatch):
     monkeypatch.setattr(block_decoders.llvmlite.binding, "add_symbol", lambda *given: bound.append(given))
     hidden = types.SimpleNamespace(__file__=block_decoders.numcodecs.lz4.__file__)
     prototype = block_decoders.ctypes.CFUNCTYPE(block_decoders.ctypes.c_int)
-    block_decoders._bind("symbol", hidden, "no_such_function", prototype, lambda: 0)
+    block_decoders.bind_symbol("symbol", hidden, "no_such_function", prototype, lambda: 0)
     assert len(bound) == 1
     (line,) = lines(caplog, logging.WARNING)
     assert "no symbol no_such_function" in line

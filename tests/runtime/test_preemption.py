@@ -21,13 +21,13 @@ def in_a_thread(work):
 
 
 def slice_of_this_thread() -> int:
-    buffer = ctypes.create_string_buffer(scheduling._ATTRIBUTES.size)
+    buffer = ctypes.create_string_buffer(scheduling.ATTRIBUTES.size)
     number = {"x86_64": 315, "aarch64": 275}[platform.machine()]  # sched_getattr
     assert ctypes.CDLL(None).syscall(number, 0, buffer, len(buffer), 0) == 0
-    return scheduling._ATTRIBUTES.unpack(buffer.raw)[5]
+    return scheduling.ATTRIBUTES.unpack(buffer.raw)[5]
 
 
-@pytest.mark.skipif(platform.machine() not in scheduling._SCHED_SETATTR, reason="number of the system call not known")
+@pytest.mark.skipif(platform.machine() not in scheduling.SCHED_SETATTR, reason="number of the system call not known")
 def test_a_thread_gets_a_longer_slice_and_keeps_its_share():
     release = tuple(int(part) for part in platform.release().split(".")[:2])
 

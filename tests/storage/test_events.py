@@ -8,6 +8,7 @@ import pytest
 from replaystore import FieldSpec, ReplayStore
 from replaystore.errors import BudgetError
 from replaystore.storage.events import ChunkEvents
+from replaystore.storage.reading.chunk_cache import ChunkCache
 
 FIELDS = [FieldSpec.image("observation", (1, 6, 5), frame_stack=2)]
 
@@ -32,14 +33,26 @@ def test_subscribers_are_called_in_order_and_an_error_ends_it():
         events.released([3])
 
 
-def test_a_store_publishes_each_chunk_sealed_then_retired_then_released(tmp_path):
+def test_a_store_publishes_each_chunk_sealed_then_retired_then_released(tmp_path, monkeypatch):
+    seen: list[tuple[str, int]] = []
+    sealed, retired, released = ChunkEvents.sealed, ChunkEvents.retired, ChunkEvents.released
+
+    def seen_sealed(events, chunk, contents):
+        sealed(events, chunk, contents)
+        seen.append(("sealed", chunk))
+
+    def seen_retired(events, chunks):
+        retired(events, chunks)
+        seen.extend(("retired", chunk) for chunk in chunks)
+
+    def seen_released(events, chunks):
+        released(events, chunks)
+        seen.extend(("released", chunk) for chunk in chunks)
+
+    monkeypatch.setattr(ChunkEvents, "sealed", seen_sealed)
+    monkeypatch.setattr(ChunkEvents, "retired", seen_retired)
+    monkeypatch.setattr(ChunkEvents, "released", seen_released)
     with ReplayStore.create(tmp_path / "store", FIELDS, mode="full", chunk_rows=8, capacity=7) as store:
-        seen: list[tuple[str, int]] = []
-        store._reading.events.subscribe(
-            sealed=lambda chunk, contents: seen.append(("sealed", chunk)),
-            retired=lambda chunks: seen.extend(("retired", chunk) for chunk in chunks),
-            released=lambda chunks: seen.extend(("released", chunk) for chunk in chunks),
-        )
         store.append(episode(0, 8))
         store.flush()
         snapshot = store.snapshot()
@@ -54,13 +67,13 @@ def test_a_store_publishes_each_chunk_sealed_then_retired_then_released(tmp_path
         assert not (tmp_path / "store" / "observation" / "c.0.0.0.0").exists()
 
 
-def test_what_a_subscriber_raises_is_raised_by_the_next_call_once(tmp_path):
-    def refuse(chunk: int, contents: object) -> None:
+def test_what_a_subscriber_raises_is_raised_by_the_next_call_once(tmp_path, monkeypatch):
+    def refuse(cache: ChunkCache, chunk: int, contents: object) -> None:
         if chunk == 0:
             raise BudgetError(f"chunk {chunk}: no room")
 
+    monkeypatch.setattr(ChunkCache, "admit", refuse)
     with ReplayStore.create(tmp_path / "store", FIELDS, mode="full", chunk_rows=8) as store:
-        store._reading.events.subscribe(sealed=refuse)
         store.append(episode(0, 8))  # sealed behind the caller
         with pytest.raises(BudgetError, match="chunk 0: no room"):
             store.flush()

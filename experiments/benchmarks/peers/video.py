@@ -45,7 +45,7 @@ class Video(Peer):
         self._held_bytes = 0
         for episode in frames:
             encoded = _encode(av, episode, *encoder)
-            if not np.array_equal(_decode(av, encoded, channels), episode):
+            if not np.array_equal(decode_frames(av, encoded, channels), episode):
                 raise Unable(f"{encoder[0]} did not give the same frames back")
             self._held_bytes += len(encoded)
 
@@ -84,7 +84,17 @@ def _encode(av: Any, frames: Array, encoder: str, pixel_format: str, options: di
     return file.getvalue()
 
 
-def _decode(av: Any, encoded: bytes, channels: int) -> Array:
+def decode_frames(av: Any, encoded: bytes, channels: int) -> Array:
+    """Decodes all frames of a video.
+
+    Args:
+        av: the module.
+        encoded: the file.
+        channels: 1 or 3.
+
+    Returns:
+        (frames, height, width, channels) uint8.
+    """
     with av.open(io.BytesIO(encoded)) as container:
         pictures = [frame.to_ndarray(format=_FORMATS[channels]) for frame in container.decode(video=0)]
     frames = np.stack(pictures)

@@ -22,7 +22,7 @@ _logger = logging.getLogger(__name__)
 
 _AUTO_SHARE = 0.5  # of the memory available, where `auto` is given no budget
 _LOADERS = 4  # threads that read chunks when a store is opened
-_AT_ONCE_BYTES = 256 << 20  # of chunks: what is read in a fraction of a second need not be read in the background
+AT_ONCE_BYTES = 256 << 20  # of chunks: what is read in a fraction of a second need not be read in the background
 
 
 class ChunkCache:
@@ -95,7 +95,7 @@ class ChunkCache:
             raise self._too_large(needed)
         if needed > self.budget_bytes:
             self._note_overflow(needed)
-        if self.residency == "auto" and min(needed, self.budget_bytes) - cached > _AT_ONCE_BYTES:
+        if self.residency == "auto" and min(needed, self.budget_bytes) - cached > AT_ONCE_BYTES:
             self._filler = threading.Thread(target=self._fill_in_background, name="replaystore-fill", daemon=True)
             self._filler.start()
         elif wanted:

@@ -275,8 +275,8 @@ def test_video_is_lossless_and_says_its_size(tmp_path, name, frame_shape, monkey
     peer = made(video.candidates(), name, data)
     assert not peer.timed
     assert peer.held_bytes() > data.num_rows * np.prod(frame_shape) // 2  # of noise there is nothing to save
-    decode = video._decode
-    monkeypatch.setattr(video, "_decode", lambda *a: decode(*a) ^ 1)
+    decode = video.decode_frames
+    monkeypatch.setattr(video, "decode_frames", lambda *a: decode(*a) ^ 1)
     with pytest.raises(Unable, match="did not give the same frames back"):
         made(video.candidates(), name, data)
     with pytest.raises(Unable, match="images only"):

@@ -24,12 +24,12 @@ def composed(name: str, *overrides: str) -> object:
     hydra = pytest.importorskip("hydra")
     module, _, schema = COMMANDS[name].partition(".")
     found = getattr(importlib.import_module(f"experiments.drqv2.{module}"), schema)
-    with hydra.initialize_config_dir(str(commands._CONFIG), version_base="1.3"):
+    with hydra.initialize_config_dir(str(commands.CONFIG), version_base="1.3"):
         return commands.typed(hydra.compose(name, overrides=list(overrides)), found)
 
 
 def test_every_configuration_is_listed():
-    assert {path.stem for path in commands._CONFIG.glob("*.yaml")} == set(COMMANDS)
+    assert {path.stem for path in commands.CONFIG.glob("*.yaml")} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

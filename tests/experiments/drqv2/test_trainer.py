@@ -129,14 +129,14 @@ def test_resuming_restores_agent_sampler_and_generators(train_config, monkeypatc
     saved = read_run(Path(train_config.output_dir))
     seen = {}
 
-    class Watched(trainer._Run):
+    class Watched(trainer.Run):
         def to_the_end(self):
             seen["agent"] = digest_of(self.agent.state_dict())
             seen["loader"] = self.loader.state_dict()
             seen["torch"] = torch.get_rng_state()
             return super().to_the_end()
 
-    monkeypatch.setattr(trainer, "_Run", Watched)
+    monkeypatch.setattr(trainer, "Run", Watched)
     train(replace(train_config, resume=True))
     assert seen["agent"] == digest_of(saved["agent"])
     assert seen["loader"] == saved["loader"]

@@ -50,7 +50,7 @@ def path(tmp_path, episodes):
 
 @pytest.fixture(autouse=True)
 def always_in_the_background(monkeypatch):
-    monkeypatch.setattr(residency, "_AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(residency, "AT_ONCE_BYTES", 0)
 
 
 def arrays_of(episode):
@@ -93,7 +93,12 @@ def slowly(monkeypatch):
 
 
 def chunk_bytes(store):
-    return store._reading.cache.cached_bytes
+    return store.info()["cached_bytes"]
+
+
+def filling():
+    """The threads that take chunks into memory."""
+    return [thread for thread in threading.enumerate() if thread.name == "replaystore-fill"]
 
 
 def test_batches_come_right_while_chunks_come_in(path, episodes, slowly):
@@ -109,18 +114,20 @@ def test_batches_come_right_while_chunks_come_in(path, episodes, slowly):
         for _ in range(100):
             slowly.next.release()
         store.wait_until_filled()
-        assert store._reading.cache._filler is None
+        assert not filling()
         with ReplayStore.open(path, read_only=True, residency="ram") as other:
             assert chunk_bytes(store) == chunk_bytes(other) > seen[-1]
         check(store, episodes)
 
 
-def test_a_store_closes_while_chunks_come_in(path, slowly):
+def test_a_store_closes_while_chunks_come_in(path, slowly, monkeypatch):
     store = ReplayStore.open(path, read_only=True, residency="auto")
-    filler = store._reading.cache._filler
+    (filler,) = filling()
+    waits, wait = threading.Event(), residency.ChunkCache.wait
+    monkeypatch.setattr(residency.ChunkCache, "wait", lambda cache: (waits.set(), wait(cache)))
     closing = threading.Thread(target=store.close)
     closing.start()
-    patient(lambda: store._reading.cache._closing)
+    assert waits.wait(20)  # `close` has asked the thread to end
     slowly.next.release()  # the one that was being read
     closing.join(20)
     assert not closing.is_alive()
@@ -138,7 +145,7 @@ def test_the_budget_holds_while_a_writer_seals(path, episodes, slowly):
             store.append(arrays_of(episode))
             assert chunk_bytes(store) <= budget
         store.flush()
-        patient(lambda: store._reading.cache._filler is None)
+        store.wait_until_filled()
         assert budget // 2 < chunk_bytes(store) <= budget
         assert store.verify().ok
 
@@ -149,7 +156,7 @@ def test_damage_is_told_to_who_reads_it(path, episodes):
     data[-3] ^= 255
     chunk.write_bytes(data)
     with ReplayStore.open(path, read_only=True, residency="auto") as store:
-        patient(lambda: store._reading.cache._filler is None)
+        store.wait_until_filled()
         assert chunk_bytes(store) > 0
         with pytest.raises(ChunkError, match=str(chunk)):
             check(store, episodes)

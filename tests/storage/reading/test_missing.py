@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from replaystore import FieldSpec, ReplayStore
+from replaystore.batches.gather import Gatherer
 from replaystore.errors import ChunkError, Evicted
 from replaystore.spec import MODES
-from replaystore.storage.reading.session import ReadingSession
 from replaystore.testing.episodes import frame_of
 
 FIELDS = [
@@ -31,36 +32,37 @@ def check(batch: dict[str, np.ndarray], number: int, steps: range) -> None:
 
 
 @pytest.fixture
-def refreshes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Every time that a store looked for commits, whether there were any."""
-    calls: list[bool] = []
-    follow = ReadingSession._follow_log
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The size of each batch that was tried."""
+    calls: list[int] = []
+    gather = Gatherer.gather
 
-    def counted(session: ReadingSession) -> bool:
-        calls.append(follow(session))
-        return calls[-1]
+    def counted(gatherer: Gatherer, snapshot: Any, draw: Any, *given: Any) -> None:
+        calls.append(len(draw.rows))
+        gather(gatherer, snapshot, draw, *given)
 
-    monkeypatch.setattr(ReadingSession, "_follow_log", counted)
+    monkeypatch.setattr(Gatherer, "gather", counted)
     return calls
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("residency", ["mapped", "ram"])
-def test_a_tail_that_was_sealed_meanwhile(mode, residency, tmp_path: Path, refreshes) -> None:
+def test_a_tail_that_was_sealed_meanwhile(mode, residency, tmp_path: Path, attempts: list[int]) -> None:
     with ReplayStore.create(tmp_path / "s", FIELDS, mode=mode, chunk_rows=8) as writer:
         writer.append(episode(0, 6))
         with ReplayStore.open(tmp_path / "s", read_only=True, residency=residency) as reader:
             snapshot = reader.snapshot()
             writer.append(episode(1, 7))
             writer.flush()
-            del refreshes[:]
+            refreshes = reader.stats().refreshes
             check(reader.gather(np.arange(1, 6), snapshot=snapshot), 0, range(1, 6))
-            assert refreshes == [True]
+            assert attempts == [5, 5]
+            assert reader.stats().refreshes == refreshes + 1
             check(reader.gather(np.arange(7, 13)), 1, range(1, 7))
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_what_was_evicted_meanwhile_is_evicted(mode, tmp_path: Path, refreshes) -> None:
+def test_what_was_evicted_meanwhile_is_evicted(mode, tmp_path: Path, attempts: list[int]) -> None:
     with ReplayStore.create(tmp_path / "s", FIELDS, mode=mode, chunk_rows=8, capacity=12) as writer:
         writer.append(episode(0, 8))
         writer.flush()
@@ -69,25 +71,27 @@ def test_what_was_evicted_meanwhile_is_evicted(mode, tmp_path: Path, refreshes) 
             writer.append(episode(1, 12))
             writer.flush()
             assert not list((tmp_path / "s" / "observation").glob("c.0.*"))
-            del refreshes[:]
+            refreshes = reader.stats().refreshes
             with pytest.raises(Evicted, match="chunk 0 of 'observation' is no longer live; draw again"):
                 reader.gather(np.arange(1, 8), snapshot=snapshot)
-            assert refreshes == [True]
+            assert attempts == [7, 7]
+            assert reader.stats().refreshes == refreshes + 1
             check(reader.gather(np.arange(9, 20)), 1, range(1, 12))
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("read_only", [False, True])
-def test_a_file_that_stays_missing(mode, read_only, tmp_path: Path, refreshes) -> None:
+def test_a_file_that_stays_missing(mode, read_only, tmp_path: Path, attempts: list[int]) -> None:
     with ReplayStore.create(tmp_path / "s", FIELDS, mode=mode, chunk_rows=8) as writer:
         writer.append(episode(0, 16))
     next((tmp_path / "s" / "observation").glob("c.1.*")).unlink()
     with ReplayStore.open(tmp_path / "s", read_only=read_only, residency="mapped") as store:
         snapshot = store.snapshot()
         check(store.gather(np.arange(1, 8), snapshot=snapshot), 0, range(1, 8))
-        del refreshes[:]
+        attempts.clear()
         with pytest.raises(ChunkError, match=r"observation/c\.1.*: missing; restore the file from a copy"):
             store.gather(np.arange(1, 16), snapshot=snapshot)
-        assert refreshes == [False, False]
+        assert attempts == [15, 15, 15]
+        assert store.stats().refreshes == 0
     with pytest.raises(ChunkError, match=r"c\.1.*missing"):
         ReplayStore.open(tmp_path / "s", read_only=True, residency="ram")
