@@ -33,7 +33,10 @@ class _Environment:
 def _setup(names: dict[str, Any]) -> None:
     import torch  # here, so that tests that need no torch run where it is not installed
 
+    from replaystore.columns import registry
+
     stack = names["stack"] = contextlib.ExitStack()
+    stack.callback(setattr, registry, "KINDS", registry.KINDS)  # a page adds a kind
     stack.enter_context(contextlib.chdir(stack.enter_context(tempfile.TemporaryDirectory())))
     episode = {
         "observation": np.zeros((5, 9, 84, 84), np.uint8),

@@ -23,6 +23,7 @@ from zarr.abc.codec import ArrayBytesCodec
 from zarr.dtype import ZDType
 
 from replaystore.codecs.frame_delta import FrameDelta
+from replaystore.codecs.packing import PackingCodec
 from replaystore.codecs.round_clamp import RoundClamp
 from replaystore.errors import ChunkError, SpecError
 
@@ -52,8 +53,14 @@ class ChunkSpec(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class _RowCodecV3(ArrayBytesCodec):
-    """Wraps a numcodecs codec of rows as an array-to-bytes codec. Axis 0 of the array is the row."""
+class SerializerV3(ArrayBytesCodec):
+    """Wraps a numcodecs codec of rows as an array-to-bytes codec. Axis 0 of the array is the row.
+
+    Attributes:
+        codec: the codec.
+        name: the codec's id, which zarr.json names.
+        codec_class: class of the codec.
+    """
 
     codec: Any
 
@@ -89,13 +96,13 @@ class _RowCodecV3(ArrayBytesCodec):
         return {"name": self.name, "configuration": {key: config[key] for key in config if key != "id"}}
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _RowCodecV3) and self.to_dict() == other.to_dict()
+        return isinstance(other, SerializerV3) and self.to_dict() == other.to_dict()
 
     def __hash__(self) -> int:
         return hash(json.dumps(self.to_dict(), sort_keys=True))
 
     @abstractmethod
-    def _check_rows(self, chunk_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def check_rows(self, chunk_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         """Checks that chunks of this shape and dtype hold rows of the codec.
 
         Raises:
@@ -120,11 +127,11 @@ class _RowCodecV3(ArrayBytesCodec):
                 f"{self.name}: expected an array of rows in regular chunks, got shape {shape} in {chunk_grid}; give the"
                 " array a row axis and one chunk shape"
             )
-        self._check_rows(tuple(chunk_shape), dtype.to_native_dtype())
+        self.check_rows(tuple(chunk_shape), dtype.to_native_dtype())
 
     def _encode_sync(self, chunk_data: NDBuffer, chunk_spec: ChunkSpec) -> Buffer:
         dtype = chunk_spec.dtype.to_native_dtype()
-        self._check_rows(chunk_spec.shape, dtype)
+        self.check_rows(chunk_spec.shape, dtype)
         # Zarr keeps a chunk in the array's memory order and byte order. The codec takes C order and native byte order.
         values = np.ascontiguousarray(chunk_data.as_numpy_array(), dtype.newbyteorder("="))
         return chunk_spec.prototype.buffer.from_bytes(bytes(self.codec.encode(values)))
@@ -150,7 +157,35 @@ class _RowCodecV3(ArrayBytesCodec):
         raise NotImplementedError(f"{self.name}: chunks differ in size")
 
 
-class RoundClampV3(_RowCodecV3):
+class PackingV3(SerializerV3):
+    """Wraps a `PackingCodec`. A row of the array has the codec's `row_size` values.
+
+    A subclass sets `name` and `codec_class`.
+    """
+
+    is_fixed_size = True
+
+    def check_rows(self, chunk_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Checks dtype and row size; see `SerializerV3`."""
+        codec: PackingCodec = self.codec
+        if dtype.newbyteorder("=") != codec.dtype or math.prod(chunk_shape[1:]) != codec.row_size:
+            raise SpecError(
+                f"{self.name}: expected {codec.dtype} in chunks of whole rows of {codec.row_size} values, got {dtype}"
+                f" in chunks {chunk_shape}; change the codec's dtype and row_size, or the array"
+            )
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ChunkSpec) -> int:
+        """Returns the bytes of an encoded chunk, which are those of its packed rows.
+
+        Args:
+            input_byte_length: bytes of the chunk before encoding.
+            chunk_spec: not used. All rows have the same size.
+        """
+        codec: PackingCodec = self.codec
+        return input_byte_length // (np.dtype(codec.dtype).itemsize * int(codec.row_size or 1)) * codec.row_bytes
+
+
+class RoundClampV3(PackingV3):
     """`RoundClamp` as a serializer of Zarr. A row of the array has the codec's `row_size` values.
 
     Three rows of two values, packed into three bytes per row:
@@ -170,15 +205,6 @@ class RoundClampV3(_RowCodecV3):
 
     name = "replaystore.round_clamp"
     codec_class = RoundClamp
-    is_fixed_size = True
-
-    def _check_rows(self, chunk_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        codec: RoundClamp = self.codec
-        if dtype.newbyteorder("=") != codec.dtype or math.prod(chunk_shape[1:]) != codec.row_size:
-            raise SpecError(
-                f"{self.name}: expected {codec.dtype} in chunks of whole rows of {codec.row_size} values, got {dtype}"
-                f" in chunks {chunk_shape}; change the codec's dtype and row_size, or the array"
-            )
 
     def evolve_from_array_spec(self, array_spec: ChunkSpec) -> Self:
         """Returns this codec.
@@ -194,18 +220,8 @@ class RoundClampV3(_RowCodecV3):
                 raise SpecError(f"{self.name}: expected a finite fill_value, got {fill}; use fill_value=0.0")
         return self
 
-    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ChunkSpec) -> int:
-        """Returns the bytes of an encoded chunk, which are those of its packed rows.
 
-        Args:
-            input_byte_length: bytes of the chunk before encoding.
-            chunk_spec: not used. All rows have the same size.
-        """
-        codec: RoundClamp = self.codec
-        return input_byte_length // (np.dtype(codec.dtype).itemsize * int(codec.row_size or 1)) * codec.row_bytes
-
-
-class FrameDeltaV3(_RowCodecV3):
+class FrameDeltaV3(SerializerV3):
     """`FrameDelta` as a serializer of Zarr. A row of the array is a frame of the codec's `frame_shape`.
 
     Three frames of 1 x 4 pixels, in one chunk:
@@ -222,7 +238,8 @@ class FrameDeltaV3(_RowCodecV3):
     name = "replaystore.frame_delta"
     codec_class = FrameDelta
 
-    def _check_rows(self, chunk_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def check_rows(self, chunk_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Checks dtype and frame shape; see `SerializerV3`."""
         codec: FrameDelta = self.codec
         if dtype != np.uint8 or tuple(chunk_shape[1:]) != tuple(codec.frame_shape):
             raise SpecError(

@@ -1,4 +1,4 @@
-"""`PackedRows`: floats clamped, rounded, and packed into few bits by `RoundClamp`."""
+"""`PackedRows`: rows packed by a `PackingCodec`, such as floats rounded and clamped by `RoundClamp`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from replaystore.codecs.round_clamp import RoundClamp
+from replaystore.codecs.packing import PackingCodec, packing_codec
 from replaystore.columns.chunks import ChunkMap
 from replaystore.columns.row_codec import I64, U8, RowCodec, load_scheme, stored_shape, zarr_codec_of
 from replaystore.errors import SpecError
@@ -26,24 +26,31 @@ class PackedRows(RowCodec):
         shape: of a value; it has as many numbers as a row of the codec.
     """
 
-    scheme = RoundClamp.codec_id
-
-    def __init__(self, codec: RoundClamp, shape: tuple[int, ...]) -> None:
+    def __init__(self, codec: PackingCodec, shape: tuple[int, ...]) -> None:
         self._codec = codec
         self.shape = shape
         self.dtype = np.dtype(codec.dtype)
         self.row_bytes = codec.row_bytes
 
     @classmethod
+    def takes(cls, scheme: str | None) -> bool:
+        """Whether numcodecs knows a codec of this id that packs rows."""
+        return packing_codec(scheme) is not None
+
+    @classmethod
     def of_field(cls, field: FieldSpec, mode: str) -> Self:
-        """Rows of a field with scheme `round_clamp`; see `RowCodec`."""
+        """Rows of a field whose scheme is a packing codec; see `RowCodec`."""
+        assert field.scheme is not None
+        codec_class = packing_codec(field.scheme["id"])
+        assert codec_class is not None
+        name = field.scheme["id"].removeprefix("replaystore.")
         if field.is_image:
-            raise SpecError(f"field {field.name!r}: round_clamp packs floats, an image has none; leave the scheme out")
-        codec: RoundClamp = load_scheme(field, RoundClamp)
+            raise SpecError(f"field {field.name!r}: {name} packs numbers, not images; leave the scheme out")
+        codec: PackingCodec = load_scheme(field, codec_class)
         shape = stored_shape(field, mode)
         if codec.row_size != math.prod(shape) or codec.dtype != field.dtype:
             raise SpecError(
-                f"field {field.name!r}: round_clamp packs rows of {codec.row_size} {codec.dtype}, the field has"
+                f"field {field.name!r}: {name} packs rows of {codec.row_size} {codec.dtype}, the field has"
                 f" {math.prod(shape)} {field.dtype}; give row_size={math.prod(shape)}, dtype={field.dtype!r}"
             )
         return cls(codec, shape)

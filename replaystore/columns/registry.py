@@ -20,10 +20,12 @@ def codec_of(field: FieldSpec, mode: str) -> RowCodec:
     """
     scheme = None if field.scheme is None else field.scheme["id"]
     for kind in KINDS:
-        if kind.scheme == scheme:
+        if kind.takes(scheme):
             return kind.of_field(field, mode)
-    known = [kind.scheme for kind in KINDS if kind.scheme is not None]
-    raise SpecError(f"field {field.name!r}: {scheme!r} is not a scheme of this package, which has {known}")
+    raise SpecError(
+        f"field {field.name!r}: scheme {scheme!r}: numcodecs knows no codec of that id that stores rows or frames;"
+        " install or import the package that registers it, or use replaystore.round_clamp or replaystore.frame_delta"
+    )
 
 
 def resolved_fields(mode: str, fields: tuple[FieldSpec, ...]) -> tuple[FieldSpec, ...]:

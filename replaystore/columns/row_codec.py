@@ -52,6 +52,11 @@ class RowCodec(ABC):
     # What fields the kind is for
 
     @classmethod
+    def takes(cls, scheme: str | None) -> bool:
+        """Whether a field with a scheme of this id, or without one, is a column of this kind."""
+        return scheme == cls.scheme
+
+    @classmethod
     @abstractmethod
     def of_field(cls, field: FieldSpec, mode: str) -> Self:
         """The kind with the settings of a field.

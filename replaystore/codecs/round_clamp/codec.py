@@ -9,10 +9,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numcodecs.abc import Codec
 from numcodecs.compat import ensure_contiguous_ndarray
 from numpy.typing import ArrayLike, NDArray
 
+from replaystore.codecs.packing import PackingCodec
 from replaystore.codecs.round_clamp.levels import MAX_DECIMALS, build_levels, parse_bound, parse_constant, parse_whole
 from replaystore.errors import ChunkError, EpisodeError, SpecError
 from replaystore.kernels import packed_bits as kernels
@@ -23,7 +23,7 @@ _DTYPES = ("float16", "float32", "float64")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundClamp(Codec):  # type: ignore[misc]
+class RoundClamp(PackingCodec):
     """Stores round(clamp(s, low, high), decimals), exactly and in ceil(log2(number of levels)) bits per value.
 
     Three rows of two values, 12 bits per value and 3 bytes per row:

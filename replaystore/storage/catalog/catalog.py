@@ -11,7 +11,7 @@ import numpy as np
 
 from replaystore.columns.chunks import SealedColumn
 from replaystore.columns.column import Column, columns_of
-from replaystore.errors import FormatVersionError, LogError, ReplayStoreError
+from replaystore.errors import FormatVersionError, LogError, ReplayStoreError, SpecError
 from replaystore.index.episode_index import EpisodeIndex
 from replaystore.index.parts import Part
 from replaystore.spec import FORMAT_VERSION, StoreSpec
@@ -104,8 +104,14 @@ class Catalog:
                 f"{self.where}: format version {version}, this release reads version {FORMAT_VERSION};"
                 " open it with the release that wrote it, or upgrade replaystore"
             )
-        self.spec = StoreSpec.from_json(data)
-        self.columns = columns_of(self.spec)
+        try:
+            self.spec = StoreSpec.from_json(data)
+            self.columns = columns_of(self.spec)
+        except SpecError as err:  # the record is whole: its checksum was compared
+            raise FormatVersionError(
+                f"{self.where}: this installation cannot read the store's fields: {err}; open it with the release that"
+                " wrote it, and with the packages of its codecs installed"
+            ) from err
         self.index = EpisodeIndex(chunk_rows=self.spec.chunk_rows)
         self.clamped = [0] * len(self.columns)
 
