@@ -1,10 +1,10 @@
-"""How long the first batch takes where no kernel is compiled yet, beside later processes.
+"""How long the first batch takes before any kernel is compiled, compared with later processes.
 
     python -m experiments.cold_start [--modes half,full] [--episodes DIR] [--repeats 1] [--json]
 
-For each mode and repeat a child process starts with an empty cache of compiled kernels, and a second one with what the
-first has left there. Each appends recorded episodes, three times over in mode `full`'s chunks of 128 rows, and takes 20
-batches. Seconds on the clock stand beside those of the processors, which other programs change less.
+For each mode and repeat, one child process starts with an empty cache of compiled kernels. A second one starts with the
+cache that the first one filled. Each appends the recorded episodes three times, in chunks of 128 rows, and takes 20
+batches. The table shows wall clock time and processor time. Other programs disturb processor time less.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STEPS = ("import", "append", "first_batch", "batches")
 
 
 def child(mode: str, episode_dir: str) -> dict[str, Any]:
-    """In a fresh process: seconds of each step, on the clock and of the processors, and what was compiled."""
+    """Runs in a fresh process. Returns the wall and processor seconds of each step, and what was compiled."""
     marks = [(time.perf_counter(), time.process_time())]
 
     def mark() -> None:
@@ -68,7 +68,7 @@ def child(mode: str, episode_dir: str) -> dict[str, Any]:
 
 
 def in_child(mode: str, episode_dir: Path, cache: str) -> dict[str, Any]:
-    """What `child` returns in a process of its own that keeps compiled kernels in `cache`."""
+    """Runs `child` in a new process that keeps compiled kernels in `cache`, and returns its result."""
     done = subprocess.run(
         [sys.executable, "-m", "experiments.cold_start", "--child", mode, str(episode_dir)],
         stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "NUMBA_CACHE_DIR": cache},
@@ -77,9 +77,9 @@ def in_child(mode: str, episode_dir: Path, cache: str) -> dict[str, Any]:
 
 
 def measure(mode: str, episode_dir: Path, repeats: int) -> dict[str, dict[str, Any]]:
-    """Each figure of a cold and a warm start, the smallest of all repeats, and what a cold one takes beyond a warm one.
+    """Returns the figures of a cold and a warm start, each the smallest of all repeats, and their difference.
 
-    The difference is of an append and `BATCHES` batches, without imports.
+    The difference covers an append and `BATCHES` batches, without imports.
     """
     runs: dict[str, list[dict[str, Any]]] = {"cold": [], "warm": []}
     for _ in range(repeats):
@@ -95,7 +95,7 @@ def measure(mode: str, episode_dir: Path, repeats: int) -> dict[str, dict[str, A
 
 
 def show(console: Console, results: dict[str, dict[str, dict[str, Any]]]) -> None:
-    """A table: a row a start, seconds on the clock / of the processors."""
+    """Prints a table with one row per start, in wall seconds / processor seconds."""
     table = Table("mode", "cache", *(step.replace("_", " ") for step in STEPS), "compiled", "beyond warm")
     for mode, found in results.items():
         for name in ("cold", "warm"):

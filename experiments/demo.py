@@ -2,9 +2,9 @@
 
     python -m experiments.demo OUTPUT_DIR [--episodes 4] [--limit-mib 512]
 
-Records episodes of `walker_walk` (or, where nothing can be rendered, takes the recorded ones beside this file),
-converts them to all three modes, and measures batches under a memory limit at two sizes: one that fits for every mode,
-and one that does not fit for `disk`. Everything is kept in OUTPUT_DIR and used again by the next run.
+Records episodes of `walker_walk` and converts them to all three modes. Without OpenGL it takes the recorded episodes
+that come with the project. Then it measures batches under a memory limit at two sizes. The smaller one fits into memory
+in every mode, the larger one does not fit in mode `disk`. The next run uses what is in OUTPUT_DIR again.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ with needs("experiments.demo", "bench", "dmc", in_command=__name__ == "__main__"
 
 RECORDED = Path(__file__).parent / "recorded" / "walker_walk"
 SIZES = (0.5, 4.0)  # raw stacked data as multiples of the limit
-STEPS = 500  # of an episode: 1,000 of the simulator, two a step
+STEPS = 500  # per episode: 1,000 frames of the simulator, two per step
 
 
 def record(console: Console, directory: Path, episodes: int) -> Path:
-    """A directory of episode files: `directory`, recorded now or before, or the recorded ones of the project."""
+    """Returns a directory of episode files. It is `directory` if recording works, or else that of the project."""
     config = CollectConfig(task="walker_walk", episodes=episodes, seed=0)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:

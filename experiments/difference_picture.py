@@ -1,4 +1,4 @@
-"""The picture in the README: two neighbouring frames, their difference, and what each form of storage takes.
+"""Draws two neighbouring frames, their difference, and the bytes that an observation takes in each mode.
 
 python -m experiments.difference_picture docs/images/difference.png
 """

@@ -1,12 +1,13 @@
-"""How long a consumer waits for its next batch from `ReplayLoader`, by what it does with a batch.
+"""How long different consumers wait for the next batch of a `ReplayLoader`.
 
     python -m experiments.prefetch EPISODE_DIR WORK_DIR [--mode half] [--json] [--plot PNG]
 
-Appends the episodes again and again until a store in WORK_DIR holds `--transitions` (a store that is there is gone on
-with), opens it with residency `ram` and takes batches. Consumers: `idle` sleeps, as the CPU does while a GPU learns;
-`busy` multiplies matrices in torch on one thread for as long; `none` asks for the next batch at once. They take turns,
-a round each; the first batches of a round, which nothing had time to prepare, are left out. The wait is that in
-`next(loader)`; what it takes to let go of the batch before (its memory goes back to the loader) is given beside it.
+Appends the episodes again and again until a store in WORK_DIR holds `--transitions`. A store that is there already is
+continued. Then it opens the store with residency `ram` and takes batches. There are three consumers. `idle` sleeps, as
+the CPU does while a GPU learns. `busy` multiplies matrices in torch on one thread for the same time. `none` asks for
+the next batch at once. They take turns, one round each. The first batches of a round do not count, because nothing had
+time to prepare them. The wait is the time in `next(loader)`. The time to release the batch before, whose memory returns
+to the loader, is reported separately.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def idle(seconds: float) -> None:
 
 
 def busy(seconds: float) -> None:
-    """Keeps one core busy in torch, which holds the interpreter between its calls only."""
+    """Keeps one core busy in torch, which holds the interpreter only between its calls."""
     end = time.perf_counter() + seconds
     matrix = torch.ones(MATRIX, MATRIX)
     while time.perf_counter() < end:
@@ -68,9 +69,9 @@ CONSUMERS: dict[str, Consumer] = {"idle": idle, "busy": busy, "none": none}
 def take(
     loader: ReplayLoader, consumer: Consumer, step_seconds: float, batches: int
 ) -> tuple[list[float], list[float], float]:
-    """(seconds in each `next`, seconds of letting go of the batch before, batches a second), without the warm-up.
+    """Returns seconds per `next`, seconds to release the batch before, and batches per second, without the warm-up.
 
-    Letting go of tensors gives up the interpreter for a moment, and may have to wait for a thread or a core.
+    Releasing tensors gives up the interpreter for a moment. It may have to wait for a thread or a core.
     """
     waits: list[float] = []
     releases: list[float] = []
@@ -92,7 +93,7 @@ def take(
 
 
 def fill_ms(store: ReplayStore, batch_size: int, batches: int) -> Spread:
-    """Milliseconds of filling a batch, on one thread: the work that the loader does beside the consumer."""
+    """Returns the milliseconds that one thread takes to fill each batch, the loader's work in the background."""
     rng, seconds = np.random.default_rng(1), []
     with ReplayLoader(store, batch_size=batch_size, n_step=N_STEP) as loader:
         sampler = loader.sampler
@@ -106,7 +107,7 @@ def fill_ms(store: ReplayStore, batch_size: int, batches: int) -> Spread:
 
 
 def percentiles_ms(seconds: list[float]) -> dict[str, float]:
-    """p50, p95 and p99, in milliseconds."""
+    """Returns p50, p95 and p99 in milliseconds."""
     return {f"p{p}": 1000 * float(np.percentile(seconds, p)) for p in PERCENTILES}
 
 
@@ -173,7 +174,7 @@ def run_prefetch(
 
 
 def show(console: Console, result: dict[str, Any]) -> None:
-    """A table: a row a consumer."""
+    """Prints a table with one row per consumer."""
     fill = result["fill_ms"]
     title = (
         f"mode {result['mode']}, {result['transitions']:,} transitions, batch {result['batch_size']},"
@@ -189,7 +190,7 @@ def show(console: Console, result: dict[str, Any]) -> None:
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
-    """Which part of the batches was waited for no longer than so, by consumer, as a PNG."""
+    """Plots for each consumer the cumulative share of batches over the time waited, as a PNG."""
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(6, 3.6), layout="constrained")
@@ -210,12 +211,18 @@ def plot(result: dict[str, Any], path: Path) -> None:
 @click.argument("episodes", metavar="EPISODE_DIR", type=EXISTING_DIRECTORY)
 @click.argument("work_dir", type=DIRECTORY)
 @click.option("--mode", type=click.Choice(MODES), default="half", show_default=True, help="How images are stored.")
-@click.option("--transitions", type=AT_LEAST_1, default=6000, show_default=True, help="To store, at least.")
-@click.option("--batch-size", type=AT_LEAST_1, default=256, show_default=True, help="Transitions a batch.")
+@click.option("--transitions", type=AT_LEAST_1, default=6000, show_default=True, help="Transitions to store, at least.")
+@click.option("--batch-size", type=AT_LEAST_1, default=256, show_default=True, help="Transitions per batch.")
 @click.option("--threads", type=AT_LEAST_1, default=2, show_default=True, help="Threads that fill batches.")
 @click.option("--prefetch", type=click.IntRange(min=0), help="Batches drawn ahead. Default: the loader's.")
-@click.option("--step-ms", type=click.FloatRange(min=0), default=10.0, show_default=True, help="What a batch takes.")
-@click.option("--batches", type=AT_LEAST_1, default=200, show_default=True, help="Batches a round.")
+@click.option(
+    "--step-ms",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="Milliseconds per batch in the consumer.",
+)
+@click.option("--batches", type=AT_LEAST_1, default=200, show_default=True, help="Batches per round.")
 @click.option("--rounds", type=AT_LEAST_1, default=3, show_default=True, help="Rounds of each consumer.")
 @click.option("--plot", "plot_path", type=click.Path(dir_okay=False, path_type=Path), help="Write a PNG.")
 @as_json

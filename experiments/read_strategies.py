@@ -1,9 +1,9 @@
-"""How to read the rows of a batch from files: through a map, with `pread`, announced or not, on how many threads.
+"""Compares ways to read the rows of a batch from files: memory maps or `pread`, announced or not, 1 or more threads.
 
     python -m experiments.read_strategies WORK_DIR
 
-Makes 1 GB of random rows in WORK_DIR, then reads 512 of them at random, cold and warm, each way in turn, and prints
-the median in milliseconds. The figures in docs/design.md come from this.
+Makes 1 GB of random rows in WORK_DIR. Then it reads 512 of them at random in each way, in turn, with a cold and with a
+warm page cache. It prints the median in milliseconds. The figures in docs/design.md come from this command.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _WILL_NEED = np.int32(os.POSIX_FADV_WILLNEED)
 
 @numba.njit(nogil=True)
 def _read_files(files: I64, which: I64, local: I64, announced: bool, out: U8) -> bool:
-    """out[j] = row `local[j]` of the open file `files[which[j]]`, one call per row.
+    """Sets `out[j]` to row `local[j]` of the open file `files[which[j]]`, with one call per row.
 
     Args:
         files: descriptors.
         which: position in `files`, one per row.
         local: row in its file, one per row.
-        announced: whether the system gets to know of all rows before the first one is read.
+        announced: whether to announce all rows to the system before reading the first one.
         out: uint8 (rows, row_bytes), C-contiguous.
 
     Returns:
@@ -59,7 +59,7 @@ def _read_files(files: I64, which: I64, local: I64, announced: bool, out: U8) ->
 
 @numba.njit(nogil=True)
 def _copy_maps(maps: types.ListType, which: I64, local: I64, out: U8) -> bool:
-    """out[j] = row `local[j]` of `maps[which[j]]`, a list of uint8 arrays; otherwise as `_read_files`."""
+    """Sets `out[j]` to row `local[j]` of `maps[which[j]]`, a list of uint8 arrays. Otherwise like `_read_files`."""
     row_bytes = out.shape[1]
     for j in range(which.size):
         out[j] = maps[which[j]][local[j] * row_bytes : (local[j] + 1) * row_bytes]
@@ -67,7 +67,7 @@ def _copy_maps(maps: types.ListType, which: I64, local: I64, out: U8) -> bool:
 
 
 def make_files(directory: Path) -> list[int]:
-    """Descriptors of the files, opened without read-ahead."""
+    """Writes the files, and returns their descriptors, opened without read-ahead."""
     directory.mkdir(parents=True, exist_ok=True)
     descriptors = []
     for number in range(FILES):

@@ -1,1 +1,1 @@
-"""Sampling beside other replay buffers."""
+"""Sampling, compared with other replay buffers."""

@@ -1,11 +1,11 @@
-"""Stores of recorded episodes in several configurations beside other replay buffers; writes docs/benchmarks.md.
+"""Compares stores in several configurations with other replay buffers, and writes docs/benchmarks.md.
 
     python -m experiments.benchmarks WORK_DIR --walker-rgb DIR --walker-gray DIR --quadruped-rgb DIR --atari DIR \\
         --humanoid DIR --drqv2 PATH --drqv2-compress PATH
 
-Each DIR has episode files, that of `--atari` a directory of them for each game; what is left out is not measured. The
-stores, a JSON file and a plot of each data set go into WORK_DIR. Run again, it measures only what is not there yet.
-Other buffers come with `pip install -e '.[peers]'`.
+Each DIR holds episode files. The DIR of `--atari` holds one directory of episode files per game. Data sets whose option
+is left out are not measured. The stores, and a JSON file and a plot per data set, go into WORK_DIR. A second run
+measures only what is missing. `pip install -e '.[peers]'` installs the other buffers.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ OF_IMAGES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Workload:
-    """Episodes to measure with. `heading`: in the document."""
+    """Episodes to measure with. `heading` is their heading on the page."""
 
     name: str
     heading: str
@@ -65,7 +65,7 @@ class Workload:
 
 
 def workloads(directories: Mapping[str, Path | None]) -> Iterator[Workload]:
-    """What there is to measure, of the directories that were given."""
+    """Returns the workloads of the directories that were given."""
     headings = {
         "walker_rgb": "walker_walk, RGB, unmodified scene, stack 3, n-step 3",
         "walker_gray": "walker_walk, gray, black floor, stack 3, n-step 3",
@@ -85,9 +85,9 @@ def workloads(directories: Mapping[str, Path | None]) -> Iterator[Workload]:
 
 
 def configurations(episodes: Path) -> dict[str, dict[str, Any]]:
-    """How to fill each store, by its name, for images or, where there are none, for vectors.
+    """Returns how to fill each store, by its name. Data without images get the configurations for vectors.
 
-    Vectors are rounded to one and to two decimals, which is lossy; bounds are those of the data, for each dimension.
+    Vectors are rounded to one and to two decimals, which is lossy. Each dimension has the bounds of its data.
     """
     entries = [entry for entry in list_episode_files(episodes) if entry.refusal is None]
     observed = [field for field in fields_from_episode(read_episode(entries[0].path)) if field.role == "observation"]
@@ -109,9 +109,9 @@ def configurations(episodes: Path) -> dict[str, dict[str, Any]]:
 
 
 def fill(path: Path, workload: Workload, how: Mapping[str, Any], least: int) -> int:
-    """Makes a store of the episodes, appended again and again until there are `least` transitions; how many there are.
+    """Appends the episodes again and again to a new store until it holds `least` transitions. Returns their number.
 
-    A store that is small beside a batch would share the decoding of groups, as one of a real run never does.
+    In a store that is hardly larger than a batch, rows would share decoded groups. In a real run they rarely do.
     """
     files = [entry.path for entry in list_episode_files(workload.episodes) if entry.refusal is None]
     episodes = [read_episode(file) for file in files]
@@ -128,7 +128,7 @@ def measure(
     workload: Workload, work_dir: Path, console: Console, least: int, checkouts: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> SampleResult:  # fmt: skip
-    """The result of a workload: read from WORK_DIR, or measured and left there with its plot."""
+    """Returns the result of a workload. It is read from WORK_DIR, or measured and written there with its plot."""
     target = work_dir / f"{workload.name}.json"
     if target.exists():
         console.print(f"{workload.name}: {target} is there")
@@ -147,8 +147,8 @@ def measure(
 
 
 def document(results: Mapping[str, SampleResult], pictures: Mapping[str, str]) -> str:
-    """The generated part of docs/benchmarks.md: a summary for each kind of data, then everything."""
-    lines = ["## Summary", "", "Bytes a transition, everything included, and time of a batch.", ""]
+    """Returns the generated part of docs/benchmarks.md: a summary per data set, and then all measurements."""
+    lines = ["## Summary", "", "Bytes per transition, everything included, and time of a batch.", ""]
 
     def stores_of(item: tuple[str, SampleResult]) -> list[str]:
         return [entry.name for entry in first_of_each_store(item[1].stores)]
@@ -159,10 +159,10 @@ def document(results: Mapping[str, SampleResult], pictures: Mapping[str, str]) -
 
 
 def write_between_markers(path: Path, text: str) -> None:
-    """Puts `text` between the two markers of a file.
+    """Replaces the text between the two markers of a file.
 
     Raises:
-        SystemExit: it has none.
+        SystemExit: the file has no markers.
     """
     before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -185,11 +185,11 @@ DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 @click.option("--drqv2-compress", "drqv2_compress_path", type=DIRECTORY)
 @click.option("--num-batches", default=50, show_default=True, help="Batches to time.")
 @click.option(
-    "--transitions", default=12_000, show_default=True, help="That stores hold, at least, and others at most."
+    "--transitions", default=12_000, show_default=True, help="Least transitions of a store, and most of another buffer."
 )
-@click.option("--threads", default=2, show_default=True, help="That work on a batch.")
+@click.option("--threads", default=2, show_default=True, help="Threads that work on a batch.")
 @click.option(
-    "--docs", default=DOCS, type=click.Path(dir_okay=False, path_type=Path), help="File to write results into."
+    "--docs", default=DOCS, type=click.Path(dir_okay=False, path_type=Path), help="Page to write the results into."
 )
 def main(
     work_dir: Path, drqv2_path: Path | None, drqv2_compress_path: Path | None, num_batches: int,

@@ -1,4 +1,4 @@
-"""Stores beside other replay buffers, which hold transitions of the first store."""
+"""Compares stores with other replay buffers, which are filled with transitions of the first store."""
 
 from __future__ import annotations
 

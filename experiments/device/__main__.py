@@ -1,18 +1,18 @@
-"""Batches from disk beside the device itself, under a memory limit, in one run.
+"""Compares batches read from disk with direct reads of the device, under a memory limit, in one run.
 
     python -m experiments.device EPISODE_DIR WORK_DIR [--limit 512MiB] [--size 2GiB] [--turns 20] [--json] [--plot PNG]
 
-Appends the episodes again and again until a store of mode `disk` holds `--size` of raw rows (a store that is there is
-gone on with), then, in one process under the limit, takes turns:
+Appends the episodes again and again until a store of mode `disk` holds `--size` of raw rows. A store that is there
+already is continued. Then one process under the limit takes turns between two things:
 
-- a batch from the store, residency `mapped`: how long, what the device delivered meanwhile, and which pages it needed
-  that were not cached (`mincore`, before the batch);
-- as many reads of a row's size at random places of the same files, past the page cache, 1 to 16 in flight, each into
-  memory of its own, as the rows of a batch have (and, because it is faster where the host copies out of its own cache,
-  into the same few places again and again).
+- It takes a batch from the store with residency `mapped`. It measures the time, the bytes that the device delivers
+  meanwhile, and the needed pages that are not cached (`mincore`, before the batch).
+- It makes as many reads of a row's size at random places of the same files, past the page cache, with 1 to 16 in
+  flight. Each read has its own memory, as the rows of a batch do. It also reads into the same few places again and
+  again, because that is faster if the host copies out of its own cache.
 
-Then a few batches through a plain memory map with the read-ahead that the device is set to, for contrast, and the same
-transitions in mode `full`, residency `ram`.
+For contrast it then takes a few batches through a plain memory map with the read-ahead that the device is set to, and
+the same transitions in mode `full` with residency `ram`.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ THREADS = min(4, os.cpu_count() or 1)
 @click.argument("work_dir", type=DIRECTORY)
 @click.option("--limit", "limit_bytes", type=size, default="512MiB", show_default=True, help="Memory of the process.")
 @click.option("--size", "size_bytes", type=size, default="2GiB", show_default=True, help="Raw rows to store.")
-@click.option("--batch-size", type=AT_LEAST_1, default=256, show_default=True, help="Transitions a batch.")
+@click.option("--batch-size", type=AT_LEAST_1, default=256, show_default=True, help="Transitions per batch.")
 @click.option("--threads", type=AT_LEAST_1, default=THREADS, show_default=True, help="Threads that gather a batch.")
 @click.option("--turns", type=AT_LEAST_1, default=20, show_default=True, help="Batches to time.")
 @click.option("--map-batches", type=click.IntRange(min=0), default=3, show_default=True, help="Through a plain map.")
-@click.option("--chunk-rows", type=AT_LEAST_1, default=DEFAULT_CHUNK_ROWS, show_default=True, help="Rows a chunk.")
+@click.option("--chunk-rows", type=AT_LEAST_1, default=DEFAULT_CHUNK_ROWS, show_default=True, help="Rows per chunk.")
 @click.option("--plot", "plot_path", type=click.Path(dir_okay=False, path_type=Path), help="Write a PNG.")
 @as_json
 def main(episodes: Path, work_dir: Path, as_json: bool, plot_path: Path | None, **options: Any) -> None:
-    """Measures batches of mode `disk` from files in WORK_DIR beside the device's own random reads."""
+    """Compares batches of mode `disk` from files in WORK_DIR with direct random reads of the device."""
     console = Console(stderr=as_json)
     try:
         if plot_path is not None:

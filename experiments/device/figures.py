@@ -1,4 +1,4 @@
-"""The figures of a run, and which of them are reached."""
+"""The figures of a run, and which targets they reach."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIN_FULL_GAIN = 20.0
 
 
 def summarise(found: dict[str, Any], row_bytes: int) -> dict[str, Any]:
-    """The figures of a run; throughputs in bytes per second, times in milliseconds."""
+    """Returns the figures of a run. Throughputs are in bytes per second, times in milliseconds."""
     turns, mapped = found["turns"], found["map"]
     device = {name: Spread.of(turn["device"][name] for turn in turns) for name in turns[0]["device"]}
     best = max(device, key=lambda name: device[name].median)
@@ -42,7 +42,7 @@ def summarise(found: dict[str, Any], row_bytes: int) -> dict[str, Any]:
         "full_ms": asdict(full_ms),
         "full_held_bytes": found["full"]["held_bytes"],
         "disk_over_full": disk_ms.median / full_ms.median,
-        # What `disk` would take if the device did all it can and nothing else cost time.
+        # The time of a `disk` batch at the full speed of the device, if nothing else took time.
         "device_ms": 1000 * statistics.median(turn["read_bytes"] / turn["device"][best] for turn in turns),
     }
     figures["device_over_full"] = figures["device_ms"] / full_ms.median
@@ -54,7 +54,7 @@ def summarise(found: dict[str, Any], row_bytes: int) -> dict[str, Any]:
         figures["map_read_over_needed_pages"] = read / missing if missing else None
     figures["reached"] = {
         "fraction_of_device": fraction >= MIN_FRACTION,
-        # Pages cached when a batch begins may have to make room for its others: then they are read, but once at most.
+        # A batch may evict pages that were cached when it began. Then it reads them too, but at most once.
         "no_read_ahead": all(
             turn["unused_page_bytes"] == 0 and turn["read_bytes"] <= turn["wanted_page_bytes"] for turn in turns
         ),

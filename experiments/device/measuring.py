@@ -1,4 +1,4 @@
-"""What the measured process does: batches of stores beside the device's own reads and plain maps, in turns."""
+"""What the measured process does: batches of stores, direct reads of the device and plain maps, in turns."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Request:
 
     Attributes:
         disk, full: paths of the stores of the two modes.
-        full_budget_bytes: what the store of mode `full` may hold in RAM.
-        warm: paths of small stores of the two modes, to compile the kernels with.
+        full_budget_bytes: the most bytes that the store of mode `full` holds in RAM.
+        warm: paths of small stores of the two modes, which compile the kernels.
         field: the image field.
         row_bytes: bytes of its stored row in mode `disk`.
         chunk_rows: rows per chunk.
@@ -56,19 +56,19 @@ class Request:
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, int]:
-    """(seconds, bytes from the device) of a call."""
+    """Returns the seconds that a call takes, and the bytes that the device delivers meanwhile."""
     before, begin = read_bytes(), time.perf_counter()
     call()
     return time.perf_counter() - begin, read_bytes() - before
 
 
 def observed(rows: I64) -> I64:
-    """The stored rows that transitions `rows` need in mode `disk`, where no episode is in several parts."""
+    """Returns the stored rows that transitions `rows` need in mode `disk`. Every episode has only one part."""
     return np.concatenate([rows - 1, rows + N_STEP - 1])
 
 
 def warm_up(request: Request) -> None:
-    """Compiles the kernels on a few rows, as they are used later."""
+    """Compiles the kernels with a few rows."""
     for path, residency in zip(request.warm, ("mapped", "ram"), strict=True):
         opened = ReplayStore.open(
             path, read_only=True, residency=cast(Residency, residency), num_threads=request.threads
@@ -81,7 +81,7 @@ def warm_up(request: Request) -> None:
 def measure_turns(
     request: Request, files: RowFiles, rng: np.random.Generator, reads_rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """A batch of the store and the device's own reads, in turns. Leaves out the first turn."""
+    """Measures batches of the store and direct reads of the device, in turns. Leaves out the first turn."""
     sampler, found = Sampler(n_step=N_STEP), []
     with (
         ThreadPoolExecutor(MOST_IN_FLIGHT) as pool,
@@ -119,7 +119,7 @@ def measure_turns(
 
 
 def measure_map(request: Request, files: RowFiles, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Batches through plain maps, in the order drawn; the first one is compared with the store's."""
+    """Measures batches through plain maps, in the order drawn. Compares the first one with the store's."""
     found: list[dict[str, Any]] = []
     out = np.empty((2 * request.batch_size, request.row_bytes), np.uint8)
     with ReplayStore.open(request.disk, read_only=True, residency="mapped", num_threads=request.threads) as store:
@@ -138,9 +138,9 @@ def measure_map(request: Request, files: RowFiles, rng: np.random.Generator) -> 
 
 
 def measure_full(request: Request, rng: np.random.Generator) -> dict[str, Any]:
-    """Batches of the store of mode `full`, held in RAM."""
+    """Measures batches of the store of mode `full`, held in RAM."""
     seconds, sampler = [], Sampler(n_step=N_STEP)
-    # Given as a number: page cache left by the maps would else count as memory in use.
+    # A number, because `auto` would count the page cache that the maps left as memory in use.
     with ReplayStore.open(
         request.full, read_only=True, residency="ram", budget_bytes=request.full_budget_bytes,
         num_threads=request.threads,
@@ -155,7 +155,7 @@ def measure_full(request: Request, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def chunk_files(array: Path) -> list[Path]:
-    """The chunks of a Zarr array along its first axis, in order: files with keys `c.0.0`, `c.1.0` and so on."""
+    """Returns the chunk files of a Zarr array along its first axis, in order: `c.0.0`, `c.1.0` and so on."""
     chunks = sorted((int(path.name.split(".")[1]), path) for path in array.glob("c.*"))
     numbers = [number for number, _ in chunks]
     assert numbers == list(range(len(numbers))), "nothing was evicted"
@@ -163,7 +163,7 @@ def chunk_files(array: Path) -> list[Path]:
 
 
 def child(request_path: str, answer_path: str) -> None:
-    """The measured process: does what a file says and writes another one."""
+    """Runs in the measured process: reads a request from a file, and writes the result to another one."""
     data = json.loads(Path(request_path).read_text())
     request = Request(**{**data, "warm": tuple(data["warm"])})
     warm_up(request)

@@ -21,7 +21,7 @@ MOST_IN_FLIGHT = 16
 
 
 def read_bytes() -> int:
-    """Bytes that this process has made the device deliver."""
+    """Returns the bytes that the device has delivered to this process."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
 
@@ -29,11 +29,11 @@ def read_bytes() -> int:
 class RowFiles:
     """Files of `chunk_rows` rows of `row_bytes` bytes each, open for as long as the process lives.
 
-    `most_reads`: direct reads at once, each with memory of its own. Sets of pages are bool (pages,), over the pages of
-    all files in order.
+    At most `most_reads` direct reads run at once, each into its own memory. A set of pages is a bool array (pages,)
+    over the pages of all files in order.
 
     Attributes:
-        request_bytes: of a row, in whole pages.
+        request_bytes: bytes of a row, rounded up to whole pages.
     """
 
     def __init__(self, files: Sequence[Path], row_bytes: int, chunk_rows: int, most_reads: int) -> None:
@@ -49,7 +49,7 @@ class RowFiles:
         np.frombuffer(self._room, np.uint8)[::PAGE] = 1  # so that no read has to wait for its memory
 
     def cached(self) -> Pages:
-        """The pages that are in the page cache now."""
+        """Returns the pages that are in the page cache now."""
         found = np.zeros(self._first_page[-1], np.uint8)
         for array, first in zip(self._arrays, self._first_page.tolist(), strict=False):
             arguments = (array.ctypes.data, array.size, found.ctypes.data + first)
@@ -58,13 +58,13 @@ class RowFiles:
         return (found & 1).astype(bool)
 
     def _span(self, rows: I64) -> tuple[I64, I64]:
-        """First page of each row and one past its last."""
+        """Returns the first page of each row, and one past its last page."""
         chunks, local = np.divmod(rows, self._chunk_rows)
         first = self._first_page[chunks]
         return first + local * self.row_bytes // PAGE, first - (-(local + 1) * self.row_bytes // PAGE)
 
     def pages_of(self, rows: I64) -> Pages:
-        """The pages that hold `rows`."""
+        """Returns the pages that hold `rows`."""
         first, stop = self._span(rows)
         edges = np.zeros(self._first_page[-1] + 1, np.int64)
         np.add.at(edges, first, 1)
@@ -72,7 +72,7 @@ class RowFiles:
         return np.cumsum(edges)[:-1] > 0
 
     def num_rows_in(self, rows: I64, pages: Pages) -> int:
-        """How many distinct rows have bytes in `pages`."""
+        """Returns how many distinct rows have bytes in `pages`."""
         first, stop = self._span(np.unique(rows))
         before = np.concatenate([[0], np.cumsum(pages)])
         return int((before[stop] > before[first]).sum())
@@ -80,13 +80,13 @@ class RowFiles:
     def read_direct(
         self, rng: np.random.Generator, count: int, in_flight: int, pool: ThreadPoolExecutor, *, reuse: bool = False
     ) -> float:
-        """Bytes a second of reads of `request_bytes` at random places, past the page cache.
+        """Reads `request_bytes` at random places, past the page cache. Returns bytes per second.
 
         Args:
-            count: of reads, at most `most_reads`.
-            in_flight: threads, each with one read under way.
-            reuse: each thread reads into the same place again and again, which stays in the processor's cache; else
-                every read has a place of its own, as the rows of a batch have.
+            count: number of reads, at most `most_reads`.
+            in_flight: number of threads. Each has one read under way.
+            reuse: whether each thread reads into the same place again and again, which stays in the processor's
+                cache. If not, every read has its own place, as the rows of a batch do.
         """
         files = rng.integers(len(self._sizes), size=count)
         starts = rng.integers((self._sizes[files] - self.request_bytes) // PAGE + 1) * PAGE
@@ -104,7 +104,7 @@ class RowFiles:
         return count * self.request_bytes / (time.perf_counter() - begin)
 
     def read_map(self, rows: I64, out: NDArray[np.uint8]) -> None:
-        """Copies rows, in order, through plain maps. out: uint8 (rows, row_bytes)."""
+        """Copies rows, in order, through plain maps into `out`, uint8 (rows, row_bytes)."""
         for target, row in enumerate(rows.tolist()):
             chunk, local = divmod(row, self._chunk_rows)
             out[target] = self._arrays[chunk][local * self.row_bytes : (local + 1) * self.row_bytes]

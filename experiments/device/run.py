@@ -1,4 +1,4 @@
-"""Builds the stores that are missing, and measures them in a process under the memory limit."""
+"""Builds missing stores, and measures them in a process under the memory limit."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ def run_device(
     episodes: Path, work_dir: Path, *, limit_bytes: int, size_bytes: int, batch_size: int, threads: int, turns: int,
     map_batches: int, chunk_rows: int, tell: Callable[[str], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """Builds what is missing and measures; returns plain data.
+    """Builds missing stores and measures. Returns plain data.
 
     Args:
         episodes: a directory of episode files.
-        work_dir: for the stores, which are kept.
-        limit_bytes: memory of the measured process.
-        size_bytes: raw rows that the store of mode `disk` holds.
+        work_dir: where the stores go. They are kept.
+        limit_bytes: memory limit of the measured process.
+        size_bytes: bytes of raw rows in the store of mode `disk`.
         batch_size: transitions per batch.
         threads: threads that gather a batch.
         turns: batches to time.
         map_batches: batches through a plain map.
         chunk_rows: rows per chunk.
-        tell: called with a line about what is going on.
+        tell: called with a line of progress.
 
     Raises:
         EpisodeFileError: there are no episodes.
         WriteError: there is no room for the stores.
-        ReplayStoreError: the measured process failed; its last words are in the message.
+        ReplayStoreError: the measured process failed. The message has the last line that it printed.
     """
     source = EpisodeSource(episodes)
     folder = StoreFolder(work_dir / "stores", source, chunk_rows)

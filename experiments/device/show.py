@@ -1,4 +1,4 @@
-"""A run as a table and as a plot."""
+"""Shows a run as a table and as a plot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ with needs("experiments.device", "bench"):
 
 
 def show(console: Console, result: dict[str, Any]) -> None:
-    """A table of the figures, and which of them were reached."""
+    """Prints a table of the figures, and which targets they reach."""
     figures, mb = result["figures"], 1e6
     table = Table("figure", "median", "p5 to p95", "wanted")
 
@@ -54,7 +54,7 @@ def show(console: Console, result: dict[str, Any]) -> None:
 
 
 def plot(figures: dict[str, Any], path: Path) -> None:
-    """The device's throughput over the reads in flight, and that of batches beside it, as a PNG."""
+    """Plots the throughput of the device over reads in flight, with the throughput of batches, as a PNG."""
     from matplotlib.figure import Figure
 
     picture = Figure(figsize=(6, 3.6), layout="constrained")

@@ -1,4 +1,4 @@
-"""A trainer of our own after DrQ-v2, and the experiments made with it.
+"""Our own trainer, after DrQ-v2, and the experiments that use it.
 
 The agent is written from the paper, "Mastering Visual Continuous Control: Improved Data-Augmented Reinforcement
 Learning" (Yarats et al., 2021). Needs `pip install 'replaystore[bench,dmc,drqv2]'`. Commands, each with `--help`:
@@ -10,6 +10,6 @@ Learning" (Yarats et al., 2021). Needs `pip install 'replaystore[bench,dmc,drqv2
     python -m experiments.drqv2.latency
     python -m experiments.drqv2.theoretical_factor
 
-`networks` and `agent` learn, `environment` steps, `trainer` joins them to `drqv2_patch`, `snapshots` makes a run
-resumable, `evaluation` and `logs` tell how it goes. `commands` turns errors into one line, `results` writes files.
+`networks` and `agent` learn. `environment` steps. `trainer` connects them to `drqv2_patch` and makes a run resumable.
+`evaluation` and `logs` report progress. `commands` turns errors into one line, and `results` writes files.
 """

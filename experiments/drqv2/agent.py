@@ -20,15 +20,19 @@ Batch = Sequence[Tensor]  # observation, action, reward, discount, next observat
 
 @dataclass(frozen=True, kw_only=True)
 class AgentConfig:
-    """What the agent is made of; the values of the paper stand in config/agent/drqv2.yaml.
+    """Networks, optimisers and exploration. config/agent/drqv2.yaml has the values of the paper.
 
     Attributes:
-        feature_dim: width of the trunks. hidden_dim: of the layers behind them.
-        learning_rate: of Adam, for all networks. target_rate: of the moving average of the critic.
+        feature_dim: width of the trunks.
+        hidden_dim: width of the layers behind the trunks.
+        learning_rate: learning rate of Adam, for all networks.
+        target_rate: rate of the moving average of the critic.
         shift_pad: most pixels of a random shift.
-        noise_start, noise_end, noise_steps: standard deviation of the exploration noise, linear over that many steps
-            of the agent, each of `action_repeat` frames, then constant. noise_clip: limit of the noise in updates.
-        uniform_steps: steps in which actions are drawn uniformly, before the policy acts.
+        noise_start: standard deviation of the exploration noise at the first step.
+        noise_end: standard deviation of the noise after `noise_steps`.
+        noise_steps: steps of the agent over which the noise changes linearly. Each step is `action_repeat` frames.
+        noise_clip: limit of the noise in updates.
+        uniform_steps: first steps, in which actions are drawn uniformly.
     """
 
     feature_dim: int
@@ -43,16 +47,16 @@ class AgentConfig:
     uniform_steps: int
 
     def noise(self, step: int) -> float:
-        """The standard deviation at a step of the agent."""
+        """Returns the standard deviation of the noise at a step of the agent."""
         done = min(max(step / max(self.noise_steps, 1), 0.0), 1.0)
         return self.noise_start + (self.noise_end - self.noise_start) * done
 
 
 class Agent:
-    """Acts, and learns from batches; all randomness is that of torch's global generators.
+    """Acts, and learns from batches. All randomness comes from torch's global generators.
 
     Args:
-        image_shape: of an observation, (channel, height, width).
+        image_shape: shape of an observation, (channel, height, width).
     """
 
     def __init__(
@@ -76,12 +80,12 @@ class Agent:
 
     @torch.no_grad()
     def act(self, observation: npt.NDArray[np.uint8], step: int, *, explore: bool) -> npt.NDArray[np.float32]:
-        """An action for one observation, float32 (action,) in [-1, 1].
+        """Returns an action for one observation, float32 (action,) in [-1, 1].
 
         Args:
             observation: (channel, height, width).
-            step: of the agent so far; decides the noise.
-            explore: with noise; without it, the mean.
+            step: steps of the agent so far. It decides the noise.
+            explore: whether to add noise to the mean action.
         """
         if explore and step < self.config.uniform_steps:
             return np.asarray(torch.rand(self._num_actions) * 2 - 1, np.float32)
@@ -91,12 +95,12 @@ class Agent:
         return np.asarray(action[0].cpu(), np.float32)
 
     def update(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """One step of the critic with the encoder, one of the actor, and one of the target.
+        """Makes one step of the critic with the encoder, one step of the actor, and one of the target.
 
         Args:
-            batch: observations uint8 (batch, channel, height, width), actions (batch, action), reward and discount
-                float32 (batch, 1), of n-step returns.
-            step: of the agent; decides the noise.
+            batch: uint8 observations (batch, channel, height, width), actions (batch, action), and the float32 reward
+                and discount (batch, 1) of n-step returns.
+            step: steps of the agent so far. It decides the noise.
 
         Returns:
             Scalars on the device: `critic_loss`, `actor_loss`, `batch_reward`, `value`.
@@ -147,7 +151,7 @@ class Agent:
             old.lerp_(new, self.config.target_rate)
 
     def state_dict(self) -> dict[str, Any]:
-        """Parameters and optimisers: what `load_state_dict` takes."""
+        """Returns the parameters and the state of the optimisers, for `load_state_dict`."""
         networks = {name: part.state_dict() for name, part in self._parts.items()}
         return {
             "networks": networks,
@@ -155,7 +159,7 @@ class Agent:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `state_dict`."""
+        """Restores what `state_dict` returned."""
         for name, part in self._parts.items():
             part.load_state_dict(state["networks"][name])
         for name, optimiser in self._optimisers.items():

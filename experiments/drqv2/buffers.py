@@ -1,4 +1,4 @@
-"""The replay buffers that are compared, behind one interface: our modes, and DrQ-v2's own from a user's checkout."""
+"""The replay buffers to compare, behind one interface: our modes, and DrQ-v2's own from a user's checkout."""
 
 from __future__ import annotations
 
@@ -29,15 +29,23 @@ BUFFERS = (ORIGINAL, "disk", "half", PUBLISHED, "full")
 
 @dataclass(frozen=True, kw_only=True)
 class BufferConfig:
-    """A buffer to open: plain data, for another process.
+    """A buffer to open, as plain data for another process.
 
     Attributes:
-        kind: one of `BUFFERS`; `published` is mode `full` with the published scheme for a codec.
-        directory: its replay directory. checkout: of DrQ-v2, for `original`.
-        image_shape: (channel, height, width). frame_stack, num_actions: of the environment.
-        capacity: transitions. batch_size, n_step, discount, seed: of batches.
-        workers: threads, or processes of the original; 0: none of its own.
-        residency, budget_bytes: of a store.
+        kind: one of `BUFFERS`. `published` is mode `full` with the published scheme as its codec.
+        directory: its replay directory.
+        checkout: a checkout of DrQ-v2, for `original`.
+        image_shape: shape of an observation, (channel, height, width).
+        frame_stack: frames per observation.
+        num_actions: dimensions of an action.
+        capacity: most transitions.
+        batch_size: transitions per batch.
+        n_step: steps of a transition.
+        discount: discount per step.
+        seed: seed of the draws.
+        workers: threads of a store, or worker processes of the original. With 0 the caller fills batches.
+        residency: residency of a store.
+        budget_bytes: memory budget of a store.
     """
 
     kind: str
@@ -57,28 +65,28 @@ class BufferConfig:
 
     @property
     def specs(self) -> tuple[ArraySpec, ...]:
-        """Of a time step."""
+        """Returns the specs of a time step."""
         return data_specs(self.image_shape, self.num_actions)
 
 
 class Buffer(Protocol):
-    """What a training loop needs."""
+    """The interface that a training loop needs."""
 
     def add(self, step: TimeStep) -> None:
         """Adds a row."""
 
     def batch(self) -> Sequence[torch.Tensor]:
-        """Observation, action, reward, discount, next observation."""
+        """Returns observation, action, reward, discount and next observation."""
 
     def held_bytes(self) -> int | None:
-        """Bytes of encoded chunks in memory; None where the buffer does not say."""
+        """Returns the bytes of encoded chunks in memory, or None if the buffer does not count them."""
 
     def close(self) -> None:
-        """Ends its use."""
+        """Closes the buffer."""
 
 
 def published_scheme(image_shape: Sequence[int], frame_stack: int) -> dict[str, Any]:
-    """The codec of the published scheme for observations of this shape."""
+    """Returns the codec of the published scheme for observations of this shape."""
     channels, height, width = image_shape
     shape = channels // frame_stack, height, width
     config: dict[str, Any] = FrameDelta.published(frame_shape=shape, frame_stack=frame_stack).get_config()
@@ -86,10 +94,10 @@ def published_scheme(image_shape: Sequence[int], frame_stack: int) -> dict[str, 
 
 
 def open_buffer(config: BufferConfig) -> Buffer:
-    """Opens what `config` says, in its directory.
+    """Opens the buffer that `config` describes, in its directory.
 
     Raises:
-        SpecError: no such kind, or no usable checkout.
+        SpecError: there is no such kind, or the checkout cannot be used.
     """
     if config.kind == ORIGINAL:
         return _Original(config)
@@ -99,7 +107,7 @@ def open_buffer(config: BufferConfig) -> Buffer:
 
 
 def check_checkout(checkout: str | None) -> None:
-    """Raises `SpecError` where `checkout` is none of DrQ-v2's."""
+    """Raises `SpecError` unless `checkout` is a checkout of DrQ-v2."""
     if checkout is not None and not (Path(checkout) / "replay_buffer.py").is_file():
         raise SpecError(f"drqv2: expected a checkout of DrQ-v2, found no replay_buffer.py in {checkout}")
 
@@ -136,7 +144,7 @@ class _Store:
 
 
 def _seed_worker(worker: int) -> None:
-    """In the place of DrQ-v2's own, which gives `random.seed` a NumPy integer: Python 3.11 refuses that."""
+    """Seeds a worker. DrQ-v2's own function passes a NumPy integer to `random.seed`, which Python 3.11 refuses."""
     seed = (torch.initial_seed() + worker) % (1 << 32)
     np.random.seed(seed)  # noqa: NPY002 - the loader draws from this generator
     random.seed(seed)
@@ -179,15 +187,15 @@ class _Original:
 
 
 def episode_length(path: Path) -> int:
-    """Transitions of an episode file, from its name."""
+    """Returns the transitions of an episode file, from its name."""
     return int(path.stem.split("_")[2])
 
 
 def link_episodes(files: Sequence[Path], directory: Path, first: int = 0) -> None:
-    """Puts episode files into a directory, numbered from `first`, as if a second apart from the year 2000 on.
+    """Puts episode files into a directory. Their names count from `first`, one second apart, from the year 2000 on.
 
-    DrQ-v2's workers share them out by number, and look for new ones among the latest names alone.
-    Hard links, or copies where those do not work; symbolic links are refused by `replaystore.datasets.drqv2_npz`.
+    DrQ-v2's workers divide the files by number, and look for new ones only among the latest names. The files are hard
+    links, or copies if links do not work. `replaystore.datasets.drqv2_npz` refuses symbolic links.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for number, path in enumerate(files, first):

@@ -1,7 +1,7 @@
-"""Measurements in a process of their own: `python -m experiments.drqv2.child REQUEST.json`.
+"""Measurements that need a process for themselves: `python -m experiments.drqv2.child REQUEST.json`.
 
-The request is plain data; the answer is written where it says. `memory` fills a buffer and weighs the process, `speed`
-times a training loop over a buffer that is filled, `growth` one over a buffer that grows.
+The request is plain data, and names the file of the answer. `memory` fills a buffer and measures the memory of the
+process. `speed` times a training loop over a filled buffer, and `growth` times one over a growing buffer.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ _LINKED = 4_000_000_000  # linked episodes are numbered from here, and so named 
 
 
 def buffer_config(data: Mapping[str, Any]) -> BufferConfig:
-    """A `BufferConfig` from JSON."""
+    """Returns a `BufferConfig` from JSON."""
     return BufferConfig(**{**data, "image_shape": tuple(data["image_shape"])})
 
 
 def private_bytes() -> int:
-    """Memory of this process and its children that nobody else has."""
+    """Returns the bytes of memory that only this process and its children use."""
     own = psutil.Process()
     return sum(int(each.memory_full_info().uss) for each in (own, *own.children(recursive=True)))
 
 
 def memory(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Private bytes with a filled buffer less those with a small one, which also makes that kernels are compiled."""
+    """Measures private bytes with a filled buffer minus those with a small one. The small one compiles the kernels."""
     for number in range(2):
         warm = open_buffer(buffer_config(request["warm"]))
         for _ in range(3):
@@ -66,7 +66,7 @@ def memory(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Learner:
-    """Sleeps for a set time, as the CPU does while a GPU learns; or is the real agent."""
+    """The real agent, or a pause of a set time, as the CPU has while a GPU learns."""
 
     def __init__(self, request: Mapping[str, Any], shape: Sequence[int], num_actions: int) -> None:
         self._seconds = request["learner_milliseconds"]
@@ -94,7 +94,7 @@ class _Learner:
 
 
 def _environment_steps(request: Mapping[str, Any], learner: _Learner, episodes: list[Any]) -> Iterator[TimeStep]:
-    """Rows without end: of the real environment, or recorded ones at no cost."""
+    """Yields rows without end, from the real environment or from recorded episodes, which take no time."""
     if request["environment"] == "recorded":
         rows = [time_steps(arrays) for arrays in episodes]
         while True:
@@ -112,7 +112,7 @@ def _environment_steps(request: Mapping[str, Any], learner: _Learner, episodes: 
 def _loop(
     buffer: Buffer, steps: Iterator[TimeStep], learner: _Learner, num_rows: int, update_every: int
 ) -> tuple[float, list[float], list[float]]:
-    """Seconds in all, and of each update: waiting for the batch, and the whole."""
+    """Returns the total seconds, the seconds that each update waits for its batch, and those of each whole update."""
     waits, updates = [], []
     started = time.perf_counter()
     for number in range(num_rows):
@@ -133,7 +133,7 @@ def _milliseconds(seconds: Sequence[float]) -> dict[str, float]:
 
 
 def speed(request: Mapping[str, Any]) -> dict[str, Any]:
-    """A training loop over a filled buffer: frames a second, and milliseconds of updates."""
+    """Times a training loop over a filled buffer. Returns frames per second, and milliseconds of updates."""
     config = buffer_config(request["buffer"])
     recording = Recording.find(request["episodes"])
     kept = [read_episode(path) for path in recording.files[:_KEPT_EPISODES]]
@@ -152,7 +152,7 @@ def speed(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def growth(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Updates while the buffer grows; each stage is noted at once, as the process may be killed in the next."""
+    """Times updates while the buffer grows. It writes each stage at once, as the process may be killed in the next."""
     config = buffer_config(request["buffer"])
     recording = Recording.find(request["episodes"])
     kept = [read_episode(path) for path in recording.files[:_KEPT_EPISODES]]
@@ -192,9 +192,9 @@ def growth(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _filler(buffer: Buffer, config: BufferConfig, recording: Recording) -> Callable[[], int]:
-    """A function that adds one recorded episode and returns its transitions.
+    """Returns a function that adds one recorded episode and returns its number of transitions.
 
-    The original gets its files as links: its own way of writing them, compressed, would take most of the time.
+    The original gets its files as links, because its own compressed writing would take most of the time.
     """
     count = 0
     cache: dict[Path, Any] = {}
@@ -220,7 +220,7 @@ JOBS = {"memory": memory, "speed": speed, "growth": growth}
 
 
 def main(path: Path) -> None:
-    """Does what the file says and writes the answer where it says."""
+    """Runs the request in the file, and writes the answer."""
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
     request = json.loads(path.read_text())
     if request["job"] != "speed" or request["learner_milliseconds"] is not None:

@@ -21,7 +21,7 @@ Config = TypeVar("Config")
 
 
 def typed(config: Any, schema: type[Config]) -> Config:
-    """A configuration as an instance of a dataclass, checked against its types.
+    """Returns a configuration as an instance of a dataclass, checked against its types.
 
     Raises:
         OmegaConfBaseException: a value is missing, unknown or of another type.
@@ -33,10 +33,10 @@ def typed(config: Any, schema: type[Config]) -> Config:
 
 
 def _writable(schema: type[Any]) -> Any:
-    """A configuration of that schema without values.
+    """Returns a configuration of that schema without values, which can be written to.
 
-    Frozen dataclasses are read-only there, also inside others. One inside without a default counts as missing and
-    cannot be reached: it is put there.
+    OmegaConf makes frozen dataclasses read-only, also inside others. An inner one without a default counts as missing,
+    so this function adds it.
     """
     from omegaconf import OmegaConf
 
@@ -49,7 +49,7 @@ def _writable(schema: type[Any]) -> Any:
 
 
 def run(config_name: str, schema: type[Config], work: Callable[[Config], None]) -> None:
-    """Runs a command: `work` gets the configuration of config/`config_name`.yaml with the overrides of `sys.argv`."""
+    """Runs `work` with the configuration of config/`config_name`.yaml and the overrides in `sys.argv`."""
     with needs("experiments.drqv2", "drqv2", in_command=True):
         import hydra
         from hydra.errors import HydraException

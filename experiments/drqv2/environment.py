@@ -26,7 +26,7 @@ class TimeStep:
     """One row, as `ReplayBufferStorage.add` takes it.
 
     Attributes:
-        number: rows before it in its episode. others: see `Row`.
+        number: rows before it in its episode. `Row` describes the others.
     """
 
     number: int
@@ -49,7 +49,7 @@ class TimeStep:
 
 
 def data_specs(image_shape: tuple[int, int, int], num_actions: int) -> tuple[ArraySpec, ...]:
-    """What a time step holds: uint8 image (channel, height, width), float32 action, reward and discount."""
+    """Returns the specs of a time step: a uint8 image (channel, height, width), float32 action, reward and discount."""
     return (
         ArraySpec("observation", image_shape, np.uint8),
         ArraySpec("action", (num_actions,), np.float32),
@@ -59,15 +59,17 @@ def data_specs(image_shape: tuple[int, int, int], num_actions: int) -> tuple[Arr
 
 
 class Environment:
-    """Episodes of a task, one after the other, each with randomness from (seed, its number) alone.
+    """Plays episodes of a task, one after the other. The randomness of an episode depends only on (seed, its number).
 
     Args:
-        config: the task and how it is seen; its `max_steps` ends episodes early, as a time limit does.
-        seed: of the run.
+        config: the task and its rendering. Its `max_steps` ends episodes early, as a time limit does.
+        seed: seed of the run.
         episode: number of the first episode.
 
     Raises:
-        SpecError: the suite has no such task. MissingDependency, RenderingUnavailable: it cannot be rendered.
+        SpecError: the suite has no such task.
+        MissingDependency: a package is not installed.
+        RenderingUnavailable: nothing can be rendered.
     """
 
     def __init__(self, config: CollectConfig, seed: int, episode: int = 0) -> None:
@@ -80,7 +82,7 @@ class Environment:
         self.num_actions = self._pixels.num_actions
 
     def skip_to(self, episode: int) -> None:
-        """Goes on with this episode, unless the next one is a later one anyway."""
+        """Continues with this episode, unless the next one is later anyway."""
         if episode > self._next_episode:
             self._next_episode = episode
             self._used = True  # what was built is another episode's
@@ -96,7 +98,7 @@ class Environment:
         return self._time_step(self._pixels.reset())
 
     def step(self, action: npt.NDArray[np.floating[Any]]) -> TimeStep:
-        """The row that `action`, (action,) in [-1, 1], leads to."""
+        """Returns the row that `action`, (action,) in [-1, 1], leads to."""
         self._rows += 1
         row = self._pixels.step(action)
         limit = self._config.max_steps

@@ -14,20 +14,20 @@ from experiments.drqv2.environment import Environment
 from replaystore.collect import CollectConfig
 from replaystore.errors import MissingDependency
 
-_SEED_OFFSET = 1_000_003  # other episodes than those of training
+_SEED_OFFSET = 1_000_003  # evaluation plays other episodes than training
 _FRAMES_PER_SECOND = 30
-_SCALE = 4  # of a video's pixels; even, as the encoder wants it
+_SCALE = 4  # enlarges the pixels of a video; even, because the encoder needs even sizes
 
 
 def evaluate(
     agent: Agent, config: CollectConfig, *, episodes: int, seed: int, video: Path | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> float:  # fmt: skip
-    """Mean reward of an episode.
+    """Returns the mean reward per episode.
 
     Args:
-        video: where to put a film of the first episode; None: nowhere.
-        on_step: called before every step with (number of the episode, from 0 on; rows after its reset).
+        video: file for a video of the first episode, or None for no video.
+        on_step: called before every step with the number of the episode, from 0 on, and the rows after its reset.
     """
     total = 0.0
     with closing(Environment(config, seed + _SEED_OFFSET)) as environment:
@@ -47,14 +47,14 @@ def evaluate(
 
 
 def newest_frames(observations: list[npt.NDArray[np.uint8]], frame_stack: int) -> npt.NDArray[np.uint8]:
-    """The newest frame of each stack (channel, height, width): uint8 (row, height, width, 3)."""
+    """Returns the newest frame of each stack (channel, height, width), as uint8 (row, height, width, 3)."""
     channels = observations[0].shape[0] // frame_stack
     frames = np.stack([stack[-channels:] for stack in observations]).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(np.broadcast_to(frames, (*frames.shape[:3], 3)))
 
 
 def check_video() -> None:
-    """Raises `MissingDependency` where no video can be written."""
+    """Raises `MissingDependency` if no video can be written."""
     try:
         import av  # noqa: F401
         import imageio.v3  # noqa: F401
@@ -66,7 +66,7 @@ def check_video() -> None:
 
 
 def write_video(path: Path, frames: npt.NDArray[np.uint8]) -> None:
-    """An MP4 file of uint8 frames (row, height, width, 3), four times as large."""
+    """Writes an MP4 file of uint8 frames (row, height, width, 3), four times as wide and high."""
     check_video()
     import imageio.v3
 

@@ -1,10 +1,11 @@
-"""Experiment: update latency of the training loop while the buffer outgrows the memory.
+"""Experiment: the latency of updates in a training loop whose buffer outgrows the memory.
 
     python -m experiments.drqv2.latency episodes=DIR drqv2=PATH_TO_CHECKOUT
 
-Each buffer gets a process of its own in a memory control group. Recorded episodes are appended until the raw stacks
-would be so many times the limit; then the loop runs: rows are added, every other one is followed by an update, which
-waits for its batch and for a learner of a set time. The process goes on growing to the next size, or is killed.
+Each buffer runs in its own process, in a memory control group. The process appends recorded episodes until the raw
+stacks reach a multiple of the limit. Then it runs the loop. The loop adds rows, and makes an update after every other
+row. An update waits for its batch and for a learner of a set time. Then the process grows to the next size, until the
+kernel kills it.
 """
 
 from __future__ import annotations
@@ -39,20 +40,21 @@ _TEXT = ("buffer", "status")
 
 @dataclass(frozen=True, kw_only=True)
 class LatencyConfig:
-    """What is measured.
+    """What is measured. Settings that are not listed are those of training.
 
     Attributes:
-        episodes: directory of episode files, appended again and again.
-        drqv2: a checkout of DrQ-v2, for the buffer `original`; None: that one is left out.
-        buffers: to compare.
-        limit_bytes: of each process and its children, page cache included.
-        sizes: raw stacks, as multiples of the limit, ascending.
-        margin_bytes: that a store's budget leaves free for the process, beside 550 MB for Python and torch.
-        learner_milliseconds: of an update, a pause.
-        rows: of a timed loop, after `warm_rows`.
-        workers: threads, or processes of the original.
-        update_every_steps, batch_size, n_step, discount, seed: as in training.
-        output_dir: for stores and results. docs: page to render into; None: none.
+        episodes: directory of episode files, which are appended again and again.
+        drqv2: a checkout of DrQ-v2, for the buffer `original`, or None to leave that one out.
+        buffers: the buffers to compare.
+        limit_bytes: memory limit of each process and its children, page cache included.
+        sizes: sizes of the raw stacks, as ascending multiples of the limit.
+        margin_bytes: bytes that a store's budget leaves free, besides 550 MB for Python and torch.
+        learner_milliseconds: length of the pause that stands for learning in an update.
+        rows: rows of a timed loop.
+        warm_rows: rows of the loop before timing starts.
+        workers: threads of a store, or worker processes of the original.
+        output_dir: directory for stores and results.
+        docs: page to write the results into, or None.
     """
 
     episodes: str
@@ -74,7 +76,7 @@ class LatencyConfig:
     docs: str | None
 
     def check(self) -> None:
-        """Raises `SpecError`, with the remedy, for what cannot work."""
+        """Raises `SpecError`, with the remedy, for a value that cannot work."""
         unknown = sorted(set(self.buffers) - set(BUFFERS) | set(self.buffers) & {PUBLISHED})
         if unknown or not self.buffers:
             raise SpecError(f"buffers: expected some of {', '.join(_NAMES)}, got {list(self.buffers)}")
@@ -92,12 +94,12 @@ _PROCESS_BYTES = 550_000_000  # Python, torch, kernels and batches in flight
 
 
 def transitions_of(config: LatencyConfig, recording: Recording) -> list[int]:
-    """Transitions whose raw stacks take each size."""
+    """Returns the number of transitions whose raw stacks take each size."""
     return [math.ceil(size * config.limit_bytes / math.prod(recording.image_shape)) for size in config.sizes]
 
 
 def measure(config: LatencyConfig, kind: str, recording: Recording, work_dir: Path) -> dict[str, Any]:
-    """One buffer, from the smallest size to the largest or to its end."""
+    """Measures one buffer, from the smallest size to the largest or until it is killed."""
     shutil.rmtree(work_dir, ignore_errors=True)
     work_dir.mkdir(parents=True)
     replay, stages = work_dir / "replay", work_dir / "stages.jsonl"
@@ -145,10 +147,11 @@ def measure(config: LatencyConfig, kind: str, recording: Recording, work_dir: Pa
 
 
 def latency(config: LatencyConfig, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Measures every buffer; what an earlier run of the same commit with the same settings measured is used again.
+    """Measures every buffer. It keeps measurements of earlier runs of the same commit with the same settings.
 
     Raises:
-        SpecError: a value that cannot work. MeasurementFailed: a process failed, other than by the limit.
+        SpecError: a value cannot work.
+        MeasurementFailed: a process failed for another reason than the limit.
     """
     config.check()
     recording = Recording.find(config.episodes)
@@ -177,7 +180,7 @@ def latency(config: LatencyConfig, tell: Callable[[str], None]) -> dict[str, Any
 
 
 def to_lines(result: Mapping[str, Any]) -> list[str]:
-    """The result as Markdown."""
+    """Returns the result as Markdown."""
     config, measured = result["config"], result["measured"]
     rows = []
     for entry in measured:
@@ -224,7 +227,7 @@ def _mebibytes(num_bytes: int | None) -> str:
 
 
 def plot(result: Mapping[str, Any]) -> Figure:
-    """Update latency over size: p50 with markers, p99 dotted; a cross where a process was killed."""
+    """Plots update latency over size: p50 with markers, p99 dotted, and a cross where a process was killed."""
     figure, axes = results.new_axes()
     sizes = result["config"]["sizes"]
     for number, entry in enumerate(result["measured"]):

@@ -1,10 +1,10 @@
-"""Experiment: the published learning curves, as a command that can be interrupted and started again.
+"""Experiment: the published learning curves. The command can be interrupted and started again.
 
     python -m experiments.drqv2.learning_curves
 
-Trains every task with every seed in every mode, one run after the other; a run that is there goes on from its snapshot,
-one that has ended is not touched. The plot shows mean and standard deviation over the seeds at each frame that all of
-them have reached.
+Trains every task with every seed in every mode, one run after the other. An interrupted run continues from its
+snapshot, and a finished run is not touched. The plot shows mean and standard deviation over the seeds at each frame
+that all of them have reached.
 """
 
 from __future__ import annotations
@@ -38,10 +38,14 @@ class LearningCurvesConfig:
     """What is trained.
 
     Attributes:
-        training: settings of every run. tasks: by name, what differs from them.
-        seeds, modes: of the runs. run: train; else only what is there is shown.
-        allow_cpu: train also where there is no CUDA device, which takes weeks.
-        output_dir: for runs and results. docs: page to render into; None: none.
+        training: settings of every run.
+        tasks: settings that differ, by the name of the task.
+        seeds: seeds of the runs.
+        modes: modes of the runs.
+        run: whether to train. If not, the existing runs are shown.
+        allow_cpu: whether to train without a CUDA device, which takes weeks.
+        output_dir: directory for runs and results.
+        docs: page to write the results into, or None.
     """
 
     training: Any
@@ -55,10 +59,11 @@ class LearningCurvesConfig:
 
 
 def run_config(config: LearningCurvesConfig, task: str, mode: str, seed: int) -> TrainConfig:
-    """The configuration of one run.
+    """Returns the configuration of one run.
 
     Raises:
-        OmegaConfBaseException: a name that training does not have. SpecError: a value that cannot work.
+        OmegaConfBaseException: training has no setting of a name.
+        SpecError: a value cannot work.
     """
     from omegaconf import OmegaConf
 
@@ -72,11 +77,11 @@ def run_config(config: LearningCurvesConfig, task: str, mode: str, seed: int) ->
 
 
 def learning_curves(config: LearningCurvesConfig, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Trains what has not ended, where asked to, and returns the evaluations of all runs.
+    """Trains the runs that have not ended, if `run` is set. Returns the evaluations of all runs.
 
     Raises:
-        SpecError: a value that cannot work, runs that are there with other settings, or no CUDA device and `allow_cpu`
-        not given.
+        SpecError: a value cannot work, a run exists with other settings, or there is no CUDA device and `allow_cpu` is
+            not set.
     """
     if not config.tasks or not config.seeds or not config.modes:
         raise SpecError("tasks, seeds, modes: expected at least one of each")
@@ -109,7 +114,7 @@ def learning_curves(config: LearningCurvesConfig, tell: Callable[[str], None]) -
 
 
 def stated_settings(config: TrainConfig) -> str:
-    """What a reader has to know of a run's settings."""
+    """Returns the settings of a run that a reader has to know."""
     agent, scene = config.agent, "gray" if config.grayscale else "RGB"
     floor = ", black floor" if config.black_floor else ""
     shadows = ", no shadows" if config.fast_render else ""
@@ -117,12 +122,12 @@ def stated_settings(config: TrainConfig) -> str:
         f"{scene} images of {config.image_size} x {config.image_size}{floor}{shadows}; batches of {config.batch_size},"
         f" n-step {config.n_step}, an update every {config.update_every_steps} steps; layers of {agent.hidden_dim},"
         f" learning rate {agent.learning_rate:g}, noise from {agent.noise_start:g} to {agent.noise_end:g} in"
-        f" {agent.noise_steps:,} steps; {config.eval_episodes} episodes an evaluation"
+        f" {agent.noise_steps:,} steps; {config.eval_episodes} episodes per evaluation"
     )
 
 
 def mean_curve(curves: list[Mapping[str, Any]]) -> tuple[list[int], list[float], list[float]]:
-    """Frames that all of these runs have evaluated, and mean and standard deviation of the reward there."""
+    """Returns the frames at which all runs were evaluated, and mean and standard deviation of the reward there."""
     by_frame = [{entry["frame"]: entry["reward"] for entry in curve["evaluations"]} for curve in curves]
     frames = sorted(set.intersection(*(set(each) for each in by_frame))) if by_frame else []
     rewards = np.array([[each[frame] for each in by_frame] for frame in frames]).reshape(len(frames), len(by_frame))
@@ -164,7 +169,7 @@ def to_lines(result: Mapping[str, Any]) -> list[str]:
 
 
 def plot(result: Mapping[str, Any]) -> Figure:
-    """Reward over frames: mean over the seeds, shaded by one standard deviation."""
+    """Plots reward over frames: the mean over the seeds, with one standard deviation shaded."""
     figure, axes = results.new_axes()
     for number, ((task, mode), curves) in enumerate(_groups(result).items()):
         frames, mean, spread = mean_curve(curves)

@@ -1,4 +1,4 @@
-"""What a run leaves behind beside its snapshot: event files for TensorBoard, evaluations, lines and a progress bar."""
+"""The logs of a run: event files for TensorBoard, evaluations, printed lines and a progress bar."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVALUATIONS = "evaluations.jsonl"
 
 
 def read_evaluations(directory: Path) -> list[dict[str, Any]]:
-    """The evaluations of a run so far, oldest first; a torn last line is left out."""
+    """Returns the evaluations of a run so far, oldest first. It leaves out a torn last line."""
     path = directory / EVALUATIONS
     entries = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
@@ -36,8 +36,8 @@ class RunLog:
 
     Args:
         tensorboard: whether to write event files.
-        total_frames: where the progress bar ends.
-        frame: where the run starts; evaluations from there on, of a run that was killed, are dropped.
+        total_frames: frame at which the progress bar ends.
+        frame: frame at which the run starts. Later evaluations of a killed run are dropped.
 
     Raises:
         MissingDependency: `tensorboard` is not installed.
@@ -80,22 +80,22 @@ class RunLog:
             self._writer.close()
 
     def advance(self, frame: int, learning: str = "") -> None:
-        """Moves the bar, or without a terminal now and then says where the run is.
+        """Moves the bar. Without a terminal it prints the position of the run now and then.
 
         Args:
-            learning: how many updates there were, or when the first one comes.
+            learning: how many updates there were, or when the first update comes.
         """
         self._progress.update(self._bar, completed=frame)
         if self._progress.disable and self._pulse.due():
             self.tell(f"frame {frame:,} of {self._total_frames:,}  {learning}")
 
     def evaluating(self, frame: int, number: int, episodes: int, rows: int) -> None:
-        """Now and then says how far an evaluation is: at row `rows` of episode `number` of `episodes`."""
+        """Prints now and then that an evaluation is at row `rows` of episode `number` of `episodes`."""
         if self._pulse.due():
             self.tell(f"evaluation at frame {frame:,}: episode {number + 1:,} of {episodes:,}, row {rows:,}")
 
     def tell(self, line: str) -> None:
-        """A line of text."""
+        """Prints a line of text."""
         self._console.print(line, highlight=False, markup=False)
 
     def _tell_compilation(self, line: str | None) -> None:
@@ -104,13 +104,13 @@ class RunLog:
             self.tell(line)
 
     def scalars(self, group: str, frame: int, values: Mapping[str, float]) -> None:
-        """Numbers at a frame."""
+        """Writes numbers at a frame."""
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(f"{group}/{name}", value, frame)
 
     def episode(self, frame: int, values: Mapping[str, float]) -> None:
-        """The end of an episode of training."""
+        """Logs the end of an episode of training."""
         self.scalars("train", frame, values)
         text = "  ".join(f"{name} {value:,.4g}" for name, value in values.items())
         self._progress.update(self._bar, note=text)
@@ -118,7 +118,7 @@ class RunLog:
             self.tell(f"frame {frame:,}  {text}")
 
     def evaluation(self, entry: Mapping[str, float]) -> None:
-        """Appends an evaluation, `frame` and `reward` among its values."""
+        """Appends an evaluation. Its values include `frame` and `reward`."""
         with open(self._directory / EVALUATIONS, "a", encoding="utf-8") as file:
             file.write(json.dumps(dict(entry)) + "\n")
         self.scalars("eval", int(entry["frame"]), entry)

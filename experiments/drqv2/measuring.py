@@ -1,4 +1,4 @@
-"""Runs `child` for a measurement, keeps the answer, and prepares the stores that are measured."""
+"""Runs `child` for a measurement, keeps the answer, and prepares the stores to measure."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class MeasurementFailed(ReplayStoreError):
 
 
 def run_child(request: Mapping[str, Any], group: MemoryGroup | None = None) -> tuple[dict[str, Any] | None, LimitedRun]:
-    """Runs a request; its answer, or None where the kernel killed the process at the limit of its group.
+    """Runs a request. Returns its answer, or None if the kernel killed the process at the limit of its group.
 
     Raises:
-        MeasurementFailed: it ended with an error.
+        MeasurementFailed: the process ended with an error.
     """
     with tempfile.TemporaryDirectory(prefix="replaystore-") as scratch:
         path, answer = Path(scratch, "request.json"), Path(scratch, "answer.json")
@@ -48,7 +48,7 @@ def run_child(request: Mapping[str, Any], group: MemoryGroup | None = None) -> t
 def kept(
     directory: Path, request: Mapping[str, Any], version: Any, before: Callable[[], Any] | None = None
 ) -> dict[str, Any]:
-    """The answer to a request: found in `directory`, where an earlier run left it, or measured now, after `before`."""
+    """Returns the answer to a request that an earlier run left in `directory`, or calls `before` and measures."""
     text = json.dumps([request, version], sort_keys=True)
     path = directory / f"{request['job']}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     if path.exists():
@@ -63,7 +63,7 @@ def kept(
 
 
 def prepare(recording: Recording, files: Sequence[Path], kind: str, directory: Path) -> dict[str, Any]:
-    """Puts episodes into the replay directory of a buffer, where it has not got them; returns figures about it."""
+    """Puts missing episodes into the replay directory of a buffer. Returns figures about the directory."""
     episodes = directory / "episodes"
     link_episodes(files, episodes)
     if kind == ORIGINAL:
@@ -89,7 +89,7 @@ def prepare(recording: Recording, files: Sequence[Path], kind: str, directory: P
 
 
 def copy_for_writing(directory: Path, kind: str, target: Path) -> Path:
-    """A replay directory that a loop may write to: a copy of what `prepare` made."""
+    """Copies what `prepare` made to a replay directory that a loop may write to."""
     shutil.rmtree(target, ignore_errors=True)
     if kind == ORIGINAL:
         link_episodes(sorted((directory / "episodes").iterdir()), target)

@@ -13,7 +13,7 @@ _EDGE = 1e-6  # actions stay this far inside [-1, 1]
 
 
 def initialise(module: nn.Module) -> None:
-    """Orthogonal weights, zero biases; to be given to `Module.apply`."""
+    """Sets orthogonal weights and zero biases. Pass it to `Module.apply`."""
     if isinstance(module, (nn.Linear, nn.Conv2d)):
         gain = nn.init.calculate_gain("relu") if isinstance(module, nn.Conv2d) else 1.0
         nn.init.orthogonal_(module.weight, gain)
@@ -22,10 +22,9 @@ def initialise(module: nn.Module) -> None:
 
 
 def random_shift(images: Tensor, pad: int = 4, generator: torch.Generator | None = None) -> Tensor:
-    """Moves each image by its own random offset of up to `pad` pixels a side, edges repeated.
+    """Moves each image by a random offset of up to `pad` pixels in each direction. Edges are repeated.
 
-    Offsets are real numbers, and a pixel is interpolated between its four neighbours (bilinear), as the paper
-    describes.
+    Offsets are real numbers. A pixel is interpolated between its four neighbours (bilinear), as in the paper.
 
     Args:
         images: (batch, channel, height, width) float.
@@ -47,9 +46,9 @@ def random_shift(images: Tensor, pad: int = 4, generator: torch.Generator | None
 
 
 def noisy_action(mean: Tensor, spread: float, clip: float | None = None) -> Tensor:
-    """`mean` plus normal noise of standard deviation `spread`, clipped to +-`clip`, kept inside (-1, 1).
+    """Adds normal noise of standard deviation `spread`, clipped to +-`clip`, to `mean`. Keeps the sum inside (-1, 1).
 
-    The gradient with respect to `mean` is that of the identity, also where the action was kept inside.
+    The gradient with respect to `mean` is the identity, also where the sum was kept inside.
     """
     noise = torch.randn_like(mean) * spread
     if clip is not None:
@@ -60,10 +59,10 @@ def noisy_action(mean: Tensor, spread: float, clip: float | None = None) -> Tens
 
 
 class Encoder(nn.Module):
-    """Four 3 x 3 convolutions with 32 channels, the first with stride 2: uint8 images to a flat float feature.
+    """Turns uint8 images into flat float features by four 3 x 3 convolutions of 32 channels. The first has stride 2.
 
     Args:
-        image_shape: (channel, height, width); height and width at least 15.
+        image_shape: (channel, height, width). Height and width are at least 15.
     """
 
     def __init__(self, image_shape: Sequence[int]) -> None:
@@ -79,7 +78,7 @@ class Encoder(nn.Module):
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(batch, channel, height, width), values 0 to 255, to (batch, num_features)."""
+        """Maps (batch, channel, height, width), values 0 to 255, to (batch, num_features)."""
         features: Tensor = self.layers(images / 255.0 - 0.5)
         return features
 
@@ -99,7 +98,7 @@ def _head(inputs: int, hidden_dim: int, outputs: int) -> nn.Sequential:
 
 
 class Actor(nn.Module):
-    """Features to the mean action, (batch, action) in [-1, 1]."""
+    """Maps features to the mean action, (batch, action) in [-1, 1]."""
 
     def __init__(self, num_features: int, num_actions: int, feature_dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -108,13 +107,13 @@ class Actor(nn.Module):
         self.apply(initialise)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(batch, num_features) to (batch, action)."""
+        """Maps (batch, num_features) to (batch, action)."""
         mean: Tensor = torch.tanh(self.policy(self.trunk(features)))
         return mean
 
 
 class Critic(nn.Module):
-    """Features and actions to two independent values, each (batch, 1)."""
+    """Maps features and actions to two independent values, each (batch, 1)."""
 
     def __init__(self, num_features: int, num_actions: int, feature_dim: int, hidden_dim: int) -> None:
         super().__init__()
@@ -124,6 +123,6 @@ class Critic(nn.Module):
         self.apply(initialise)
 
     def forward(self, features: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """(batch, num_features) and (batch, action)."""
+        """Maps (batch, num_features) and (batch, action) to two values, each (batch, 1)."""
         joined = torch.cat([self.trunk(features), actions], dim=1)
         return self.first(joined), self.second(joined)

@@ -1,4 +1,4 @@
-"""What the published table says, as Markdown and as a plot."""
+"""The results of `published_table` as Markdown and as a plot."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _TEXT = ("task", "scene", "buffer", "environment")
 
 # "Differentially Encoded Observation Spaces", DrQ-v2: Walker, Quadruped, average.
 PUBLISHED_FIGURES = [
-    "Published for its Half: 9x smaller, of which 3x are grayscale; frames a second +19%, +32%, on average +27%.",
-    "Published for its Full: 16.7x, 15.5x, on average 15.9x smaller; frames a second -39%, -27%, on average -32%.",
+    "Published for its Half: 9x smaller, of which 3x are grayscale; frames per second +19%, +32%, on average +27%.",
+    "Published for its Full: 16.7x, 15.5x, on average 15.9x smaller; frames per second -39%, -27%, on average -32%.",
 ]
 
 
@@ -49,7 +49,7 @@ def _buffers(result: Result) -> list[str]:
 
 
 def size(result: Result, task: str, variant: str, kind: str, key: str) -> float | None:
-    """A figure of a buffer; of `AVERAGE` the mean over tasks. None where there is none."""
+    """Returns a figure of a buffer, or None if there is none. For `AVERAGE` it is the mean over tasks."""
     found = [
         entry.get(key)
         for entry in result["sizes"]
@@ -62,7 +62,7 @@ def size(result: Result, task: str, variant: str, kind: str, key: str) -> float 
 def rate(
     result: Result, task: str, variant: str, kind: str, environment: str, milliseconds: float | None
 ) -> float | None:
-    """Frames a second, the median of the repeats; of `AVERAGE` the mean over tasks."""
+    """Returns frames per second, the median of the repeats. For `AVERAGE` it is the mean over tasks."""
     found: dict[str, list[float]] = {}
     for entry in result["speeds"]:
         if (entry["variant"], entry["buffer"], entry["environment"], entry["learner_milliseconds"]) == (
@@ -73,7 +73,7 @@ def rate(
 
 
 def _base(result: Result) -> str:
-    """The buffer that others are compared with."""
+    """Returns the buffer that others are compared with."""
     return "original" if "original" in _buffers(result) else "disk"
 
 
@@ -112,7 +112,7 @@ def _row(result: Result, task: str, variant: str, kind: str, against: tuple[str,
 
 
 def as_published_rows(result: Result) -> list[dict[str, str]]:
-    """The original with RGB against gray, black-floor buffers."""
+    """Returns rows that compare the original with RGB against buffers with gray frames and a black floor."""
     against = "rgb", _base(result)
     rows = []
     for task in _tasks(result):
@@ -126,7 +126,7 @@ def as_published_rows(result: Result) -> list[dict[str, str]]:
 
 
 def storage_rows(result: Result) -> list[dict[str, str]]:
-    """For each scene all buffers: only the storage differs."""
+    """Returns rows for all buffers in each scene. Within a scene only the storage differs."""
     return [
         _row(result, task, variant, kind, (variant, _base(result)))
         for variant in _scenes(result)
@@ -136,7 +136,7 @@ def storage_rows(result: Result) -> list[dict[str, str]]:
 
 
 def factor_rows(result: Result) -> list[dict[str, str]]:
-    """What each step contributes, from the bytes of observations on disk."""
+    """Returns rows with the factor of each step, from the bytes of observations on disk."""
 
     def ratio(task: str, first: tuple[str, str], second: tuple[str, str]) -> float | None:
         above, below = (size(result, task, *each, "observation_bytes_per_transition") for each in (first, second))
@@ -160,7 +160,7 @@ def factor_rows(result: Result) -> list[dict[str, str]]:
 
 
 def wait_rows(result: Result) -> list[dict[str, str]]:
-    """Milliseconds that an update waits for its batch."""
+    """Returns rows with the milliseconds that an update waits for its batch."""
     return [
         {
             "task": entry["task"],
@@ -175,7 +175,7 @@ def wait_rows(result: Result) -> list[dict[str, str]]:
 
 
 def pair_rows(result: Result, kind: str = "full", other: str = "half") -> list[dict[str, str]]:
-    """By how much a buffer's loop is faster than another's that ran next to it: median and range of the repeats."""
+    """Returns rows with the speed of a buffer's loop against another's that ran next to it: median and range."""
     names = ("task", "variant", "environment", "learner_milliseconds")
     loops: dict[Any, dict[tuple[int, str], float]] = {}
     for entry in result["speeds"]:
@@ -256,7 +256,7 @@ def to_lines(result: Result) -> list[str]:
         "",
         "### `full` against `half`",
         "",
-        "Frames a second of `full` over those of `half` in the loop next to it, less one.",
+        "Frames per second of `full`, divided by `half` in the loop next to it, minus one.",
         "",
         *results.table(pair_rows(result), _TEXT),
         "",
@@ -269,7 +269,7 @@ def to_lines(result: Result) -> list[str]:
 
 
 def plot(result: Result) -> Figure:
-    """Frames a second over replay memory, for each scene that was timed; one colour a buffer, one marker a task."""
+    """Plots frames per second over replay memory for each scene, one colour per buffer and one marker per task."""
     loops = _loops(result)
     variants = [variant for variant in _SCENES if variant in result["config"]["speed_variants"]]
     figure = Figure(figsize=(4.2 * max(1, len(loops)), 3.6 * max(1, len(variants))), dpi=150, layout="constrained")
@@ -293,6 +293,6 @@ def plot(result: Result) -> Figure:
             axes.set_ylim(bottom=0)
             axes.set_title(f"{_SCENES[variant]}: {environment}, {_learner(milliseconds)}", fontsize=9, loc="left")
             axes.set_xlabel("replay memory at 10^6 transitions, GB")
-            axes.set_ylabel("frames a second")
+            axes.set_ylabel("frames per second")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     return figure

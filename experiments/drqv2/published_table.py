@@ -2,12 +2,12 @@
 
     python -m experiments.drqv2.published_table drqv2=PATH_TO_CHECKOUT
 
-Records episodes with random actions (resumed where they are there in part; also with `replaystore collect`), fills
-every buffer with them, weighs it in a process of its own, and times a training loop over it. What was measured is kept
-in `output_dir`, and used again by a later run with the same settings.
+Records episodes with random actions and fills every buffer with them. An interrupted recording continues, and episodes
+of `replaystore collect` can be used too. It measures the memory of each buffer in a separate process, and times a
+training loop over it. Measurements are kept in `output_dir`, and a later run with the same settings uses them again.
 
-Variants of the environment: `rgb`, the unmodified scene; `gray`, the same frames in gray; `gray_black`, gray with a
-black floor. Without CUDA the learner is a pause of a set time, and says so.
+There are three variants of the environment: `rgb` is the unmodified scene, `gray` has the same frames in gray, and
+`gray_black` is gray with a black floor. Without CUDA the learner is a pause of a set time, and the page says so.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ with needs("experiments.drqv2.published_table", "bench", "dmc", "drqv2", in_comm
     from replaystore.bench.conditions import git_commit
 
 VARIANTS = ("rgb", "gray", "gray_black")
-_EPISODE_TRANSITIONS = 500  # with two frames a row
+_EPISODE_TRANSITIONS = 500  # with two frames per row
 _LEARNERS = ("auto", "agent", "set")
 
 
@@ -53,19 +53,24 @@ class PublishedTableConfig:
     """What is measured.
 
     Attributes:
-        tasks: of the DeepMind Control Suite.
-        data_dir: episodes are in TASK/rgb and TASK/gray_black below it.
-        transitions: of each task and variant, at least. record: missing ones; else what is there is measured.
-        fast_render: record and step without shadows.
-        drqv2: a checkout of DrQ-v2, for the buffer `original`; None: that one is left out.
-        buffers: to compare. speed_variants: whose loops are timed.
-        environments: of the loops: `real`, or `recorded` rows at no cost.
-        learner: `agent`, or a pause that is `set`; `auto`: the agent where CUDA is there.
-        learner_milliseconds: of an update that is a pause.
-        rows: of a timed loop, after `warm_rows`. repeats: of it.
-        workers: threads, or processes of the original.
+        tasks: tasks of the DeepMind Control Suite.
+        data_dir: directory of the episodes, which are in TASK/rgb and TASK/gray_black.
+        transitions: least transitions per task and variant.
+        record: whether to record missing episodes. If not, the existing ones are measured.
+        fast_render: whether to record and step without shadows.
+        drqv2: a checkout of DrQ-v2, for the buffer `original`, or None to leave that one out.
+        buffers: the buffers to compare.
+        speed_variants: the variants whose loops are timed.
+        environments: environments of the loops. `real` renders, and `recorded` rows take no time.
+        learner: `agent`, `set` for a pause of a set time, or `auto` for the agent if there is CUDA.
+        learner_milliseconds: length of that pause.
+        rows: rows of a timed loop.
+        warm_rows: rows of the loop before timing starts.
+        repeats: how often each loop is timed.
+        workers: threads of a store, or worker processes of the original.
         batch_size, n_step, discount, update_every_steps, seed, agent: as in training.
-        output_dir: for stores, measurements and results. docs: page to render into; None: none.
+        output_dir: directory for stores, measurements and results.
+        docs: page to write the results into, or None.
     """
 
     tasks: tuple[str, ...]
@@ -93,7 +98,7 @@ class PublishedTableConfig:
     agent: AgentConfig
 
     def check(self) -> None:
-        """Raises `SpecError`, with the remedy, for what cannot work."""
+        """Raises `SpecError`, with the remedy, for a value that cannot work."""
         for name, allowed in (
             ("buffers", BUFFERS), ("speed_variants", VARIANTS), ("environments", ("real", "recorded")),
         ):  # fmt: skip
@@ -111,7 +116,7 @@ class PublishedTableConfig:
 
 
 def environment_of(config: PublishedTableConfig, task: str, variant: str) -> CollectConfig:
-    """The environment of a task in a variant, as it is recorded."""
+    """Returns the environment that a variant of a task is recorded in."""
     return CollectConfig(
         task=task,
         episodes=-(-config.transitions // _EPISODE_TRANSITIONS),
@@ -122,7 +127,7 @@ def environment_of(config: PublishedTableConfig, task: str, variant: str) -> Col
 
 
 def find_episodes(config: PublishedTableConfig, task: str, variant: str, tell: Callable[[str], None]) -> list[Path]:
-    """The episode files of a task in a variant, recorded or derived where they are missing."""
+    """Returns the episode files of a variant of a task. Records or derives missing ones."""
     directory = Path(config.data_dir) / task / variant
     if variant == "gray":
         return _derive_gray(find_episodes(config, task, "rgb", tell), Path(config.output_dir) / "gray" / task)
@@ -141,7 +146,7 @@ def find_episodes(config: PublishedTableConfig, task: str, variant: str, tell: C
 
 
 def _derive_gray(files: list[Path], directory: Path) -> list[Path]:
-    """The same episodes in gray: pixel for pixel what the environment makes of these frames."""
+    """Writes the same episodes in gray. Each pixel is what the environment makes of these frames."""
     directory.mkdir(parents=True, exist_ok=True)
     present = {entry.index: entry.path for entry in list_episode_files(directory) if entry.refusal is None}
     derived = []
@@ -158,10 +163,10 @@ def _derive_gray(files: list[Path], directory: Path) -> list[Path]:
 
 
 def formula_bytes(recording: Recording, files: list[Path], kind: str) -> float | None:
-    """Bytes of an observation that the published formulas give; None where there is none.
+    """Returns the bytes per observation that the published formulas give, or None if no formula fits.
 
-    Raw stacks; frames once, with the first frame of an episode as a row of its own; equation 3 with the pixels of
-    these episodes counted, each colour plane as a frame.
+    The formulas are for raw stacks, for each frame stored once (the first frame of an episode is an extra row), and
+    equation 3 with the changed pixels of these episodes, each colour plane counted as a frame.
     """
     channels, height, width = recording.image_shape
     stack, planes = recording.frame_stack, channels // recording.frame_stack
@@ -189,10 +194,11 @@ def formula_bytes(recording: Recording, files: list[Path], kind: str) -> float |
 
 
 def measure(config: PublishedTableConfig, tell: Callable[[str], None]) -> dict[str, Any]:
-    """Records, fills and measures what is missing, and returns everything.
+    """Records, fills and measures what is missing. Returns all results.
 
     Raises:
-        SpecError: a value that cannot work. MeasurementFailed: a measured process failed.
+        SpecError: a value cannot work.
+        MeasurementFailed: a measured process failed.
     """
     config.check()
     root = Path(config.output_dir)
@@ -247,7 +253,7 @@ def _speeds(
     config: PublishedTableConfig, task: str, variant: str, folder: Path, requests: dict[str, BufferConfig],
     with_agent: bool, version: Any, tell: Callable[[str], None],
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Timed loops of a task in a variant; the buffers take turns."""
+    """Times the loops of a variant of a task. The buffers take turns."""
     speeds = []
     collecting = environment_of(config, task, variant)
     scratch = Path(config.output_dir) / "scratch"

@@ -1,4 +1,4 @@
-"""Recorded episodes as a training loop would see them."""
+"""Recorded episodes, as a training loop sees them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 class TakesSteps(Protocol):
-    """A storage."""
+    """A storage that takes time steps."""
 
     def add(self, step: Any, /) -> None:
         """Adds a row."""
@@ -31,7 +31,8 @@ class Recording:
     """Episodes of one task in a directory.
 
     Attributes:
-        files: in order. image_shape: of an observation, (channel, height, width), `frame_stack` frames.
+        files: the episode files in order.
+        image_shape: shape of an observation of `frame_stack` frames, (channel, height, width).
         num_actions: dimensions of an action.
     """
 
@@ -42,10 +43,10 @@ class Recording:
 
     @classmethod
     def find(cls, directory: str | Path) -> Self:
-        """The episodes of a directory.
+        """Finds the episodes of a directory.
 
         Raises:
-            EpisodeFileError: it has none, or they have no uint8 images (channel, height, width).
+            EpisodeFileError: there are none, or they have no uint8 images (channel, height, width).
         """
         files = tuple(entry.path for entry in list_episode_files(directory) if entry.refusal is None)
         if not files:
@@ -64,25 +65,25 @@ class Recording:
 
     @property
     def specs(self) -> tuple[ArraySpec, ...]:
-        """For `ReplayBufferStorage`."""
+        """Returns the specs for `ReplayBufferStorage`."""
         return data_specs(self.image_shape, self.num_actions)
 
     def num_transitions(self) -> int:
-        """Of all files."""
+        """Returns the transitions of all files."""
         return sum(next(iter(peek_episode(path).values()))[0][0] - 1 for path in self.files)
 
     def episodes(self) -> Iterator[Arrays]:
-        """The arrays of each file."""
+        """Yields the arrays of each file."""
         return (read_episode(path) for path in self.files)
 
     def endless_steps(self) -> Iterator[TimeStep]:
-        """Time steps without end: after the last file comes the first again."""
+        """Yields time steps without end. After the last file comes the first again."""
         for path in itertools.cycle(self.files):
             yield from time_steps(read_episode(path))
 
 
 def time_steps(arrays: Arrays) -> list[TimeStep]:
-    """The rows of a recorded episode; actions as float32."""
+    """Yields the rows of a recorded episode, with actions as float32."""
     rows = len(arrays["reward"])
     actions = arrays["action"].astype(np.float32)
     return [

@@ -18,7 +18,7 @@ from replaystore.errors import SpecError
 from replaystore.runtime.durable_files import replace_file, replacement
 
 BEGIN, END = "<!-- results: generated, see the command above -->", "<!-- end of results -->"
-# Okabe and Ito's palette: told apart with any kind of colour vision.
+# Okabe and Ito's palette. Its colours differ for any kind of colour vision.
 COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
@@ -32,13 +32,13 @@ def stated_conditions(directory: Path) -> dict[str, Any]:
 
 
 def condition_line(stated: Mapping[str, Any]) -> str:
-    """The conditions as a sentence of a page."""
+    """Returns the conditions as a sentence for a page."""
     entries = (f"{name.replace('_', ' ')} {value}" for name, value in stated.items() if value is not None)
     return "Conditions: " + "; ".join(entries)
 
 
 def table(rows: Sequence[Mapping[str, str]], text_columns: Sequence[str] = ()) -> list[str]:
-    """Lines of a Markdown table; all rows have the keys of the first."""
+    """Returns the lines of a Markdown table. All rows have the keys of the first one."""
     if not rows:
         return []
     names = list(rows[0])
@@ -50,7 +50,7 @@ def table(rows: Sequence[Mapping[str, str]], text_columns: Sequence[str] = ()) -
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Replaces a file, or leaves it as it was."""
+    """Replaces a file as a whole, or leaves it as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, content, sync=False, shared=True)
 
@@ -61,7 +61,7 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def new_axes(width: float = 8.0, height: float = 4.6) -> tuple[Figure, Axes]:
-    """An empty plot."""
+    """Returns an empty plot."""
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     axes.grid(visible=True, color="#d9dde3", linewidth=0.7)
@@ -72,9 +72,9 @@ def new_axes(width: float = 8.0, height: float = 4.6) -> tuple[Figure, Axes]:
 def save_result(
     name: str, directory: Path, data: Any, lines: Sequence[str], figure: Figure | None, docs: str | None
 ) -> None:
-    """Writes `name`.json, `name`.md and `name`.png into `directory`, and the page `docs` where one is given.
+    """Writes `name`.json, `name`.md and `name`.png into `directory`, and updates the page `docs` if one is given.
 
-    The page keeps what stands outside its two markers; its picture goes into `images` beside it.
+    The page keeps the text outside its two markers. Its picture goes into the folder `images` next to the page.
 
     Raises:
         SpecError: the page has no markers.
@@ -96,10 +96,10 @@ def save_result(
 
 
 def write_between_markers(page: Path, text: str) -> None:
-    """Replaces what stands between the two markers of a page.
+    """Replaces the text between the two markers of a page.
 
     Raises:
-        SpecError: it has none.
+        SpecError: the page has no markers.
     """
     content = page.read_text(encoding="utf-8") if page.exists() else ""
     before, begin, rest = content.partition(BEGIN)

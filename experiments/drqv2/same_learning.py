@@ -2,9 +2,9 @@
 
     python -m experiments.drqv2.same_learning [episodes=DIR] [updates=300]
 
-For each mode recorded episodes go through `ReplayBufferStorage` into a store of their own, and an agent with the same
-seed learns from `make_replay_loader`. Compared are all losses and, after the last update, all parameters and the state
-of the optimisers. A control with another seed must differ. On the CPU, with deterministic operations.
+For each mode, `ReplayBufferStorage` writes recorded episodes into a store, and an agent with the same seed learns from
+`make_replay_loader`. The experiment compares all losses. After the last update it compares all parameters and the state
+of the optimisers. A control with another seed must differ. It runs on the CPU with deterministic operations.
 """
 
 from __future__ import annotations
@@ -44,9 +44,13 @@ class SameLearningConfig:
 
     Attributes:
         episodes: directory of episode files with uint8 images.
-        modes: of the stores. updates, batch_size, n_step, discount, seed: of learning.
-        replay_threads: that fill batches. torch_threads: that compute.
-        output_dir: for stores and results. docs: page to render into; None: none.
+        modes: modes of the stores.
+        updates: number of updates.
+        batch_size, n_step, discount, seed: as in training.
+        replay_threads: threads that fill batches.
+        torch_threads: threads that compute.
+        output_dir: directory for stores and results.
+        docs: page to write the results into, or None.
         agent: networks and optimisers.
     """
 
@@ -66,15 +70,15 @@ class SameLearningConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Learned:
-    """What a mode learned.
+    """What the agent learned in a mode.
 
     Attributes:
-        losses: of each update, (critic, actor).
+        losses: losses of each update, (critic, actor).
         digest: SHA-256 over all parameters and the state of the optimisers.
         batches: SHA-256 over all batches.
-        parameters: how many.
-        store_bytes: of its store, on disk.
-        seconds: of its updates.
+        parameters: number of parameters.
+        store_bytes: bytes of the store on disk.
+        seconds: seconds that the updates took.
     """
 
     mode: str
@@ -87,7 +91,7 @@ class Learned:
 
 
 def digest_of(state: Any) -> str:
-    """SHA-256 over the names, shapes and bytes of all tensors and numbers in nested dicts and lists."""
+    """Returns the SHA-256 over the names, shapes and bytes of all tensors and numbers in nested dicts and lists."""
     digest = hashlib.sha256()
 
     def add(value: Any) -> None:
@@ -109,7 +113,7 @@ def digest_of(state: Any) -> str:
 
 
 def learn(config: SameLearningConfig, mode: str, work_dir: Path) -> Learned:
-    """Fills a store of that mode and learns from it. Settings of torch are those of the whole process."""
+    """Fills a store of that mode and learns from it. It changes settings of torch for the whole process."""
     recording = Recording.find(config.episodes)
     shutil.rmtree(work_dir, ignore_errors=True)
 
@@ -119,7 +123,7 @@ def learn(config: SameLearningConfig, mode: str, work_dir: Path) -> Learned:
     with storage_of() as storage:
         for arrays in recording.episodes():
             play(storage, arrays)
-    with storage_of() as storage:  # opened again: now every row comes from a sealed chunk, as its mode encodes it
+    with storage_of() as storage:  # opening it again seals every row into a chunk of its mode
         assert storage.store is not None
         store_bytes = int(storage.store.info()["bytes_on_disk"])
         torch.manual_seed(config.seed)
@@ -149,7 +153,7 @@ def learn(config: SameLearningConfig, mode: str, work_dir: Path) -> Learned:
 
 
 def compare(learned: list[Learned], control: Learned) -> None:
-    """Raises `LearningDiffers` unless all learned the same and the control did not."""
+    """Raises `LearningDiffers` unless all modes learned the same and the control did not."""
     first = learned[0]
     for other in learned[1:]:
         for number, (expected, found) in enumerate(zip(first.losses, other.losses, strict=True)):
@@ -165,10 +169,11 @@ def compare(learned: list[Learned], control: Learned) -> None:
 
 
 def same_learning(config: SameLearningConfig) -> dict[str, Any]:
-    """Compares the modes, and returns what was found.
+    """Compares the modes and returns the result.
 
     Raises:
-        LearningDiffers: they did not learn the same. SpecError: a value that cannot work.
+        LearningDiffers: two modes did not learn the same.
+        SpecError: a value cannot work.
     """
     if not config.modes or set(config.modes) - set(MODES):
         raise SpecError(f"modes: expected some of {', '.join(MODES)}, got {list(config.modes)}")

@@ -1,11 +1,11 @@
-"""Experiment: the published figure of the theoretical compression factor, with measured points.
+"""Experiment: the published plot of the theoretical compression factor, with measured points.
 
     python -m experiments.drqv2.theoretical_factor +recordings.walker_walk_gray=DIR
 
-The figure of "Differentially Encoded Observation Spaces" shows the factor over the frame stack f and phi, the share of
-pixels of a frame that differ from its keyframe, which every f-th frame is. Here phi and the bytes of real frames are
-measured for several f. A frame in which a quarter of the pixels changed counts as a quarter: it is stored raw. Each
-colour plane counts as a frame of its own, as the formula knows no colour.
+The plot in "Differentially Encoded Observation Spaces" shows the factor over the frame stack f and over phi. Every f-th
+frame is a keyframe, and phi is the share of pixels of a frame that differ from its keyframe. This experiment measures
+phi and the bytes of real frames for several f. If more than a quarter of its pixels changed, a frame is stored raw, and
+counts as a quarter. Each colour plane counts as a frame, because the formula has no colour.
 """
 
 from __future__ import annotations
@@ -44,8 +44,10 @@ class TheoreticalFactorConfig:
 
     Attributes:
         recordings: directories of episode files, by name.
-        frame_stacks: each at least 2. max_episodes: of each recording; None: all.
-        output_dir: for results. docs: page to render into; None: none.
+        frame_stacks: the frame stacks, each at least 2.
+        max_episodes: most episodes per recording, or None for all.
+        output_dir: directory for the results.
+        docs: page to write the results into, or None.
     """
 
     recordings: dict[str, str]
@@ -60,12 +62,14 @@ class Point:
     """A recording at one frame stack. Factors are against raw stacks.
 
     Attributes:
-        frames: measured, of all episodes.
-        changed_pixels: mean of a plane that is no keyframe, at most a quarter of it.
-        phi: the same as a share of the plane.
-        simplified: equation 5 with its lost term, at `changed_pixels`. as_printed: without it.
-        counted: equation 4 for these frames.
-        published: of the codec `FrameDelta.published`. full: of the default codec. Both in real bytes.
+        frames: number of measured frames in all episodes.
+        changed_pixels: mean changed pixels of a plane that is not a keyframe, at most a quarter of the plane.
+        phi: `changed_pixels` as a share of the plane.
+        simplified: factor of equation 5 at `changed_pixels`, with the term that is missing in print.
+        as_printed: factor of equation 5 as printed.
+        counted: factor of equation 4 for these frames.
+        published: factor of the codec `FrameDelta.published`, from real bytes.
+        full: factor of the default codec, from real bytes.
     """
 
     recording: str
@@ -81,16 +85,18 @@ class Point:
 
 
 def newest_frames(observations: Frames, frame_stack: int) -> Frames:
-    """One frame a row: (row, channel, height, width)."""
+    """Returns one frame per row, (row, channel, height, width)."""
     channels = observations.shape[1] // frame_stack
     return np.ascontiguousarray(observations[:, -channels:])
 
 
 def count_changed(frames: Frames, frame_stack: int) -> tuple[int, int, int]:
-    """Keyframes, other planes and the pixels in which those differ from their keyframe, at most a quarter of a plane.
+    """Counts keyframes, other planes, and the pixels in which these differ from their keyframe.
+
+    A plane counts for at most a quarter of its pixels.
 
     Args:
-        frames: of one episode, (row, channel, height, width); every `frame_stack`-th is a keyframe.
+        frames: frames of one episode, (row, channel, height, width). Every `frame_stack`-th is a keyframe.
     """
     rows, channels, height, width = frames.shape
     keyframe = np.arange(rows) // frame_stack * frame_stack
@@ -104,7 +110,7 @@ def measure(name: str, episodes: Sequence[Frames], frame_stack: int) -> Point:
     """Measures frames of episodes, each (row, channel, height, width).
 
     Raises:
-        SpecError: they are too short for this frame stack.
+        SpecError: the episodes are too short for this frame stack.
     """
     shape = episodes[0].shape[1:]
     plane = shape[1] * shape[2]
@@ -168,7 +174,7 @@ def theoretical_factor(config: TheoreticalFactorConfig) -> dict[str, Any]:
 
 
 def plot(points: Iterable[Mapping[str, Any]]) -> Figure:
-    """Left: the formula over frame stack and phi, with the points. Right: formula and real bytes over frame stack."""
+    """Plots the formula over frame stack and phi (left), and formula and real bytes over frame stack (right)."""
     points = list(points)
     most = max(8, *(point["frame_stack"] for point in points))
     figure = Figure(figsize=(11, 4.8), dpi=150, layout="constrained")

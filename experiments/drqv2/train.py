@@ -15,13 +15,13 @@ with needs("experiments.drqv2.train", "bench", "dmc", "drqv2", in_command=__name
 
 
 def main(config: TrainConfig) -> None:
-    """Runs to the end."""
+    """Trains to the end of the run."""
     train(config)
 
 
 if __name__ == "__main__":
     try:
-        check_device_argument(sys.argv[1:])  # before Hydra makes the directory of the run
+        check_device_argument(sys.argv[1:])  # before Hydra creates the directory of the run
     except SpecError as err:
         fail(err)
     run("train", TrainConfig, main)

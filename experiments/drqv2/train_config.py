@@ -1,4 +1,4 @@
-"""The configuration of a training run; the defaults stand in config/train.yaml."""
+"""The configuration of a training run. config/train.yaml has the defaults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from replaystore.spec import MODES, RESIDENCIES
 
 CONFIG = "config.json"
 _DEVICES = ("auto", "cpu", "cuda")
-# What a run may be resumed with otherwise: none is a setting of the algorithm or of the environment.
+# Settings that may change when a run is resumed. None of them concerns the algorithm or the environment.
 _MAY_CHANGE = {
     "replay_residency", "replay_budget", "replay_threads", "train_frames", "device", "deterministic", "resume",
     "snapshot_every_frames", "eval_every_frames", "save_video", "tensorboard", "output_dir",
@@ -23,25 +23,34 @@ _MAY_CHANGE = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What a run does. A frame is one of the simulator: a row takes `action_repeat` of them.
+    """What a run does. Frames are frames of the simulator, and each row takes `action_repeat` of them.
 
     Attributes:
         task: `domain_task` of the DeepMind Control Suite.
-        grayscale, black_floor, fast_render, frame_stack, action_repeat, image_size: see `CollectConfig`; none of them
+        grayscale, black_floor, fast_render, frame_stack, action_repeat, image_size: as in `CollectConfig`. None of them
             depends on the mode.
-        max_episode_steps: rows after the reset at most; None: until the task ends.
-        replay_mode: how the store keeps observations: `disk`, `half` or `full`; the batches are the same.
-        replay_residency, replay_budget: as in `ReplayStore.open`; the budget in bytes.
-        replay_capacity: transitions. replay_threads: that fill batches.
-        batch_size, n_step, discount, update_every_steps: of learning; one update every so many rows.
-        seed_frames: before the first update. train_frames: in all.
-        seed: of everything. device: `auto` (CUDA where torch finds a GPU, else the CPU), `cpu` or `cuda`.
-        deterministic: only operations of torch that give the same bits in every run.
-        resume: go on from the last snapshot in `output_dir`.
-        snapshot_every_frames: at the first end of an episode after so many. eval_every_frames: 0 for never.
-        eval_episodes, save_video: of an evaluation; the video shows its first episode.
-        tensorboard: write event files.
-        output_dir: of this run alone.
+        max_episode_steps: most rows of an episode after the reset. None means until the task ends.
+        replay_mode: how the store keeps observations: `disk`, `half` or `full`. The batches are the same.
+        replay_residency: the residency of `ReplayStore.open`.
+        replay_budget: the budget of `ReplayStore.open`, in bytes.
+        replay_capacity: most transitions in the store.
+        replay_threads: threads that fill batches.
+        batch_size: transitions per batch.
+        n_step: steps of a transition.
+        discount: discount per step.
+        update_every_steps: rows per update.
+        seed_frames: frames before the first update.
+        train_frames: frames in all.
+        seed: seed of all randomness.
+        device: `cpu`, `cuda`, or `auto` for CUDA if torch finds a GPU.
+        deterministic: whether to use only operations of torch that give the same bits in every run.
+        resume: whether to continue from the last snapshot in `output_dir`.
+        snapshot_every_frames: frames between snapshots. A snapshot is made at the next end of an episode.
+        eval_every_frames: frames between evaluations, or 0 for none.
+        eval_episodes: episodes per evaluation.
+        save_video: whether to write a video of the first episode of an evaluation.
+        tensorboard: whether to write event files.
+        output_dir: directory of this run. No other run uses it.
         agent: networks, optimisers and exploration.
     """
 
@@ -77,10 +86,10 @@ class TrainConfig:
     agent: AgentConfig
 
     def environment(self) -> CollectConfig:
-        """What the environment is made from.
+        """Returns the configuration of the environment.
 
         Raises:
-            SpecError: a value that cannot work.
+            SpecError: a value cannot work.
         """
         return CollectConfig(
             task=self.task,
@@ -94,7 +103,7 @@ class TrainConfig:
         )
 
     def check(self) -> None:
-        """Raises `SpecError`, with the remedy, for what cannot work."""
+        """Raises `SpecError`, with the remedy, for a value that cannot work."""
         self.environment()
         choices = {
             "replay_mode": (self.replay_mode, MODES),
@@ -127,12 +136,12 @@ def _settings(config: TrainConfig) -> dict[str, object]:
 
 
 def note_config(config: TrainConfig, directory: Path) -> None:
-    """Writes down what a run in `directory` is started with."""
+    """Writes the settings of a new run to `directory`."""
     write_json(directory / CONFIG, _settings(config))
 
 
 def check_same_run(config: TrainConfig, directory: Path) -> None:
-    """Raises `SpecError` where the run in `directory` was started with settings that make another run of it."""
+    """Raises `SpecError` if the run in `directory` was started with settings that would make it another run."""
     path = directory / CONFIG
     if not path.exists():
         raise SpecError(f"{path}: expected the settings that the run began with, found none; use another output_dir")

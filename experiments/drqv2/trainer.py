@@ -29,24 +29,26 @@ _COUNTERS = ("step", "frame", "episode", "updates", "seconds")
 
 
 def read_run(directory: Path) -> dict[str, Any]:
-    """The snapshot of a run, its tensors on the CPU.
+    """Returns the snapshot of a run, with its tensors on the CPU.
 
     Raises:
-        RunError: it is damaged, or of another release.
+        RunError: the snapshot is damaged, or another release wrote it.
     """
     return read_snapshot(directory / SNAPSHOT, FORM, "delete it to start from the replay data")
 
 
 def train(config: TrainConfig) -> dict[str, float]:
-    """Runs to `train_frames`, or on to there with `resume`, and returns where it ended.
+    """Trains until `train_frames`, from the start or with `resume` from the last snapshot. Returns where it ended.
 
-    A kill loses what came after the last snapshot, but no episode that was committed: with `resume` the agent, the
-    sampler and the counters are those of the snapshot, and all episodes in the replay directory are drawn from.
+    A kill loses the learning since the last snapshot, but no committed episode. With `resume` the agent, the sampler
+    and the counters continue from the snapshot, and batches are drawn from all episodes in the replay directory.
 
     Raises:
-        SpecError: a value that cannot work, an `output_dir` that has a run already, one with other settings to resume,
-        or a replay directory of another mode or frame size. RunError: the snapshot is damaged. MissingDependency,
-        RenderingUnavailable: something is not installed.
+        SpecError: a value cannot work, `output_dir` has a run already, the run to resume has other settings, or the
+            replay directory has another mode or frame size.
+        RunError: the snapshot is damaged.
+        MissingDependency: a package is not installed.
+        RenderingUnavailable: nothing can be rendered.
     """
     config.check()
     directory = Path(config.output_dir)
@@ -56,7 +58,7 @@ def train(config: TrainConfig) -> dict[str, float]:
     if has_run:
         check_same_run(config, directory)
     if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or cuBLAS refuses; read when it is first used
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses to run without it
     device = choose_device(config.device)
     if config.save_video:
         check_video()
@@ -72,7 +74,7 @@ def train(config: TrainConfig) -> dict[str, float]:
 
 
 class Run:
-    """One run, from its start or its snapshot on."""
+    """One run, from its start or from its snapshot."""
 
     def __init__(self, config: TrainConfig, directory: Path, device: torch.device, stack: ExitStack) -> None:
         self.config = config
@@ -94,7 +96,7 @@ class Run:
         self.storage = stack.enter_context(
             ReplayBufferStorage(specs, replay, mode=mode, frame_stack=config.frame_stack, **reading)
         )
-        if self.storage.store is not None:  # it may hold episodes that the snapshot does not know
+        if self.storage.store is not None:  # it may hold episodes that are newer than the snapshot
             self.environment.skip_to(self.storage.store.next_episode_id)
         self.loader: TupleLoader = stack.enter_context(
             make_replay_loader(
@@ -200,4 +202,4 @@ class Run:
                 " resume with the agent and image_size of the run"
             ) from err
         self.loader.load_state_dict(state["loader"])
-        load_random_state(state["random"], {})  # last: making the networks has drawn from them
+        load_random_state(state["random"], {})  # last, because making the networks draws from the generators

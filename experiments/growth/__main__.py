@@ -1,10 +1,10 @@
-"""What a store of many transitions costs, beside a small one: opening, drawing, batches, memory.
+"""Compares a store of many transitions with a small one: opening, drawing, batches, memory.
 
     python -m experiments.growth WORK_DIR [--transitions 10000,1000000] [--episodes DIR] [--json]
 
-Appends gray 84x84 frames in mode `full` until the stores hold so many transitions (a store that is there is gone on
-with, so the command can be interrupted), then opens each in fresh processes and measures. The frames are those of
-recorded episodes, run through forwards and backwards from a random step on, in episodes of 501 rows.
+Appends gray 84x84 frames in mode `full` until the stores hold these numbers of transitions. An interrupted command
+continues. Then it opens each store in fresh processes and measures. The frames come from recorded episodes, played
+forwards and backwards from a random step, in episodes of 501 rows.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ with needs("experiments.growth", "bench", "torch", in_command=__name__ == "__mai
     from rich.console import Console
     from rich.table import Table
 
-    import replaystore as rs  # its names load what they need when they are used, which is part of what is measured
+    import replaystore as rs  # its names import lazily, and that is part of what is measured
 
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "walker_walk"
@@ -43,7 +43,7 @@ MIB = 1 << 20
 
 
 def recorded_frames(directory: Path) -> list[np.ndarray]:
-    """The newest frames of each episode, gray: uint8 (rows, 1, height, width)."""
+    """Returns the newest frames of each episode in gray, uint8 (rows, 1, height, width)."""
     from replaystore.datasets.drqv2_npz import list_episode_files, read_episode
 
     result = []
@@ -57,7 +57,7 @@ def recorded_frames(directory: Path) -> list[np.ndarray]:
 
 
 def made_episodes(recorded: list[np.ndarray], first: int) -> Iterator[dict[str, np.ndarray]]:
-    """Episodes number `first`, `first + 1` and so on: always the same."""
+    """Yields the episodes with the numbers `first`, `first + 1` and so on. A number always gives the same episode."""
     number = first
     while True:
         rng = np.random.default_rng(number)
@@ -97,11 +97,11 @@ def build(path: Path, recorded: list[np.ndarray], transitions: int, console: Con
             status.update(f"{path.name}: {store.num_transitions:,} of {transitions:,} transitions")
         store.flush()
         rows = store.num_rows - rows
-    console.print(f"{path.name}: appended {rows:,} rows, {rows / (time.perf_counter() - started):,.0f} a second")
+    console.print(f"{path.name}: appended {rows:,} rows, {rows / (time.perf_counter() - started):,.0f} per second")
 
 
 def median_ms(call: Callable[[], Any], count: int) -> float:
-    """Median milliseconds of a call."""
+    """Returns the median milliseconds of a call."""
     seconds = []
     for _ in range(count):
         started = time.perf_counter()
@@ -111,7 +111,7 @@ def median_ms(call: Callable[[], Any], count: int) -> float:
 
 
 def measure_opening(path: Path, residency: str) -> dict[str, float]:
-    """In a fresh process with torch and numba imported: seconds to open, until the first batch, and memory."""
+    """Measures the seconds to open and to the first batch, and memory, in a fresh process that has imported torch."""
     import numba  # noqa: F401
     import torch  # noqa: F401
     import zarr  # noqa: F401
@@ -149,7 +149,7 @@ def measure_opening(path: Path, residency: str) -> dict[str, float]:
 
 
 def measure_index_memory(path: Path) -> dict[str, float]:
-    """In a fresh process: bytes that the rooms of the index and the catalog hold once a batch was drawn."""
+    """Measures, in a fresh process, the bytes that the index and the catalog hold after the first batch."""
     rs.ReplayStore.open  # noqa: B018 - imports what opening a store needs
 
     tracemalloc.start()
@@ -168,19 +168,19 @@ def measure_index_memory(path: Path) -> dict[str, float]:
 
 
 def in_child(what: str, path: Path, *more: str) -> dict[str, float]:
-    """What one of the functions above returns in a process of its own."""
+    """Runs one of the functions above in a new process, and returns its result."""
     command = [sys.executable, "-m", "experiments.growth", "--child", what, str(path), *more]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return dict(json.loads(done.stdout))
 
 
 def measure(path: Path) -> dict[str, dict[str, float]]:
-    """All of it, by residency; each twice, for the first fills the page cache and the cache of compiled kernels."""
+    """Measures each residency twice, as the first run fills the page cache and the cache of compiled kernels."""
     result: dict[str, dict[str, float]] = {}
     for residency in RESIDENCIES:
         in_child("opening", path, residency)
         found = result[residency] = in_child("opening", path, residency)
-        # What `mapped` holds are the small fields, which every residency holds.
+        # `mapped` holds only the small fields, as every residency does.
         chunks = found["held_mib"] - result["mapped"]["held_mib"]
         found["rss_beyond_imports_and_chunks_mib"] = found["rss_beyond_imports_mib"] - chunks
     result["index"] = in_child("index", path)
@@ -188,7 +188,7 @@ def measure(path: Path) -> dict[str, dict[str, float]]:
 
 
 def show(console: Console, results: dict[int, dict[str, dict[str, float]]]) -> None:
-    """A table: a row a figure, a column a size."""
+    """Prints a table with one row per figure and one column per size."""
     table = Table("residency", "figure", *(f"{count:,}" for count in results))
     first = next(iter(results.values()))
     for residency, figures in first.items():

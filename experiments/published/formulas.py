@@ -1,4 +1,4 @@
-"""Calculators for published sizes, to put beside measured ones. None of them decides how anything is stored.
+"""Calculators for published sizes, to compare with measured ones. The store does not use them.
 
 Sources, by the names used below:
 
@@ -7,7 +7,7 @@ Sources, by the names used below:
 - *Differentially Encoded Observation Spaces*: the paper on storing frames as differences to keyframes, code in
   A2R-Lab/DiffCompressDRL and A2R-Lab/drqv2_compress.
 
-Sizes are in bytes, MB means 10**6 of them.
+Sizes are in bytes. A MB has 10**6 bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _VALUE_NETWORKS: dict[str, int] = {"ppo": 1, "sac": 2}
 
 
 def packed_bits(decimals: int, low: float, high: float) -> int:
-    """Bits that one rounded and clamped value needs: ceil(log2(number of levels)); 0 where there is one level.
+    """Returns the bits that one rounded and clamped value needs: ceil(log2(number of levels)).
 
     >>> packed_bits(1, -127.0, 127.0), packed_bits(2, -127.0, 127.0)
     (12, 15)
@@ -38,13 +38,13 @@ def packed_bits(decimals: int, low: float, high: float) -> int:
 
 
 def published_bits(decimals: int, bound: float) -> int:
-    """Bits of a value rounded to `decimals` and clamped to +-`bound`: 1 + ceil(log2 b) + ceil(m log2 10).
+    """Returns the bits of a value with m `decimals`, clamped to +-b (`bound`): 1 + ceil(log2 b) + ceil(m log2 10).
 
-    Source: Just Round, its size of a quantized value. It knows no asymmetric bounds, and for a `bound` that is a power
-    of two and `decimals` 0 it is one bit short of what the levels need (see `packed_bits`).
+    Source: Just Round, size of a quantized value. The formula has no asymmetric bounds. If `bound` is a power of two
+    and `decimals` is 0, it gives one bit less than the levels need (see `packed_bits`).
 
     Raises:
-        SpecError: `decimals` is negative or `bound` below 1, for which the formula was not made.
+        SpecError: `decimals` is negative or `bound` is below 1, which the formula does not cover.
     """
     if decimals < 0 or not 1 <= bound < math.inf:
         raise SpecError(f"published_bits: expected decimals >= 0 and a finite bound >= 1, got {decimals} and {bound}")
@@ -54,12 +54,13 @@ def published_bits(decimals: int, bound: float) -> int:
 def published_observation_bytes(
     *, num_rows: int, frame_stack: int, stored_pixels: float, frame_side: int = 84, num_keyframes: float | None = None
 ) -> float:
-    """Bytes of a compressed observation buffer: I**2 d + 8 d (f - 1) + 4 N + 4 |D| f.
+    """Returns the bytes of a compressed observation buffer: I**2 d + 8 d (f - 1) + 4 N + 4 |D| f.
 
-    Source: Differentially Encoded Observation Spaces, equation 3. I is `frame_side` of a grayscale frame, d the
-    keyframes (default |D| / f, one a stack), f `frame_stack`, N `stored_pixels` (over all rows; where a buffer is
-    written over, its maximum over training) at 1 + 1 bytes of position and 2 of difference, |D| `num_rows`. A frame in
-    which a quarter of the pixels changed is no smaller as differences; stored raw it counts as I**2 / 4 pixels.
+    Source: Differentially Encoded Observation Spaces, equation 3. I is `frame_side` of a grayscale frame. d is the
+    number of keyframes, by default |D| / f, one per stack. f is `frame_stack`, and |D| is `num_rows`. N is
+    `stored_pixels` over all rows, or its maximum over training if the buffer is overwritten. A pixel takes 1 + 1 bytes
+    of position and 2 of difference. A frame in which a quarter of the pixels changed is not smaller as differences.
+    Stored raw it counts as I**2 / 4 pixels.
     """
     keyframes = num_rows / frame_stack if num_keyframes is None else num_keyframes
     raw = frame_side**2 * keyframes
@@ -69,7 +70,7 @@ def published_observation_bytes(
 def published_observation_factor(
     *, num_rows: int, frame_stack: int, stored_pixels: float, frame_side: int = 84, num_keyframes: float | None = None
 ) -> float:
-    """How many times smaller than raw stacks: I**2 |D| f over `published_observation_bytes` of the same arguments.
+    """Returns the factor against raw stacks: I**2 |D| f over `published_observation_bytes` of the same arguments.
 
     Source: Differentially Encoded Observation Spaces, equation 4.
     """
@@ -86,11 +87,12 @@ def published_observation_factor(
 def simplified_observation_factor(
     changed_pixels: float, frame_stack: int, *, frame_side: int = 84, as_printed: bool = False
 ) -> float:
-    """The same factor from n = `changed_pixels`, the mean of a frame: 1764 f / ((1762 - n) / f + 2 + n + f).
+    """Returns the same factor from the mean n of `changed_pixels` per frame: 1764 f / ((1762 - n) / f + 2 + n + f).
 
-    Source: Differentially Encoded Observation Spaces, equation 5, where 1764 is 84**2 / 4 (here
-    `frame_side`**2 / 4) and 1762 two less. In print the last "+ f" of the denominator is missing; `as_printed` leaves
-    it out too. n is the mean over the frames that are not keyframes, so N = n |D| (f - 1) / f in equation 4.
+    Source: Differentially Encoded Observation Spaces, equation 5. There 1764 is 84**2 / 4, which is
+    `frame_side`**2 / 4 here, and 1762 is two less. In print the last "+ f" of the denominator is missing, and
+    `as_printed` leaves it out too. The mean n is over frames that are not keyframes, so N = n |D| (f - 1) / f in
+    equation 4.
     """
     quarter = frame_side**2 / 4
     denominator = (quarter - 2 - changed_pixels) / frame_stack + 2 + changed_pixels
@@ -106,10 +108,10 @@ def buffer_bytes(
     action_bits: float = 64,
     reward_bits: float = 64,
 ) -> float:
-    """Bytes of a buffer of observations, actions and one reward a row, at so many bits a value.
+    """Returns the bytes of a buffer with observations, actions and one reward per row, for the given bits per value.
 
-    Source: Just Round, size of the stored experience; its baseline holds 64-bit floats. Its "over 27 MB" are 8,300 rows
-    of 391 and 16 values; its 96.8 MB are 10**5 rows (not the 10**6 in print) of 112 and 8.
+    Source: Just Round, size of the stored experience. Its baseline holds 64-bit floats. Its "over 27 MB" are 8,300 rows
+    of 391 and 16 values. Its 96.8 MB are 10**5 rows of 112 and 8 values, not the 10**6 rows in print.
 
     >>> round(buffer_bytes(num_rows=8300, observation_dims=391, action_dims=16) / 1e6, 2)
     27.09
@@ -119,7 +121,7 @@ def buffer_bytes(
 
 
 def network_bytes(layer_sizes: Sequence[int], *, bytes_per_weight: int = 4) -> int:
-    """Bytes of the weights and biases of fully connected layers, `layer_sizes` from input to output.
+    """Returns the bytes of the weights and biases of fully connected layers, with `layer_sizes` from input to output.
 
     >>> network_bytes([391, 256, 256, 16])
     681024
@@ -128,7 +130,7 @@ def network_bytes(layer_sizes: Sequence[int], *, bytes_per_weight: int = 4) -> i
 
 
 def training_bytes(algorithm: Algorithm, *, policy_bytes: float, value_bytes: float, buffer_bytes: float) -> float:
-    """Size of training: the policy, the value network (PPO) or two Q networks (SAC) of `value_bytes`, the buffer.
+    """Returns the bytes of policy, buffer, and value network (PPO) or two Q networks (SAC) of `value_bytes` each.
 
     Source: Just Round, size of training.
     """
@@ -138,13 +140,13 @@ def training_bytes(algorithm: Algorithm, *, policy_bytes: float, value_bytes: fl
 
 
 def average_factor(raw_bytes: Sequence[float], stored_bytes: Sequence[float]) -> float:
-    """The average factor over tasks: mean raw bytes over mean stored bytes, one entry a task in each.
+    """Returns the average factor over tasks: mean raw bytes over mean stored bytes. Both have an entry per task.
 
-    This ratio of means is what was published as an average (8.9 and 9.9 for Atari, Differentially Encoded Observation
-    Spaces); the mean of the tasks' factors is larger. Give each task's factor beside it.
+    Differentially Encoded Observation Spaces published this ratio of means as an average (8.9 and 9.9 for Atari). The
+    mean of the factors is larger, so report the factor of each task too.
 
     Raises:
-        SpecError: no tasks, sequences of different length, or nothing stored.
+        SpecError: there are no tasks, the sequences differ in length, or nothing is stored.
     """
     if not raw_bytes or len(raw_bytes) != len(stored_bytes) or sum(stored_bytes) <= 0:
         raise SpecError(

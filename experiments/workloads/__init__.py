@@ -1,4 +1,4 @@
-"""Workloads that the store is measured on: recording them, and what they take and cost in a store.
+"""Workloads to measure the store with: recording them, and their size and speed in a store.
 
     python -m experiments.workloads atari OUT_DIR --games Pong --games Breakout --steps 4000
     python -m experiments.workloads atari-sizes OUT_DIR

@@ -1,4 +1,4 @@
-"""The commands; see the package."""
+"""The commands of the package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from replaystore.errors import ReplayStoreError
 
 
 class _KindErrors(click.Group):
-    """Errors of the package in one line, without a traceback."""
+    """Prints errors of the package as one line, without a traceback."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -28,19 +28,25 @@ class _KindErrors(click.Group):
 
 @click.group(cls=_KindErrors, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Records the workloads that the store is measured on, and measures."""
+    """Records workloads, and measures stores with them."""
 
 
 @main.command()
 @click.argument("directory", type=DIRECTORY)
-@click.option("--games", multiple=True, default=GAMES, show_default=True, help="A game of ALE; can be repeated.")
-@click.option("--steps", type=AT_LEAST_1, default=4000, show_default=True, help="Transitions a game.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of actions and games.")
+@click.option(
+    "--games",
+    multiple=True,
+    default=GAMES,
+    show_default=True,
+    help="A game of ALE. May be repeated.",
+)
+@click.option("--steps", type=AT_LEAST_1, default=4000, show_default=True, help="Transitions per game.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of actions and games.")
 @click.option("--episode-limit", type=AT_LEAST_1, default=27_000, show_default=True, help="Transitions.")
 def atari(directory: Path, games: tuple[str, ...], steps: int, seed: int, episode_limit: int) -> None:
     """Record Atari games with random actions, each into its own directory in DIRECTORY.
 
-    Whole episodes, at least --steps transitions. A game that has them is skipped.
+    Records whole episodes until there are at least --steps transitions. Skips a game that has them already.
     """
     for game in games:
         config = AtariConfig(game=game, seed=seed, episode_limit=episode_limit)
@@ -52,11 +58,11 @@ def atari(directory: Path, games: tuple[str, ...], steps: int, seed: int, episod
 @main.command()
 @click.argument("directory", type=DIRECTORY)
 @click.option("--steps", type=AT_LEAST_1, default=20_000, show_default=True, help="Transitions.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of actions and environment.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all draws.")
 def humanoid(directory: Path, steps: int, seed: int) -> None:
     """Record the proprioception of Humanoid-v5 with random actions into DIRECTORY.
 
-    Whole episodes, at least --steps transitions. What is there already is kept.
+    Records whole episodes until there are at least --steps transitions. Keeps existing episodes.
     """
     with progress_bar("Humanoid-v5") as progress:
         done = record_humanoid(HumanoidConfig(seed=seed), directory, steps, progress)
@@ -69,7 +75,7 @@ def humanoid(directory: Path, steps: int, seed: int) -> None:
               type=click.Choice(tuple(CONFIGURATIONS)))  # fmt: skip
 @as_json
 def atari_sizes(directory: Path, names: tuple[str, ...], as_json: bool) -> None:
-    """Say what the games recorded in DIRECTORY take in mode full: factors against raw stacks."""
+    """Measure how much smaller than raw stacks the games recorded in DIRECTORY are in mode full."""
     with progress_bar("games") as progress:
         result = measure_sizes(directory, names, progress=progress)
     if as_json:
@@ -90,13 +96,13 @@ def atari_sizes(directory: Path, names: tuple[str, ...], as_json: bool) -> None:
 @main.command()
 @click.argument("directory", type=EXISTING_DIRECTORY)
 @click.option("--batch-size", type=AT_LEAST_1, default=256, show_default=True, help="Transitions.")
-@click.option("--repeats", type=AT_LEAST_1, default=300, show_default=True, help="Batches of each way.")
-@click.option("--threads", type=AT_LEAST_1, default=1, show_default=True, help="That work on one batch.")
+@click.option("--repeats", type=AT_LEAST_1, default=300, show_default=True, help="Batches per way of storing.")
+@click.option("--threads", type=AT_LEAST_1, default=1, show_default=True, help="Threads that work on one batch.")
 @as_json
 def quantised(directory: Path, batch_size: int, repeats: int, threads: int, as_json: bool) -> None:
-    """Measure size and batch time of the observations recorded in DIRECTORY, rounded and clamped and plain.
+    """Measure size and batch time of the observations recorded in DIRECTORY, plain, and rounded and clamped.
 
-    Beside stable-baselines3 where it is installed.
+    Also measures stable-baselines3 if it is installed.
     """
     with progress_bar("batches") as progress:
         result = measure(directory, batch_size=batch_size, repeats=repeats, threads=threads, progress=progress)

@@ -21,17 +21,17 @@ GAMES = (
 
 @dataclass(frozen=True, kw_only=True)
 class AtariConfig:
-    """What is recorded of a game. The defaults are the usual evaluation protocol with a random policy.
+    """How a game is recorded. The defaults are the usual evaluation protocol with a random policy.
 
     Attributes:
-        game: as in ALE's environment names: `"Pong"`, `"SpaceInvaders"`.
-        seed: with game and episode number, all that actions and environment depend on.
-        frame_stack: frames in an observation, oldest first; the first one is repeated at the reset.
-        frame_skip: frames of the game for each row; the last two of them are joined by their maximum.
+        game: name of the game in ALE, such as `"Pong"` or `"SpaceInvaders"`.
+        seed: seed of actions and environment, together with game and episode number.
+        frame_stack: frames in an observation, oldest first. The first frame is repeated at the reset.
+        frame_skip: frames of the game per row. The last two of them are joined by their maximum.
         frame_size: height and width in pixels, after gray scale and scaling.
-        noop_max: most steps that nothing is done after a reset.
-        repeat_action: probability that the game repeats the last action instead of the one given, at each frame.
-        episode_limit: most transitions of an episode; longer ones are cut off. Losing a life ends none.
+        noop_max: most steps without an action after a reset.
+        repeat_action: probability per frame that the game repeats the last action.
+        episode_limit: most transitions of an episode. Longer episodes are cut. Losing a life does not end one.
     """
 
     game: str
@@ -48,7 +48,7 @@ def record_game(config: AtariConfig, directory: Path, num_steps: int, progress: 
     """Records whole episodes of a game until `directory` has at least `num_steps` transitions; see `record`.
 
     Each file has `observation` uint8 (rows, frame_stack, frame_size, frame_size), `action` int64 (rows, 1), `reward`
-    and `discount` float32 (rows, 1). Rewards are those of the game, not clipped.
+    and `discount` float32 (rows, 1). Rewards are not clipped.
 
     Raises:
         MissingDependency: gymnasium or ale-py is missing. SpecError: there is no such game.
@@ -59,7 +59,7 @@ def record_game(config: AtariConfig, directory: Path, num_steps: int, progress: 
 
 
 def make_environment(config: AtariConfig) -> Any:
-    """The wrapped environment of a configuration.
+    """Returns the wrapped environment of a configuration.
 
     Raises:
         MissingDependency: gymnasium or ale-py is missing. SpecError: there is no such game.
@@ -92,7 +92,7 @@ def make_environment(config: AtariConfig) -> Any:
 
 
 def play(env: Any, config: AtariConfig, index: int) -> Arrays:
-    """The arrays of episode `index`, which depend on the configuration and `index` alone."""
+    """Returns the arrays of episode `index`. They depend only on the configuration and `index`."""
     of_env, of_actions = np.random.SeedSequence([config.seed, *config.game.encode(), index]).spawn(2)
     actions = np.random.default_rng(of_actions)
     observation, _ = env.reset(seed=int(of_env.generate_state(1)[0] >> 1))

@@ -28,7 +28,7 @@ CONFIGURATIONS: Mapping[str, Mapping[str, Any]] = {
     "zstd 9, 32": {"entropy": "zstd", "level": 9, "keyframe_interval": 32},
     "points, 4": {"entropy": "points", "reference": "keyframe", "keyframe_interval": 4},
 }
-"""Options of `FrameDelta`, by the name in the table. `points, 4` is the published scheme, one keyframe a stack."""
+"""Options of `FrameDelta`, by the name in the table. `points, 4` is the published scheme, one keyframe per stack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,10 @@ class Game:
     """Sizes of one game.
 
     Attributes:
-        game: name of its directory. transitions: in its stores.
-        raw_bytes: of a transition's observation as a stack.
-        observation_bytes_per_transition: by configuration; files on disk.
+        game: name of its directory.
+        transitions: transitions in each of its stores.
+        raw_bytes: bytes of an observation as a raw stack.
+        observation_bytes_per_transition: bytes of files on disk, by configuration.
     """
 
     game: str
@@ -49,13 +50,13 @@ class Game:
 
 @dataclass(frozen=True, kw_only=True)
 class AtariSizes:
-    """What `measure_sizes` found. average_factors: mean raw bytes over mean stored bytes, by configuration."""
+    """The result of `measure_sizes`. `average_factors` are mean raw bytes over mean stored bytes, by configuration."""
 
     games: tuple[Game, ...]
     average_factors: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Returns plain data."""
         return asdict(self)
 
 
@@ -66,19 +67,20 @@ def measure_sizes(
     work_dir: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> AtariSizes:
-    """Fills a store with each game in each configuration, compares every row with its file, and takes the sizes.
+    """Fills a store with each game in each configuration, compares every row with its file, and measures the sizes.
 
     Args:
-        directory: from `atari`: one directory of episodes a game.
-        work_dir: where the stores go, and go away again.
+        directory: recordings of `atari`, one directory of episodes per game.
+        work_dir: directory for the stores. They are deleted afterwards.
         progress: called with (games done, games in all).
 
     Raises:
-        EpisodeFileError: no games there. DamageError: a store gave back something else.
+        EpisodeFileError: there are no games.
+        DamageError: a store returned other observations.
     """
     folders = sorted(path for path in directory.iterdir() if path.is_dir() and list_episode_files(path))
     if not folders:
-        raise EpisodeFileError(f"{directory}: expected a directory of episodes a game, found none; record `atari`")
+        raise EpisodeFileError(f"{directory}: expected a directory of episodes per game, found none; record `atari`")
     games = []
     for number, folder in enumerate(folders):
         if progress is not None:

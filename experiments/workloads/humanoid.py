@@ -17,10 +17,11 @@ from replaystore.runtime.extras import install_command, needs
 
 @dataclass(frozen=True, kw_only=True)
 class HumanoidConfig:
-    """What is recorded. seed: with the episode number, all that actions and environment depend on.
+    """What is recorded.
 
     Attributes:
         environment: name of a gymnasium environment with flat float observations and bounded float actions.
+        seed: seed of actions and environment, together with the episode number.
     """
 
     environment: str = "Humanoid-v5"
@@ -43,12 +44,12 @@ def record_humanoid(
 
 
 def make_environment(config: HumanoidConfig) -> Any:
-    """The environment of a configuration.
+    """Returns the environment of a configuration.
 
     Raises:
         MissingDependency: gymnasium or mujoco is missing. SpecError: there is no such environment.
     """
-    os.environ.setdefault("MUJOCO_GL", "disabled")  # nothing is rendered, and a missing display does not matter
+    os.environ.setdefault("MUJOCO_GL", "disabled")  # nothing is rendered, so no display is needed
     with needs("recording Humanoid", "humanoid"):
         import gymnasium
     try:
@@ -63,7 +64,7 @@ def make_environment(config: HumanoidConfig) -> Any:
 
 
 def play(env: Any, config: HumanoidConfig, index: int) -> Arrays:
-    """The arrays of episode `index`, which depend on the configuration and `index` alone."""
+    """Returns the arrays of episode `index`. They depend only on the configuration and `index`."""
     of_env, of_actions = np.random.SeedSequence([config.seed, index]).spawn(2)
     actions = np.random.default_rng(of_actions)
     space = env.action_space

@@ -1,4 +1,4 @@
-"""What rounded and clamped proprioception takes, and what a batch of it costs beside plain float64."""
+"""Compares size and batch time of rounded and clamped proprioception with plain float64."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Arrays = dict[str, NDArray[Any]]
 
 OBSERVATION = "observation"
 BOUND = 127.0
-CLAMPED_SHARE = 0.001  # of each value, for bounds told from the data
+CLAMPED_SHARE = 0.001  # of each value, for bounds taken from the data
 PEER = "stable-baselines3 ReplayBuffer, float64"
 
 
@@ -35,11 +35,14 @@ class Row:
     """One way to hold the observations.
 
     Attributes:
-        name: what it is. bits: of a value, mean over a row; None: not a store of ours.
-        row_bytes: of files on disk for each row of the observation; None: not a store of ours.
-        share: `row_bytes` of those of float64. ideal: bits / 64. clamped: share of the values.
-        largest_error: inside the bounds, over all rows.
-        milliseconds: to draw and gather a batch; None: not measured.
+        name: name in the table.
+        bits: mean bits per value, or None for another library's buffer.
+        row_bytes: bytes of files on disk per row of the observation, or None for another library's buffer.
+        share: `row_bytes` divided by that of float64.
+        ideal: `bits` divided by 64.
+        clamped: share of the values that were clamped.
+        largest_error: largest error inside the bounds, over all rows.
+        milliseconds: time to draw and gather a batch, or None if not measured.
     """
 
     name: str
@@ -54,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantisedResult:
-    """What `measure` found. rows, transitions: in every store and buffer."""
+    """The result of `measure`. `rows` and `transitions` count those in every store and buffer."""
 
     rows: int
     transitions: int
@@ -62,7 +65,7 @@ class QuantisedResult:
     conditions: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
+        """Returns plain data."""
         return asdict(self)
 
 
@@ -73,13 +76,14 @@ def measure(
     """Fills stores with recorded float64 observations, plain and quantised, and times batches of each in turn.
 
     Args:
-        episode_dir: from `humanoid`.
-        repeats: batches of each. threads: that work on a batch, ours or the peer's.
-        work_dir: where the stores go, and go away again.
+        episode_dir: recordings of `humanoid`.
+        repeats: batches of each.
+        threads: threads that work on a batch, in our stores and in the other buffer.
+        work_dir: directory for the stores. They are deleted afterwards.
         progress: called with (batches done, batches in all).
 
     Raises:
-        EpisodeFileError: no episodes there, or their observations are not flat floats.
+        EpisodeFileError: there are no episodes, or their observations are not flat floats.
     """
     episodes = _read(episode_dir)
     observations = np.concatenate([episode[OBSERVATION] for episode in episodes])
@@ -125,7 +129,7 @@ def _read(episode_dir: Path) -> list[Arrays]:
 
 
 def _codecs(observations: NDArray[np.float64]) -> dict[str, RoundClamp | None]:
-    """By name. None: plain float64."""
+    """Returns codecs by name. None stands for plain float64."""
     shape: dict[str, Any] = {"dtype": "float64", "row_size": observations.shape[1]}
     low, high = tight_bounds(observations, CLAMPED_SHARE)
     codecs: dict[str, RoundClamp | None] = {"float64, not packed": None}
@@ -172,7 +176,7 @@ def _batches(
 
 
 def _peer(episodes: Sequence[Arrays], transitions: int, batch_size: int, threads: int) -> Callable[[], object] | None:
-    """Batches of a replay buffer of stable-baselines3 with the same transitions; None where it is not installed."""
+    """Returns a function that draws from stable-baselines3's buffer with the same transitions, or None without it."""
     try:
         import torch
         from gymnasium.spaces import Box
@@ -201,7 +205,7 @@ def _peer(episodes: Sequence[Arrays], transitions: int, batch_size: int, threads
 def _interleaved(
     ways: dict[str, Callable[[], object]], repeats: int, progress: Callable[[int, int], None] | None
 ) -> dict[str, list[float]]:
-    """Milliseconds of each call, the first ones left out: kernels are compiled in them."""
+    """Returns the milliseconds of each call, without the first calls, which compile kernels."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(-5, repeats):
         for name, batch in ways.items():

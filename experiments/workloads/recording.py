@@ -1,4 +1,4 @@
-"""Records episodes into files with whole episodes as the unit, and goes on where an earlier run stopped."""
+"""Records whole episodes into files, and continues where an earlier run stopped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CONFIG_LIMIT_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a directory holds. episodes, transitions: in all; new_episodes: of these, recorded now."""
+    """The contents of a directory. `new_episodes` counts the episodes that this run recorded."""
 
     directory: Path
     episodes: int
@@ -46,14 +46,14 @@ class EpisodeRows:
         return len(self._rewards)
 
     def add(self, observation: NDArray[Any], action: NDArray[Any], reward: float, terminated: bool) -> None:
-        """A step. terminated: the discount is 0 then; an episode that is only cut off keeps 1."""
+        """Adds a step. Its discount is 0 if `terminated`. A truncated episode keeps 1."""
         self._observations.append(observation)
         self._actions.append(action)
         self._rewards.append(reward)
         self._discounts.append(0.0 if terminated else 1.0)
 
     def arrays(self) -> Arrays:
-        """`observation`, `action` (rows, ...) as they came; `reward`, `discount` float32 (rows, 1)."""
+        """Returns `observation` and `action` (rows, ...) as they are, `reward` and `discount` as float32 (rows, 1)."""
         return {
             "observation": np.stack(self._observations),
             "action": np.stack(self._actions),
@@ -67,17 +67,17 @@ def record(
 ) -> Recorded:
     """Records whole episodes until `directory` has at least `num_steps` transitions.
 
-    Episodes are numbered from 0. Those that are there already are kept, so an interrupted run goes on, a finished one
-    does nothing, and one with more steps adds to it: the files are the same as of a run in one go.
+    Episodes are numbered from 0, and existing ones are kept. So an interrupted run continues, a finished run does
+    nothing, and a run with more steps adds episodes. The files are the same as those of one uninterrupted run.
 
     Args:
-        directory: made if missing; `recording.json` in it says what its episodes were recorded with.
-        config: plain data that decides, with its number, what an episode holds.
-        play: the arrays of the episode with this number.
+        directory: directory to record into. It is created if missing. Its `recording.json` holds `config`.
+        config: plain data. An episode depends only on it and on the number of the episode.
+        play: returns the arrays of the episode with a number.
         progress: called with (transitions so far, num_steps).
 
     Raises:
-        EpisodeFileError: the directory has episodes of another configuration, or one is missing among its numbers.
+        EpisodeFileError: the directory has episodes of another configuration, or an episode between others is missing.
         WriteError: a file could not be written.
     """
     _claim(directory, config)
@@ -97,7 +97,7 @@ def record(
 
 
 def _claim(directory: Path, config: Mapping[str, Any]) -> None:
-    """Makes the directory one of this configuration, or finds that it is."""
+    """Marks the directory with this configuration, or checks that it has it."""
     path = directory / CONFIG_NAME
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def _claim(directory: Path, config: Mapping[str, Any]) -> None:
 
 
 def _present(directory: Path) -> list[int]:
-    """Transitions of the episodes that are there, by number."""
+    """Returns the transitions of the existing episodes, by number."""
     lengths: dict[int, int] = {}
     for entry in list_episode_files(directory):
         if entry.index is not None and entry.num_transitions is not None and entry.refusal is None:

@@ -1,1 +1,1 @@
-"""What a drawn row becomes: transitions, gathered from stored rows."""
+"""Turns drawn rows into batches, such as transitions, from stored rows."""

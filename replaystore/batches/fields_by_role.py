@@ -1,4 +1,4 @@
-"""The fields of a store by role, for batch views."""
+"""`FieldsByRole`: the fields of a store by role, for batch views."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ I64 = NDArray[np.int64]
 
 
 class FieldsByRole:
-    """The fields of a store by role, and their values by row. Thread-safe.
+    """Groups the fields of a store by role, and reads their values. A batch view gets one. Thread-safe.
 
     Args:
         values: reads the fields.
 
     Attributes:
         columns: all fields, by name.
-        observations: those of the role.
-        at_row: actions and extra fields.
-        reward: the field of the role, or None.
-        discount: likewise.
-        depth: stored rows of the deepest observation.
+        observations: the fields with role `"observation"`.
+        at_row: the fields with role `"action"` or `"extra"`.
+        reward: the field with role `"reward"`. None if the store has none.
+        discount: the field with role `"discount"`. None if the store has none.
+        depth: largest number of stored rows that one observation is built from.
+        held_reward: all rewards in memory, if they are one float32 per row. None otherwise.
+        held_discount: all discounts in memory, if they are one float32 per row. None otherwise.
     """
 
     def __init__(self, values: FieldReader) -> None:
@@ -40,10 +42,17 @@ class FieldsByRole:
         self.held_reward, self.held_discount = values.float32_rows(self.reward), values.float32_rows(self.discount)
 
     def windows(self, snapshot: IndexSnapshot, column: Column, rows: I64) -> I64:
-        """Stored rows of the values of a field at `rows`: the window of an observation's stack, else the row itself.
+        """Returns the stored rows from which the values of a field at `rows` are built.
+
+        They are the window of frames for a stack, and the row itself for another value.
+
+        Args:
+            snapshot: the rows are looked up in it.
+            column: the field.
+            rows: (count,) int64.
 
         Returns:
-            (count, depth) int64, oldest first; -1 is a frame of zeros.
+            (count, depth) int64, oldest first. -1 stands for a frame of zeros.
 
         Raises:
             Evicted: a row is not live.
@@ -51,19 +60,20 @@ class FieldsByRole:
         return self._values.windows(snapshot, column, rows)
 
     def steps(self, snapshot: IndexSnapshot, rows: I64, num_steps: int) -> tuple[I64, I64]:
-        """The time steps from each row on, and the observations before the first and after the last of them.
+        """Returns the time steps from each row on, and the windows of the observations around them.
 
         Args:
             snapshot: the rows are looked up in it.
             rows: (count,) int64.
-            num_steps: from each row on, its own included.
+            num_steps: steps per row, including the row itself.
 
         Returns:
-            (steps, windows): (count, num_steps) int64 rows, and (2 * count, depth) int64 windows of the deepest
-            observation: at the step before each row, then at the last step of each.
+            (steps, windows). `steps` is (count, num_steps) int64, the rows of the steps. `windows` is (2 * count,
+            depth) int64, the stored rows of observations of `depth` rows. Its first half holds the observations one
+            step before each row, and its second half those at the last step.
 
         Raises:
-            Evicted: a row is not live or the first of its episode, or fewer steps follow it.
+            Evicted: a row is not live, it is the first of its episode, or too few steps follow it.
         """
         steps, windows = np.empty((len(rows), num_steps), np.int64), np.empty((2 * len(rows), self.depth), np.int64)
         failed = transition_rows(rows, snapshot.index, steps, windows)
@@ -71,9 +81,12 @@ class FieldsByRole:
         return steps, windows
 
     def float32(self, column: Column | None, default: float, rows: I64) -> NDArray[np.float32]:
-        """Scalars of a field as float32, in the shape of `rows`; `default` everywhere where `column` is None.
+        """Returns the scalars of a field at `rows` as float32. It reads in the calling thread alone.
 
-        For the few bytes of a reward or a discount: it reads in the calling thread.
+        Args:
+            column: the field. None: every value is `default`.
+            default: the value without a field.
+            rows: int64, any shape. The result has the same shape.
         """
         if column is None:
             return np.full(rows.shape, default, np.float32)

@@ -1,4 +1,4 @@
-"""Filling the arrays of a batch with stored rows, as a batch view says."""
+"""`Gatherer` fills the arrays of a batch with the stored rows that a batch view asks for."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from replaystore.sampling.protocol import Draw
 from replaystore.spec import StoreSpec
 from replaystore.storage.reading.field_reader import FieldReader
 
-_MIN_SHARE_BYTES = 1 << 20  # of a batch; smaller shares cost more than they gain
+_MIN_SHARE_BYTES = 1 << 20  # bytes of a batch per thread; smaller shares cost more than they gain
 
 
 class Gatherer:
     """Reads batches of a store. Thread-safe.
 
     Args:
-        spec: of the store.
-        values: reads its fields.
+        spec: the specification of the store.
+        values: reads the fields of the store.
     """
 
     def __init__(self, spec: StoreSpec, values: FieldReader) -> None:
@@ -33,8 +33,8 @@ class Gatherer:
         self._last: tuple[BatchView, Layout] | None = None
 
     def layout(self, view: BatchView) -> Layout:
-        """The arrays of a batch of `view`; not to be changed."""
-        last = self._last  # one object, so that threads with views of their own do not mix them up
+        """Returns the arrays of a batch of `view`. Do not change the result."""
+        last = self._last  # read once: another thread may set it for its own view
         if last is None or last[0] is not view:
             self._last = last = view, view.layout(self._spec)
         return last[1]
@@ -48,14 +48,16 @@ class Gatherer:
         Args:
             snapshot: the rows are looked up in it.
             draw: the drawn rows.
-            view: what they become.
+            view: turns the rows into a batch.
             out: the arrays of `layout(view)`.
-            pool: threads beside the caller's.
-            num_threads: threads to use, the caller's included; fewer for a small batch.
+            pool: threads that help the caller. None: the caller works alone.
+            num_threads: threads to use, including the caller. A small batch uses fewer.
 
         Raises:
-            Evicted: a row is not live, or what the view needs leaves its episode.
-            ChunkError: damaged bytes.
+            Missing: a chunk is not where the catalog says. See `ReadingSession.with_refresh`.
+            Evicted: a row is not live, or the view needs steps beyond the end of an episode.
+            ChunkError: stored bytes are damaged.
+            SpecError: the view's reads do not fit its layout.
         """
         if not len(draw.rows):
             return
@@ -71,7 +73,7 @@ class Gatherer:
         column, windows, into = read
         arrays = [out[name] for name in into]
         both = halves_of_one(*arrays) if len(arrays) == 2 else None
-        if both is not None:  # in one pass: they share groups
+        if both is not None:  # read both in one pass, because they share groups of frames
             arrays = [both]
         start = 0
         for array in arrays:

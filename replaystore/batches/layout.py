@@ -1,4 +1,4 @@
-"""The arrays of a batch: names, shapes, dtypes and memory."""
+"""Describes and allocates the arrays of a batch: names, shapes, dtypes and memory."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class ArrayLayout(NamedTuple):
     """One array of a batch.
 
     Attributes:
-        shape: without the batch, the first axis.
-        dtype: of the values.
-        pair: None, or the name of the next array of the batch, which has the same shape and dtype. The two are then
-            made as halves of one array, so that one read fills both.
+        shape: shape without the first axis, which is the batch.
+        dtype: dtype of the values.
+        pair: name of another array of the batch with the same shape and dtype. The two are allocated as halves of one
+            array, so that one read fills both. None: the array stands alone.
     """
 
     shape: tuple[int, ...]
@@ -34,12 +34,12 @@ Layout = dict[str, ArrayLayout]
 
 
 def allocate_batch(layout: Mapping[str, ArrayLayout], batch_size: int, empty: Empty = np.empty) -> Batch:
-    """Empty arrays for a batch.
+    """Allocates the arrays of a batch. Their content is undefined.
 
     Args:
-        layout: of a batch view.
-        batch_size: the first axis.
-        empty: `empty(shape, dtype)` makes the memory.
+        layout: the layout of a batch view.
+        batch_size: length of the first axis.
+        empty: allocates an array, as `empty(shape, dtype)`.
     """
     batch: Batch = {}
     for name, (shape, dtype, pair) in layout.items():
@@ -51,21 +51,31 @@ def allocate_batch(layout: Mapping[str, ArrayLayout], batch_size: int, empty: Em
 
 
 def halves_of_one(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any] | None:
-    """The array of which two arrays of one shape are the halves, joined along the first axis; None if they are not."""
+    """Returns two arrays as one, joined along the first axis, without a copy. None if they are not halves of one array.
+
+    Args:
+        first: the first half.
+        second: the second half, of the same shape.
+    """
     whole = first.base
     if not isinstance(whole, np.ndarray) or whole is not second.base or whole.shape != (2, *first.shape):
         return None
-    # Both have the size of a half and lie inside: what does not touch the one half is the other.
+    # Both lie inside `whole` and have the size of a half. An array that does not touch one half is the other half.
     if not whole.flags.c_contiguous or np.may_share_memory(first, whole[1]) or np.may_share_memory(second, whole[0]):
         return None
     return whole.reshape(2 * len(first), *first.shape[1:])
 
 
 def check_batch(layout: Mapping[str, ArrayLayout], batch_size: int, out: Mapping[str, NDArray[Any]]) -> None:
-    """Refuses arrays that a batch does not fit into.
+    """Checks that arrays can take a batch.
+
+    Args:
+        layout: the layout of a batch view.
+        batch_size: length of the first axis.
+        out: the arrays, by name.
 
     Raises:
-        SpecError: `out` lacks an array of the layout, or one has another shape or dtype or is not C-contiguous.
+        SpecError: `out` lacks an array of the layout, or an array has another shape or dtype or is not C-contiguous.
     """
     for name, (shape, dtype, _) in layout.items():
         array = out.get(name)
@@ -78,10 +88,11 @@ def check_batch(layout: Mapping[str, ArrayLayout], batch_size: int, out: Mapping
 
 
 def with_extras(batch: Batch, draw: Draw) -> Batch:
-    """The arrays of a batch, and the weights and columns of its draw.
+    """Returns the arrays of a batch together with the weights and columns of its draw.
 
     Raises:
-        SpecError: an array of the draw has not one entry for each row, the weights are not float32, or a name is taken.
+        SpecError: an array of the draw does not have one entry per row, the weights are not float32, or the batch
+            already has an array of that name.
     """
     extras = draw.extras()
     for name, array in extras.items():

@@ -1,4 +1,4 @@
-"""What a batch view is: it says which stored rows a drawn row becomes, and in which arrays."""
+"""The protocol of batch views. A view decides which stored rows a batch is built from, and which arrays it has."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _NO_ROWS: Mapping[str, I64] = MappingProxyType({})
 
 
 class Read(NamedTuple):
-    """Values of one field for one batch. Each read is one call of a compiled kernel, so a view makes one per field.
+    """A request for values of one field. Each read costs a kernel call, so a view makes one per field.
 
     Attributes:
         column: the field.
-        windows: (count, depth) int64, the stored rows of each value, oldest first; -1 is a frame of zeros. See
+        windows: (count, depth) int64, the stored rows of each value, oldest first. -1 stands for a frame of zeros. See
             `FieldsByRole.windows`.
-        into: names of the arrays of the batch that take the values, in order. An array (batch, ...) takes one value
-            for each entry, an array (batch, time, ...) takes those of the first entry first. Two arrays that are
-            halves of one are filled in one pass (`ArrayLayout.pair`).
+        into: names of the arrays that take the values, in order. An array (batch, ...) takes one value per entry. An
+            array (batch, time, ...) takes `time` values per entry, all of the first entry first. One pass fills two
+            arrays that are a pair (`ArrayLayout.pair`).
     """
 
     column: Column
@@ -39,11 +39,11 @@ class Read(NamedTuple):
 
 
 class ViewRows(NamedTuple):
-    """What a view reads for one batch.
+    """The stored rows that a view needs for one batch.
 
     Attributes:
-        reads: filled in this order.
-        other: rows by name that `finish` needs.
+        reads: the requests, in the order in which they are read.
+        other: further rows that `finish` needs, by name.
     """
 
     reads: Sequence[Read]
@@ -51,22 +51,45 @@ class ViewRows(NamedTuple):
 
 
 class BatchView(Protocol):
-    """What drawn rows become in a batch.
+    """Turns drawn rows into a batch. Derive your own views from this class.
 
-    A view is configuration: it does not change, threads share it, and a data set pickles it. It works on whole batches
+    >>> from replaystore.batches.layout import ArrayLayout
+    >>> class Rewards(BatchView):
+    ...     num_steps = 1
+    ...
+    ...     def layout(self, spec):
+    ...         return {"reward": ArrayLayout((1,), np.dtype(np.float32))}
+    ...
+    ...     def rows_of(self, draw, snapshot, fields):
+    ...         windows = fields.windows(snapshot, fields.reward, draw.rows)
+    ...         return ViewRows([Read(fields.reward, windows, ("reward",))])
+    ...
+    ...     def finish(self, batch, rows, fields):
+    ...         pass
+    >>> import tempfile
+    >>> from replaystore.testing.episodes import make_store
+    >>> with make_store(tempfile.mkdtemp() + "/store") as store:
+    ...     batch = store.gather([1, 2], view=Rewards())
+    >>> batch["reward"].shape
+    (2, 1)
+
+    A view is configuration. It never changes, threads share it, and a data set pickles it. It works on whole batches
     and never loops over rows in Python.
     """
 
     @property
     def num_steps(self) -> int:
-        """Time steps that a drawn row needs of its episode: its own and those after it.
+        """Time steps of its episode that a drawn row needs, from the row itself on.
 
-        A drawn row is never the first of its episode. A row with fewer steps is refused when it is gathered.
+        A drawn row is never the first of its episode. `gather` raises `Evicted` for a row with fewer steps.
         """
         ...
 
     def layout(self, spec: StoreSpec) -> Layout:
-        """The arrays of a batch, in order.
+        """Returns the arrays of a batch, in order.
+
+        Args:
+            spec: the specification of the store.
 
         Raises:
             SpecError: the store lacks what the view needs.
@@ -74,24 +97,24 @@ class BatchView(Protocol):
         ...
 
     def rows_of(self, draw: Draw, snapshot: IndexSnapshot, fields: FieldsByRole) -> ViewRows:
-        """Which rows become values of the batch, and of which arrays.
+        """Returns the stored rows that the batch is built from, and the arrays that take them.
 
         Args:
             draw: at least one row.
             snapshot: the rows are looked up in it.
-            fields: of the store.
+            fields: the fields of the store.
 
         Raises:
-            Evicted: a row is not live, or what the view needs leaves its episode.
+            Evicted: a row is not live, or the view needs steps beyond the end of an episode.
         """
         ...
 
     def finish(self, batch: Batch, rows: ViewRows, fields: FieldsByRole) -> None:
-        """Fills what no read fills: sums, masks.
+        """Fills the arrays that no read fills, such as sums and masks.
 
         Args:
-            batch: its arrays, with what the reads have filled.
-            rows: what `rows_of` returned.
-            fields: of the store.
+            batch: the arrays of the batch. The reads have filled theirs.
+            rows: the result of `rows_of`.
+            fields: the fields of the store.
         """
         ...

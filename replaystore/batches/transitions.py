@@ -1,4 +1,4 @@
-"""Transitions with n-step returns, as a view of drawn rows."""
+"""`TransitionView`: the batch view of transitions with n-step returns."""
 
 from __future__ import annotations
 
@@ -19,22 +19,31 @@ from replaystore.spec import StoreSpec
 
 @dataclass(frozen=True, kw_only=True)
 class TransitionView(BatchView):
-    """A drawn row i becomes a transition with an n-step return.
+    """Turns a drawn row i into a transition with an n-step return.
 
-    A batch holds for each observation field its value at i - 1 under its name and its value at i + n_step - 1 as
-    `next_<name>`, actions and extra fields at i, and float32 sums and products of rewards and discounts:
+    >>> import tempfile
+    >>> from replaystore import Sampler
+    >>> from replaystore.testing.episodes import make_store
+    >>> with make_store(tempfile.mkdtemp() + "/store") as store:
+    ...     rows = store.draw(Sampler(n_step=3), np.random.default_rng(0), batch_size=4)
+    ...     batch = store.gather(rows, view=TransitionView(n_step=3, discount=0.9))
+    >>> batch["reward"].shape, batch["next_observation"].dtype.name
+    ((4, 1), 'uint8')
+
+    For each observation field, a batch holds the value at i - 1 under the field's name, and the value at i + n_step - 1
+    as `next_<name>`. It holds actions and extra fields at i. Reward and discount are float32:
 
         reward   = sum over k < n_step of (product over j < k of discount * d[i + j]) * r[i + k]
         discount = product over k < n_step of discount * d[i + k]
 
-    A store with rewards and no discounts has d = 1, and its batches have a `discount` all the same.
+    In a store with rewards and without discounts d is 1. Its batches have a `discount` nevertheless.
 
     Attributes:
-        n_step: steps of a return.
-        discount: factor for each step.
+        n_step: steps of the n-step return.
+        discount: discount factor per step.
 
     Raises:
-        SpecError: a value that cannot work.
+        SpecError: `n_step` is not a whole number of at least 1, or `discount` is not a number.
     """
 
     n_step: int = 1
@@ -53,7 +62,7 @@ class TransitionView(BatchView):
         return self.n_step
 
     def layout(self, spec: StoreSpec) -> Layout:
-        """The arrays of a batch, in the order of the fields; an observation and its next one are a pair."""
+        """Returns the arrays of a batch, in the order of the fields. An observation and its next one are a pair."""
         result: Layout = {}
         for field in spec.fields:
             is_scalar = field.role in ("reward", "discount")
@@ -68,26 +77,26 @@ class TransitionView(BatchView):
         return result
 
     def rows_of(self, draw: Draw, snapshot: IndexSnapshot, fields: FieldsByRole) -> ViewRows:
-        """The rows of observations before and after, of the other fields at i, and `steps` for the returns.
+        """Returns the rows of both observations, of the other fields at i, and the `steps` of the returns.
 
         Raises:
-            Evicted: a row is not live, or its transition leaves its episode.
+            Evicted: a row is not live, or its transition does not fit its episode.
         """
         steps, windows = fields.steps(snapshot, draw.rows, self.n_step)
         reads = []
         for column in fields.observations:
-            # The window of a shorter stack is the end of that of a longer one.
+            # The window of a shorter stack is the end of the window of a longer one.
             depth = column.window_depth
             own = windows if depth == fields.depth else np.ascontiguousarray(windows[:, fields.depth - depth :])
             reads.append(Read(column, own, (column.name, f"next_{column.name}")))
-        at_row = draw.rows.reshape(-1, 1)  # live, as their steps are
+        at_row = draw.rows.reshape(-1, 1)  # `steps` has checked that they are live
         for column in fields.at_row:
             own = fields.windows(snapshot, column, draw.rows) if column.window_depth > 1 else at_row
             reads.append(Read(column, own, (column.name,)))
         return ViewRows(reads, {"steps": steps})
 
     def finish(self, batch: Batch, rows: ViewRows, fields: FieldsByRole) -> None:
-        """Rewards and discounts of n steps."""
+        """Computes rewards and discounts of n steps."""
         if fields.reward is None and fields.discount is None:
             return
         steps, gamma = rows.other["steps"], np.float32(self.discount)

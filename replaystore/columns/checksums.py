@@ -1,4 +1,4 @@
-"""CRC32C of rows and files, and comparing what is read with what was written."""
+"""Computes the CRC32C of rows and files, and compares what is read with what was written."""
 
 from __future__ import annotations
 
@@ -12,23 +12,35 @@ U8 = NDArray[np.uint8]
 
 
 def crc_of(data: U8) -> int:
-    """The CRC32C of a contiguous array's bytes."""
+    """Returns the CRC32C of a contiguous array's bytes."""
     return int(google_crc32c.value(data.reshape(-1)))
 
 
 def row_crcs(rows: U8) -> NDArray[np.uint32]:
-    """The CRC32C of each row, uint32 (rows,). rows: uint8 (rows, row_bytes)."""
+    """Returns the CRC32C of each row, uint32 (rows,).
+
+    Args:
+        rows: uint8 (rows, row_bytes).
+    """
     return np.fromiter((crc_of(row) for row in rows), np.uint32, len(rows))
 
 
 def check_length(label: str, expected: int, found: int) -> None:
-    """Raises `ChunkError` unless a file has as many bytes as the log says."""
+    """Checks that a file is as long as the log says.
+
+    Raises:
+        ChunkError: it is not.
+    """
     if expected != found:
         raise ChunkError(f"{label}: expected {expected} bytes, found {found}; restore the file from a copy")
 
 
 def check_crc(label: str, expected: int, found: int) -> None:
-    """Raises `ChunkError` unless two CRCs agree."""
+    """Checks that two CRCs agree.
+
+    Raises:
+        ChunkError: they do not.
+    """
     if expected != found:
         raise ChunkError(
             f"{label}: CRC32C expected {expected:08x}, found {found:08x}; the file is damaged or another one's,"
@@ -41,12 +53,12 @@ def check_rows(label: str, expected: NDArray[np.uint32], rows: U8, rows_in_chunk
 
     Args:
         label: names the chunk in errors.
-        expected: uint32 (chunk rows,).
+        expected: uint32 (chunk rows,), the CRCs of the chunk.
         rows: uint8 (n, row_bytes).
-        rows_in_chunk: int64 (n,).
+        rows_in_chunk: int64 (n,), number of each row in the chunk.
 
     Raises:
-        ChunkError: a row is not what was written.
+        ChunkError: a row differs from the one that was written.
     """
     for number, row in zip(rows_in_chunk.tolist(), rows, strict=True):
         check_crc(f"{label}, row {number} of the chunk", int(expected[number]), crc_of(row))

@@ -1,4 +1,4 @@
-"""Chunks of a column as they are passed between the storage, which finds them, and the kinds of columns, which read."""
+"""What the storage hands to a `RowCodec`. The storage finds the chunks of a column, and the `RowCodec` reads them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ I64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SealedColumn:
-    """What the log says of the chunk file of one column.
+    """The log's record of the chunk file of one column.
 
     Attributes:
         file_bytes: length of the file.
-        root_crc: CRC32C of the whole file, or of what its kind checks first; 0 where each row has a CRC.
-        row_crcs: uint32 (rows,), CRC32C of each row; empty where rows have none.
+        root_crc: CRC32C of the whole file, or of the part that its kind checks first. 0 if each row has a CRC.
+        row_crcs: uint32 (rows,), CRC32C of each row. Empty if rows have none.
     """
 
     file_bytes: int
@@ -49,17 +49,21 @@ class ChunkFile(Protocol):
         ...
 
     def read_into(self, out: U8, offset: int) -> None:
-        """Fills `out`, uint8 (n,), from byte `offset`; raises `ChunkError`."""
+        """Fills `out`, uint8 (n,), from byte `offset`.
+
+        Raises:
+            ChunkError: the file is too short, or the device fails.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class CachedChunk:
-    """A sealed chunk in memory: all bytes of its file, checked.
+    """A sealed chunk in memory. It holds all bytes of its file, and they have been checked.
 
     Attributes:
         data: uint8 (file bytes,).
-        parsed: what `RowCodec.parse` makes of them.
+        parsed: the result of `RowCodec.parse`.
     """
 
     data: U8
@@ -73,14 +77,14 @@ class CachedChunk:
 
 @dataclass(frozen=True)
 class ChunkSource:
-    """Where the rows of one chunk can be read: in memory, or in an open file.
+    """The place to read a chunk's rows from: memory or an open file.
 
     Attributes:
         chunk: number of the chunk.
-        cached: the chunk in memory; None where it is not.
-        file: the open file; None where the chunk is in memory.
-        sealed: what the log says of the file; None where the chunk is not sealed or in memory.
-        table: what `RowCodec.read_table` found in the file; None where the kind needs no table.
+        cached: the chunk in memory. None if it is not there.
+        file: the open file. None if the chunk is in memory.
+        sealed: the log's record of the file. None if the chunk is in memory or not sealed.
+        table: the result of `RowCodec.read_table`. None if the kind needs no table.
     """
 
     chunk: int
@@ -97,14 +101,16 @@ class ChunkSource:
 
 @dataclass(frozen=True)
 class ChunkMap:
-    """The chunks of a column in memory at one moment, as arrays for kernels. Entry c is of chunk `first_chunk + c`.
+    """The chunks of a column that are in memory at one moment, as arrays for kernels.
+
+    Entry c of an array describes chunk `first_chunk + c`.
 
     Attributes:
         first_chunk: number of the first chunk.
         chunk_rows: rows per chunk.
-        addresses: int64 (chunks,), address of each chunk; 0 where it is not in memory.
-        sizes: int64 (chunks,), bytes of each chunk; 0 where it is not in memory.
-        cached: the chunks by number; they keep the memory alive.
+        addresses: int64 (chunks,), address of each chunk. 0 if the chunk is not in memory.
+        sizes: int64 (chunks,), bytes of each chunk. 0 if the chunk is not in memory.
+        cached: the chunks by number. This mapping keeps their memory alive.
     """
 
     first_chunk: int
@@ -115,7 +121,7 @@ class ChunkMap:
 
     @classmethod
     def of(cls, cached: Mapping[int, CachedChunk], chunk_rows: int) -> ChunkMap:
-        """The map of chunks by number. Takes the mapping over."""
+        """Returns the map of chunks given by number. It keeps the mapping, so do not change it afterwards."""
         first = min(cached, default=0)
         addresses, sizes = np.zeros((2, max(cached, default=-1) - first + 1), np.int64)
         for number, chunk in cached.items():
@@ -125,13 +131,15 @@ class ChunkMap:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where stored rows go in a batch: row j becomes the `slots[j]`-th of the `depth` rows of out[targets[j]].
+    """Where stored rows go in a batch.
+
+    A value of the batch is built from `depth` stored rows. Row j becomes row `slots[j]` of the value `out[targets[j]]`.
 
     Attributes:
-        targets: int64 (rows,).
-        slots: int64 (rows,).
-        depth: stored rows in a value of the batch.
-        out: values, (batch, ...), C-contiguous.
+        targets: int64 (rows,), position of the value in the batch.
+        slots: int64 (rows,), position of the row in the value.
+        depth: stored rows per value.
+        out: (batch, ...), C-contiguous, the values.
     """
 
     targets: I64
@@ -140,5 +148,5 @@ class Placement:
     out: NDArray[Any]
 
     def some(self, which: slice | NDArray[np.bool_]) -> Placement:
-        """The placement of some of the rows."""
+        """Returns the placement of some of the rows."""
         return Placement(self.targets[which], self.slots[which], self.depth, self.out)

@@ -1,4 +1,4 @@
-"""Encoding a chunk of frames on two threads."""
+"""Encodes a chunk of frames on two threads."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ U8 = NDArray[np.uint8]
 
 
 def encode_frames(codec: FrameDelta, frames: U8, starts: Sequence[int], helper: Executor | None) -> bytes:
-    """`codec.encode_frames(frames, starts)`, byte for byte, on two threads where there is a helper.
+    """Returns the same bytes as `codec.encode_frames(frames, starts)`. With a helper, two threads encode.
 
     Args:
         codec: encodes the frames.
         frames: uint8 (rows, *frame shape).
-        starts: rows that no difference crosses, ascending; rows behind the last one are padding.
-        helper: encodes half of the groups; None: the caller's thread encodes all.
+        starts: rows that no difference crosses, ascending. Rows from the last one on are padding.
+        helper: encodes half of the groups. None: the calling thread encodes all.
     """
     bounds = sorted({0, len(frames), *starts})
     groups = [row for start, stop in pairwise(bounds) for row in range(start, stop, codec.group_rows)]

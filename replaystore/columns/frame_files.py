@@ -1,4 +1,4 @@
-"""Reading frames out of sealed frame chunks: the groups that a batch needs, and no others."""
+"""Reads frames from sealed frame chunks. It reads only the groups that a batch needs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from replaystore.runtime.counters import Counters
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
 
-_HEAD_GUESS_BYTES = 8192  # read at first of a chunk; most tables fit
+_HEAD_GUESS_BYTES = 8192  # read first; most tables fit
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class FrameTable:
 
     Attributes:
         chunk: the parsed header and table.
-        checked: bool (groups,), whether this process has compared a group with its CRC.
+        checked: bool (groups,), whether this process has checked the CRC of a group.
     """
 
     chunk: FrameChunk
@@ -39,15 +39,19 @@ class FrameTable:
 
 
 def check_root(label: str, sealed: SealedColumn, parsed: FrameChunk) -> None:
-    """Raises `ChunkError` unless the CRC of a frame chunk's header and table is what was sealed."""
+    """Checks the CRC of a frame chunk's header and table against the log.
+
+    Raises:
+        ChunkError: they differ.
+    """
     checksums.check_crc(f"{label}, header and table", sealed.root_crc, parsed.root_crc)
 
 
 def read_frame_table(file: ChunkFile, sealed: SealedColumn, label: str) -> FrameTable:
-    """Header and table of a sealed chunk file, checked.
+    """Reads and checks the header and table of a sealed chunk file.
 
     Raises:
-        ChunkError: they are damaged, or not what was sealed.
+        ChunkError: they are damaged, or they differ from those that were sealed.
     """
     checksums.check_length(label, sealed.file_bytes, file.size)
     head = np.empty(min(_HEAD_GUESS_BYTES, file.size), np.uint8)
@@ -65,7 +69,7 @@ def read_frames(
     sources: Sequence[ChunkSource], rows: I64, chunk_rows: int, placement: Placement, channels_last: bool,
     counters: Counters,
 ) -> None:  # fmt: skip
-    """Decodes rows of sealed frame chunks into observations; see `RowCodec.read_encoded`."""
+    """Decodes rows of sealed frame chunks into observations. See `RowCodec.read_encoded`."""
     chunks = [source.table.chunk if source.cached is None else source.cached.parsed for source in sources]
     bases = [
         chunk.payload_start if source.cached is None else source.cached.address + chunk.payload_start
@@ -96,7 +100,11 @@ def read_frames(
 def _read_groups(
     sources: Sequence[ChunkSource], request: GroupRequest, label: Callable[[int], str]
 ) -> tuple[GroupRequest, U8]:
-    """The request with the groups that lie in files read and checked, and the memory that they were read into."""
+    """Reads and checks the groups that lie in files.
+
+    Returns:
+        The request with all groups in memory, and the memory that the groups from files are in.
+    """
     files = np.array([-1 if source.file is None else source.file.fd for source in sources])[request.chunks]
     in_files = np.flatnonzero(files >= 0)
     offsets, lengths = request.places[in_files], request.lengths[in_files]
@@ -106,7 +114,7 @@ def _read_groups(
     if failed >= 0:
         file = sources[request.chunks[in_files[failed]]].file
         assert file is not None
-        # Again, through the call that names the cause.
+        # Read once more, with the call that names the cause.
         file.read_into(buffer[starts[failed] :][: lengths[failed]], int(offsets[failed]))
         raise ChunkError(f"{file.path}: {lengths[failed]} bytes at {offsets[failed]} could not be read; try again")
     for g, start, length in zip(in_files.tolist(), starts.tolist(), lengths.tolist(), strict=True):
@@ -121,7 +129,7 @@ def _read_groups(
 
 
 def _by_format(chunks: Sequence[FrameChunk], request: GroupRequest) -> Iterator[tuple[FrameFormat, NDArray[np.bool_]]]:
-    """Each format, and which groups of the request are of it, bool (groups,). There is one format, as a rule."""
+    """Yields each format and which groups of the request have it, bool (groups,). Usually there is one format."""
     formats: dict[FrameFormat, int] = {}
     format_of = np.array([formats.setdefault(chunk.format, len(formats)) for chunk in chunks])[request.chunks]
     for fmt, number in formats.items():

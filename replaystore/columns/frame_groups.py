@@ -1,4 +1,4 @@
-"""`FrameGroups`: images as frame differences. Rows of the tail are raw frames, chunk files hold groups of them."""
+"""`FrameGroups` stores images as frame differences. Tail rows are raw frames, and chunk files hold groups of frames."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from replaystore.spec import FieldSpec
 
 
 class FrameGroups(RawRows):
-    """Frames whose chunk files are encoded.
+    """A column of frames whose chunk files the `Codec` `FrameDelta` encodes.
 
     Args:
         codec: encodes the frames.
@@ -43,7 +43,7 @@ class FrameGroups(RawRows):
 
     @classmethod
     def of_field(cls, field: FieldSpec, mode: str) -> Self:
-        """Frames of a field with scheme `frame_delta`; see `RowCodec`."""
+        """Returns the column of a field with scheme `frame_delta`. See `RowCodec.of_field`."""
         if mode != "full" or not field.is_image:
             raise SpecError(f"field {field.name!r}: frame_delta is for images in mode 'full', not {mode!r}")
         codec: FrameDelta = load_scheme(field, FrameDelta)
@@ -57,26 +57,26 @@ class FrameGroups(RawRows):
 
     @classmethod
     def implied_scheme(cls, field: FieldSpec, mode: str) -> Mapping[str, Any] | None:
-        """The codec's defaults, for images in mode `full`."""
+        """Returns the codec's defaults for images in mode `full`, and None for other fields."""
         if mode != "full" or not field.is_image:
             return None
         scheme: dict[str, Any] = FrameDelta(frame_shape=field.shape, channels=field.channels or "first").get_config()
         return scheme
 
     def zarr_codec(self) -> dict[str, Any]:
-        """The codec of frames."""
+        """Returns the serializer that encodes frames, as JSON."""
         return zarr_codec_of(self._codec)
 
     # Chunks in memory
 
     def map_of(self, cached: Mapping[int, CachedChunk], chunk_rows: int) -> ChunkMap:
-        """The chunks and their tables of groups."""
+        """Returns the map of the chunks, with their tables of groups. See `RowCodec.map_of`."""
         return FrameMap.of(cached, chunk_rows)
 
     def read_cached(
         self, chunks: ChunkMap, window_rows: I64, out: NDArray[Any], workers: Workers, counters: Counters
     ) -> I64:
-        """Decodes frames of chunks in memory, each group once; see `RowCodec`."""
+        """Decodes frames of chunks in memory, each group once. See `RowCodec.read_cached`."""
         assert isinstance(chunks, FrameMap), "a map of another column"
         found = find_window_groups(chunks.table, window_rows) if len(chunks.formats) == 1 else None
         if found is None:
@@ -99,30 +99,30 @@ class FrameGroups(RawRows):
     # Sealed chunks
 
     def encode_chunk(self, rows: U8, starts: Sequence[int], helper: Executor | None) -> bytes | None:
-        """A chunk of groups, which restart at every commit; half of them encoded by the helper."""
+        """Encodes a chunk as groups of frames. No group crosses a commit, and the helper encodes half of them."""
         return encode_frames(self._codec, rows.reshape(len(rows), *self.shape), starts, helper)
 
     def parse(self, data: U8, label: str) -> FrameChunk:
-        """Header and table of a chunk, checked."""
+        """Parses and checks the header and table of a chunk."""
         return self._codec.parse(data.data, label)
 
     def seal(self, chunk: CachedChunk, num_rows: int) -> SealedColumn:
-        """The CRC of header and table, which holds those of the groups."""
+        """Returns the log's record: the CRC of header and table. The table holds the CRCs of the groups."""
         return SealedColumn(chunk.data.size, chunk.parsed.root_crc, NO_CRCS)
 
     def verify(self, data: U8, sealed: SealedColumn, num_rows: int, label: str) -> CachedChunk:
-        """The chunk, after header, table and every group were compared; see `RowCodec`."""
+        """Checks the header, the table and every group of a chunk. See `RowCodec.verify`."""
         parsed = self.parse(data, label)
         check_root(label, sealed, parsed)
         check_groups(data.data[parsed.payload_start :], parsed, label)
         return CachedChunk(data, parsed)
 
     def read_table(self, file: ChunkFile, sealed: SealedColumn, label: str) -> FrameTable:
-        """Header and table of a chunk file; see `RowCodec`."""
+        """Reads the header and table of a chunk file. See `RowCodec.read_table`."""
         return read_frame_table(file, sealed, label)
 
     def read_encoded(
         self, sources: Sequence[ChunkSource], rows: I64, chunk_rows: int, placement: Placement, counters: Counters
     ) -> None:
-        """Decodes frames of sealed chunks, each group once; see `RowCodec`."""
+        """Decodes frames of sealed chunks, each group once. See `RowCodec.read_encoded`."""
         read_frames(sources, rows, chunk_rows, placement, self._channels_last, counters)

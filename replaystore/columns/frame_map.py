@@ -1,4 +1,4 @@
-"""Frame chunks in memory, as arrays for kernels: the table of groups inside a chunk is the index of its rows."""
+"""Frame chunks in memory, as arrays for kernels. The table of groups inside a chunk serves as the index of its rows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class FrameMap(ChunkMap):
     """A `ChunkMap` of frame chunks.
 
     Attributes:
-        table: their tables of groups, with addresses as `payloads`.
-        formats: of all of them, each once. There is one, as a rule.
+        table: the tables of groups of all chunks. Its `payloads` are addresses.
+        formats: the formats of the chunks, each once. Usually there is one.
     """
 
     table: GroupTable
@@ -26,7 +26,7 @@ class FrameMap(ChunkMap):
 
     @classmethod
     def of(cls, cached: Mapping[int, CachedChunk], chunk_rows: int) -> FrameMap:
-        """The map of frame chunks by number. Takes the mapping over."""
+        """Returns the map of frame chunks given by number. It keeps the mapping, so do not change it afterwards."""
         base = ChunkMap.of(cached, chunk_rows)
         addresses, num_groups, payloads = np.zeros((3, len(base.addresses)), np.int64)
         for number, chunk in cached.items():

@@ -19,11 +19,11 @@ from replaystore.spec import FieldSpec
 
 
 class PackedRows(RowCodec):
-    """Rows of packed values.
+    """A column whose rows are packed floats.
 
     Args:
         codec: packs a row.
-        shape: of a value; it has as many numbers as a row of the codec.
+        shape: shape of a value. It has as many numbers as a row of the codec.
     """
 
     def __init__(self, codec: PackingCodec, shape: tuple[int, ...]) -> None:
@@ -56,21 +56,21 @@ class PackedRows(RowCodec):
         return cls(codec, shape)
 
     def zarr_codec(self) -> dict[str, Any]:
-        """The packing codec."""
+        """Returns the serializer that packs, as JSON."""
         return zarr_codec_of(self._codec)
 
     def to_rows(self, values: NDArray[Any]) -> tuple[U8, int]:
-        """Packed rows, and how many values were clamped; see `RowCodec`."""
+        """Packs values. See `RowCodec.to_rows`."""
         return self._codec.encode_rows(values.reshape(len(values), -1))
 
     def from_rows(self, rows: U8, out: NDArray[Any], targets: I64 | None = None) -> None:
-        """out[targets[j]] = the value of packed row j; see `RowCodec`."""
+        """Unpacks rows. See `RowCodec.from_rows`."""
         self._codec.decode_rows(rows, out.reshape(len(out), -1), targets=targets)
 
     def read_cached(
         self, chunks: ChunkMap, window_rows: I64, out: NDArray[Any], workers: Workers, counters: Counters
     ) -> I64:
-        """Unpacks rows where they lie, if all are in memory; else reads none. See `RowCodec`."""
+        """Unpacks rows where they lie if all are in memory, and otherwise reads none. See `RowCodec.read_cached`."""
         rows = window_rows.reshape(-1)
         which, rows_in_chunk = np.empty((2, len(rows)), np.int64)
         found = 0

@@ -1,4 +1,4 @@
-"""`RawRows`: values as they are, little-endian. Frames are one row each, or in mode `disk` a whole stack."""
+"""`RawRows` stores values unchanged, little-endian. A row of images is one frame, or in mode `disk` a whole stack."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _LITTLE_ENDIAN = sys.byteorder == "little"
 
 
 class RawRows(RowCodec):
-    """Rows that are the bytes of their values.
+    """A column whose rows are the bytes of their values.
 
     Args:
-        shape: of a value.
-        dtype: of a value.
-        channels_last: whether the frames of an observation lie pixel beside pixel, because channels come last.
+        shape: shape of a value.
+        dtype: dtype of a value.
+        channels_last: whether channels come last. The frames of a stack are then interleaved pixel by pixel.
     """
 
     stores_values = True
@@ -39,25 +39,25 @@ class RawRows(RowCodec):
 
     @classmethod
     def of_field(cls, field: FieldSpec, mode: str) -> Self:
-        """Rows of a field without a scheme."""
+        """Returns the column of a field without a scheme."""
         return cls(stored_shape(field, mode), np.dtype(field.dtype), channels_last=field.channels == "last")
 
     def zarr_codec(self) -> dict[str, Any]:
-        """Zarr's own codec of bytes."""
+        """Returns Zarr's `bytes` codec, as JSON."""
         return bytes_codec(self.dtype)
 
     def to_rows(self, values: NDArray[Any]) -> tuple[U8, int]:
-        """The bytes of the values; none are clamped."""
+        """Returns the bytes of the values. It clamps none."""
         little = np.ascontiguousarray(values, dtype=self.dtype.newbyteorder("<"))
         return little.reshape(len(values), -1).view(np.uint8).reshape(len(values), self.row_bytes), 0
 
     def from_rows(self, rows: U8, out: NDArray[Any], targets: I64 | None = None) -> None:
-        """out[targets[j]] = the value of stored row j; see `RowCodec`."""
+        """Copies the values of stored rows. See `RowCodec.from_rows`."""
         values = rows.reshape(-1).view(self.dtype.newbyteorder("<")).reshape(len(rows), *self.shape)
         out.reshape(len(out), *self.shape)[slice(None) if targets is None else targets] = values
 
     def place(self, rows: U8, placement: Placement) -> None:
-        """Puts the frames, or other values, of stored rows into a batch."""
+        """Writes stored rows into a batch. See `RowCodec.place`."""
         depth, out = placement.depth, placement.out
         if depth == 1:
             self.from_rows(rows, out, placement.targets)
@@ -70,7 +70,7 @@ class RawRows(RowCodec):
         assert status == 0, "indices outside the batch"
 
     def direct_rows(self, out: NDArray[Any], depth: int) -> U8 | None:
-        """`out` as rows, unless the frames of an observation lie pixel beside pixel."""
+        """Returns `out` as rows. None if the frames of a stack are interleaved pixel by pixel."""
         if (depth > 1 and self._channels_last) or not (_LITTLE_ENDIAN or self.dtype.itemsize == 1):
             return None
         return out.reshape(-1).view(np.uint8).reshape(len(out) * depth, self.row_bytes)
@@ -78,7 +78,7 @@ class RawRows(RowCodec):
     def read_cached(
         self, chunks: ChunkMap, window_rows: I64, out: NDArray[Any], workers: Workers, counters: Counters
     ) -> I64:
-        """Copies values whose rows are all in memory; see `RowCodec`."""
+        """Copies the values whose rows are all in memory. See `RowCodec.read_cached`."""
         num_windows, depth = window_rows.shape
         direct = self.direct_rows(out, depth) if chunks.cached else None
         if direct is None:
@@ -104,5 +104,5 @@ class RawRows(RowCodec):
 
 
 def bytes_codec(dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Zarr's codec of values as they are, little-endian, as JSON."""
+    """Returns Zarr's codec for unchanged little-endian values, as JSON."""
     return {"name": "bytes", **({"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {})}

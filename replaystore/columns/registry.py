@@ -1,4 +1,4 @@
-"""The kinds of columns, by the scheme that chooses them. A new kind is a line here."""
+"""Lists the kinds of columns and finds the kind of a field. A new kind needs one line here."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ KINDS: tuple[type[RowCodec], ...] = (RawRows, PackedRows, FrameGroups)
 
 
 def codec_of(field: FieldSpec, mode: str) -> RowCodec:
-    """The kind of column that a field of a store is, with the field's settings.
+    """Returns the `RowCodec` of a field, with the field's settings. The field's scheme chooses the kind.
 
     Raises:
-        SpecError: the scheme is none of this package, does not load, or does not fit its field or the mode.
+        SpecError: the scheme is unknown or does not load, or it does not fit the field or the mode.
     """
     scheme = None if field.scheme is None else field.scheme["id"]
     for kind in KINDS:
@@ -29,7 +29,7 @@ def codec_of(field: FieldSpec, mode: str) -> RowCodec:
 
 
 def resolved_fields(mode: str, fields: tuple[FieldSpec, ...]) -> tuple[FieldSpec, ...]:
-    """The fields of a store, with the schemes that `mode` implies for those that name none."""
+    """Returns the fields of a store. A field without a scheme gets the one that `mode` implies, if any."""
     return tuple(field if field.scheme is not None else _resolved(mode, field) for field in fields)
 
 

@@ -1,4 +1,4 @@
-"""What a kind of column is: how values become stored rows, what chunk files hold, and how rows are read back."""
+"""The base class of all kinds of columns: values to stored rows, rows to chunk files, and back into batches."""
 
 from __future__ import annotations
 
@@ -27,19 +27,23 @@ NO_CRCS = np.empty(0, np.uint32)
 
 
 class RowCodec(ABC):
-    """How one column is stored. Frozen: one object serves all threads.
+    """A kind of column: how the rows of a field are stored, checked and read. Threads share one frozen object.
 
-    A new kind is a subclass in a module of its own, and a line in `registry`. The defaults are those of a kind whose
-    chunk files are the rows themselves, one after another. A kind that encodes its chunk files sets `is_encoded` and
-    overrides `encode_chunk`, `parse`, `seal`, `verify`, `read_table` and `read_encoded` together.
+    This is not a numcodecs `Codec`. A `Codec` turns an array into bytes and back, and plain Zarr readers use it to
+    decode a chunk (see `replaystore.codecs`). A `RowCodec` does everything that the store does with a column. Where the
+    field has a scheme, it calls the `Codec` of that scheme.
+
+    A new kind is a subclass in its own module and a line in `registry`. The defaults suit a kind whose chunk files hold
+    the rows one after another. A kind that encodes its chunk files sets `is_encoded` and overrides `encode_chunk`,
+    `parse`, `seal`, `verify`, `read_table` and `read_encoded` together.
 
     Attributes:
-        scheme: the `id` of the codec's configuration in a field's scheme; None for fields without one.
+        scheme: `id` of the `Codec` in the scheme of a field. None for fields without a scheme.
         is_encoded: whether sealed chunk files hold something other than the rows.
         stores_values: whether a stored row is the bytes of its value.
-        shape: of the value of a stored row, as Zarr shows it.
-        dtype: of the values, as they come back.
-        row_bytes: of a stored row in tail files, and in chunk files that are not encoded.
+        shape: shape of the value of a stored row, as Zarr shows it.
+        dtype: dtype of the values that reading returns.
+        row_bytes: bytes per stored row in tail files, and in chunk files that are not encoded.
     """
 
     scheme: ClassVar[str | None] = None
@@ -49,7 +53,7 @@ class RowCodec(ABC):
     dtype: np.dtype[Any]
     row_bytes: int
 
-    # What fields the kind is for
+    # Fields
 
     @classmethod
     def takes(cls, scheme: str | None) -> bool:
@@ -59,26 +63,32 @@ class RowCodec(ABC):
     @classmethod
     @abstractmethod
     def of_field(cls, field: FieldSpec, mode: str) -> Self:
-        """The kind with the settings of a field.
+        """Returns an object of this kind with the settings of a field.
 
         Raises:
-            SpecError: the scheme does not load, or does not fit the field or the mode.
+            SpecError: the scheme does not load, or it does not fit the field or the mode.
         """
 
     @classmethod
     def implied_scheme(cls, field: FieldSpec, mode: str) -> Mapping[str, Any] | None:
-        """The scheme of this kind for a field that names none in a store of `mode`; None where there is none."""
+        """Returns the scheme that this kind gives to a field without one in a store of `mode`. None: it gives none."""
         return None
 
     @abstractmethod
     def zarr_codec(self) -> dict[str, Any]:
-        """The serializer of the Zarr array, as JSON."""
+        """Returns the serializer of the Zarr array, as JSON."""
 
     # Values and rows
 
     @abstractmethod
     def to_rows(self, values: NDArray[Any]) -> tuple[U8, int]:
-        """Stored rows, uint8 (rows, row_bytes), of values (rows, *shape), and how many values were clamped.
+        """Converts values to stored rows.
+
+        Args:
+            values: (rows, *shape).
+
+        Returns:
+            The rows, uint8 (rows, row_bytes), and the number of values that were clamped.
 
         Raises:
             EpisodeError: the kind cannot store a value.
@@ -86,46 +96,53 @@ class RowCodec(ABC):
 
     @abstractmethod
     def from_rows(self, rows: U8, out: NDArray[Any], targets: I64 | None = None) -> None:
-        """out[targets[j]] = the value of stored row j.
+        """Converts stored rows to values: `out[targets[j]]` becomes the value of row j.
 
         Args:
             rows: uint8 (n, row_bytes).
-            out: (n, ...), or with more rows where there are targets; C-contiguous.
-            targets: int64 (n,); None: one after another.
+            out: (n, ...), C-contiguous. It may be longer if there are targets.
+            targets: int64 (n,). None: row j goes to `out[j]`.
 
         Raises:
-            ChunkError: the bytes are no value of the kind.
+            ChunkError: the bytes are not a value of this kind.
         """
 
     def place(self, rows: U8, placement: Placement) -> None:
-        """Puts the values of stored rows, uint8 (n, row_bytes), into a batch."""
+        """Writes the values of stored rows, uint8 (n, row_bytes), into a batch."""
         assert placement.depth == 1, "values of several rows"
         self.from_rows(rows, placement.out, placement.targets)
 
     def direct_rows(self, out: NDArray[Any], depth: int) -> U8 | None:
-        """`out` as uint8 (n * depth, row_bytes) where stored rows can be copied straight into it; else None."""
+        """Returns `out` as uint8 (n * depth, row_bytes) if stored rows can be copied straight into it, else None."""
         return None
 
     # Chunks in memory
 
     def map_of(self, cached: Mapping[int, CachedChunk], chunk_rows: int) -> ChunkMap:
-        """The arrays through which `read_cached` finds chunks in memory, by number."""
+        """Returns the arrays through which `read_cached` finds the chunks in memory.
+
+        Args:
+            cached: the chunks by number. The map keeps this mapping, so do not change it afterwards.
+            chunk_rows: rows per chunk.
+        """
         return ChunkMap.of(cached, chunk_rows)
 
     def read_cached(
         self, chunks: ChunkMap, window_rows: I64, out: NDArray[Any], workers: Workers, counters: Counters
     ) -> I64:
-        """The fast path: reads rows of chunks in memory, with one call of a kernel for each worker.
+        """Reads rows of chunks in memory. This is the fast path: it calls one kernel per worker.
+
+        The default reads nothing.
 
         Args:
-            chunks: what `map_of` returned.
-            window_rows: int64 (n, depth), C-contiguous; the stored rows of each value, -1 for a row of zeros.
-            out: values, (n, ...), C-contiguous.
+            chunks: the map that `map_of` returned.
+            window_rows: int64 (n, depth), C-contiguous, the stored rows of each value. -1 stands for a row of zeros.
+            out: (n, ...), C-contiguous, the values.
             workers: threads that share the work.
-            counters: count what is read.
+            counters: count the bytes read.
 
         Returns:
-            int64, the positions in `window_rows`, counted flat, of the rows that were not read.
+            int64, positions in the flattened `window_rows` of the rows that were not read.
 
         Raises:
             ChunkError: a chunk is damaged.
@@ -135,41 +152,48 @@ class RowCodec(ABC):
     # Sealed chunks
 
     def encode_chunk(self, rows: U8, starts: Sequence[int], helper: Executor | None) -> bytes | None:
-        """The bytes of a chunk file; None where they are the rows themselves.
+        """Returns the bytes of a chunk file. None if the file holds the rows themselves.
 
         Args:
             rows: uint8 (rows per chunk, row_bytes), padded with zeros.
-            starts: rows of the chunk at which a commit starts, ascending, and last the number of rows in use.
-            helper: a second thread to encode with; None where there is none.
+            starts: rows in the chunk where a commit starts, ascending. The last entry is the number of rows in use.
+            helper: runs a second thread for encoding. None: encode in the calling thread alone.
         """
         return None
 
     def parse(self, data: U8, label: str) -> Any:
-        """What reading from memory needs of the bytes of a chunk file, uint8 (file bytes,); None for nothing.
+        """Parses the bytes of a chunk file as far as reading it from memory needs.
+
+        Args:
+            data: uint8 (file bytes,).
+            label: names the chunk in errors.
+
+        Returns:
+            The parsed form, which `CachedChunk.parsed` holds. None if the kind needs none.
 
         Raises:
-            ChunkError: they are no chunk of this kind; `label` names it.
+            ChunkError: the bytes are not a chunk of this kind.
         """
         return None
 
     def seal(self, chunk: CachedChunk, num_rows: int) -> SealedColumn:
-        """What the log says of a chunk file with `num_rows` rows in use."""
+        """Returns what the log records about a chunk file with `num_rows` rows in use."""
         data = chunk.data
         if self._has_row_crcs:
             return SealedColumn(data.size, 0, checksums.row_crcs(data.reshape(-1, self.row_bytes)[:num_rows]))
         return SealedColumn(data.size, checksums.crc_of(data), NO_CRCS)
 
     def verify(self, data: U8, sealed: SealedColumn, num_rows: int, label: str) -> CachedChunk:
-        """The chunk, after every byte of its file was compared with what was sealed.
+        """Checks every byte of a chunk file against the log and returns the chunk.
 
         Args:
-            data: uint8 (file bytes,), of the length that was sealed.
-            sealed: what the log says of it.
+            data: uint8 (file bytes,), as long as the log says.
+            sealed: the log's record of the file.
             num_rows: rows in use.
             label: names the file in errors.
 
         Raises:
-            ChunkError: it is not what was sealed.
+            ChunkError: the file differs from the one that was sealed.
         """
         if self._has_row_crcs:
             rows = data.reshape(-1, self.row_bytes)
@@ -183,24 +207,24 @@ class RowCodec(ABC):
     # Chunk files that are encoded
 
     def read_table(self, file: ChunkFile, sealed: SealedColumn, label: str) -> Any:
-        """What `read_encoded` needs to know of an encoded chunk file before it reads rows of it.
+        """Reads the table that `read_encoded` needs before it reads rows of an encoded chunk file.
 
         Raises:
-            ChunkError: the file is damaged, or not what was sealed.
+            ChunkError: the file is damaged, or it differs from the one that was sealed.
         """
         raise NotImplementedError(f"{type(self).__name__}: chunk files hold the rows themselves")
 
     def read_encoded(
         self, sources: Sequence[ChunkSource], rows: I64, chunk_rows: int, placement: Placement, counters: Counters
     ) -> None:
-        """Reads rows of sealed chunks, in files or in memory, into a batch.
+        """Reads rows of sealed, encoded chunks into a batch.
 
         Args:
-            sources: the chunks, each in memory, or an open file and its table.
-            rows: int64 (n,), ascending; row r of source s is number s * chunk_rows + r.
+            sources: the chunks. Each is in memory, or is an open file with its table.
+            rows: int64 (n,), ascending. Row r of source s has the number s * chunk_rows + r.
             chunk_rows: rows per chunk.
             placement: where each row goes.
-            counters: count what is read.
+            counters: count the bytes read.
 
         Raises:
             ChunkError: a chunk is damaged.
@@ -213,17 +237,21 @@ class RowCodec(ABC):
 
 
 def stored_shape(field: FieldSpec, mode: str) -> tuple[int, ...]:
-    """The shape of a stored row: of a whole stack in mode `disk`, else of a frame or value."""
+    """Returns the shape of a stored row. It is a whole stack in mode `disk`, else one frame or value."""
     return field.stacked_shape if mode == "disk" else field.shape
 
 
 def row_bytes_of(shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
-    """Bytes of a row of values."""
+    """Returns the bytes per row of values."""
     return math.prod(shape) * dtype.itemsize
 
 
 def load_scheme(field: FieldSpec, codec_class: type[Codec]) -> Any:
-    """The codec of a class with the settings of a field's scheme.
+    """Returns a `Codec` with the settings of a field's scheme.
+
+    Args:
+        field: a field with a scheme.
+        codec_class: the class that the scheme's `id` names.
 
     Raises:
         SpecError: the settings do not load.
@@ -238,6 +266,6 @@ def load_scheme(field: FieldSpec, codec_class: type[Codec]) -> Any:
 
 
 def zarr_codec_of(codec: Codec) -> dict[str, Any]:
-    """The serializer of a codec of this package, as JSON."""
+    """Returns the serializer of a `Codec` of this package, as JSON."""
     settings = dict(codec.get_config())
     return {"name": settings.pop("id"), "configuration": settings}

@@ -1,4 +1,4 @@
-"""Batches as torch tensors."""
+"""Returns batches as torch tensors."""
 
 from replaystore.runtime.extras import needs
 

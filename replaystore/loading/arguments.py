@@ -1,4 +1,4 @@
-"""A sampler and a view from the arguments of a loader."""
+"""Makes the sampler and the view of a loader from its arguments."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def sampler_and_view(
     *, n_step: int | None, discount: float | None, distribution: Distribution | None, window: int | None,
     sampler: RowSampler | None, view: BatchView | None,
 ) -> tuple[RowSampler, BatchView]:  # fmt: skip
-    """What is drawn, and what it becomes.
+    """Returns the sampler and the view of a loader.
 
     Args:
-        n_step: of both; None: that of `view`, else of `sampler`, else 1.
-        discount: of the view.
-        distribution: of the sampler.
-        window: of the sampler.
-        sampler: None: a `Sampler` of the other arguments.
-        view: None: a `TransitionView` of the other arguments.
+        n_step: steps of the n-step return. None: taken from `view`, then from `sampler`, else 1.
+        discount: discount factor of the view. None: 0.99.
+        distribution: distribution of the sampler. None: `"uniform"`.
+        window: window of the sampler. None: all episodes.
+        sampler: the sampler. None: a `Sampler` made from the other arguments.
+        view: the view. None: a `TransitionView` made from the other arguments.
 
     Raises:
-        SpecError: a value that cannot work, or a short form that `sampler` or `view` contradicts.
+        SpecError: a value is outside its range, or it contradicts `sampler` or `view`.
     """
     if sampler is not None:
         _agree("distribution", distribution, "sampler", sampler)

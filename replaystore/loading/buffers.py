@@ -1,4 +1,4 @@
-"""Memory of batches, lent to the consumer and filled again."""
+"""Memory of batches. It is lent to the consumer, and filled again when the consumer has released it."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ Tensors = dict[str, torch.Tensor]
 
 
 def pinned_empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
-    """Like `numpy.empty`, in page-locked memory."""
+    """Allocates like `numpy.empty`, in page-locked memory."""
     example = torch.from_numpy(np.empty(0, dtype))
     pinned: NDArray[Any] = torch.empty(shape, dtype=example.dtype, pin_memory=True).numpy()
     return pinned
 
 
 def tensors_of(arrays: Batch, pin_memory: bool = False) -> Tensors:
-    """Tensors over arrays; over copies where an array is read-only or has negative strides, or memory is pinned.
+    """Returns tensors over arrays. It copies an array that is read-only or not C-contiguous.
 
     Args:
-        arrays: by name.
-        pin_memory: whether the tensors are in page-locked memory.
+        arrays: the arrays, by name.
+        pin_memory: whether to copy the tensors into page-locked memory.
     """
     found = {name: torch.from_numpy(np.require(array, requirements=["C", "W"])) for name, array in arrays.items()}
     return {name: tensor.pin_memory() for name, tensor in found.items()} if pin_memory else found
 
 
 class Buffer:
-    """Memory of one batch.
+    """The memory of one batch.
 
     Args:
-        arrays: the memory.
-        pin_memory: whether it is page-locked.
+        arrays: the arrays of the batch.
+        pin_memory: whether they are in page-locked memory.
     """
 
     def __init__(self, arrays: Batch, pin_memory: bool) -> None:
@@ -54,7 +54,19 @@ class Buffer:
         self, store: ReplayStore, draw: Draw, view: BatchView, snapshot: IndexSnapshot, free: deque[Buffer],
         num_threads: int,
     ) -> Buffer:  # fmt: skip
-        """Gathers a batch into the memory and returns this buffer; where that raises, the buffer goes to `free`."""
+        """Gathers a batch into the memory.
+
+        Args:
+            store: the store to read.
+            draw: the drawn rows.
+            view: turns the rows into a batch.
+            snapshot: the one that the rows were drawn from.
+            free: takes this buffer if gathering fails.
+            num_threads: threads to use, including the caller.
+
+        Returns:
+            This buffer.
+        """
         try:
             self._wait_for_copies()
             store.gather(draw, view=view, out=self.arrays, snapshot=snapshot, num_threads=num_threads)
@@ -64,25 +76,25 @@ class Buffer:
         return self
 
     def _wait_for_copies(self) -> None:
-        """Waits until copies to a device have read the memory that were under way when the batch was released."""
+        """Waits for copies to a device that were still reading the memory when the batch was released."""
         if self._event is not None:
             self._event.synchronize()
             self._event = None
 
     def note_copies(self) -> None:
-        """Remembers that copies to a device may be under way."""
+        """Notes that copies to a device may still be reading the memory."""
         if self._pinned:
             self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record()
 
 
 class Loan:
-    """A buffer handed out. It is filled again once no tensor over it is alive.
+    """A buffer that the consumer uses. It becomes free once no tensor over it is alive.
 
     Args:
         buffer: the memory.
-        lent: keeps the loan alive meanwhile; nothing else does.
-        free: where the buffer goes then.
+        lent: the loans in use. This set alone keeps a loan alive.
+        free: takes the buffer when it becomes free.
     """
 
     def __init__(self, buffer: Buffer, lent: set[Loan], free: deque[Buffer]) -> None:
@@ -93,7 +105,10 @@ class Loan:
         lent.add(self)
 
     def tensors(self) -> Tensors:
-        """Tensors over the memory; a tensor keeps the array it was made from alive, and so does every view of it."""
+        """Returns tensors over the memory.
+
+        A tensor keeps its array alive, and so does every view of the tensor. The loan ends when the arrays are gone.
+        """
         tensors = {}
         for name, array in self._buffer.arrays.items():
             view = array.view()

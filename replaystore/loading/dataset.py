@@ -1,4 +1,4 @@
-"""A store for a torch `DataLoader`."""
+"""`ReplayDataset`: a store as the data set of a torch `DataLoader`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from replaystore.store import ReplayStore
 
 
 class ReplayDataset(IterableDataset[Tensors]):
-    """A store for a torch `DataLoader`, which is made with `batch_size=None`: each item is a whole batch.
+    """A store as the data set of a torch `DataLoader`. Each item is a whole batch, so pass `batch_size=None`.
 
     >>> import tempfile
     >>> from torch.utils.data import DataLoader
@@ -35,11 +35,12 @@ class ReplayDataset(IterableDataset[Tensors]):
     >>> batch["observation"].shape
     torch.Size([16, 9, 4, 5])
 
-    Every worker opens the store to read and draws its own stream, from (seed, worker), with its own copy of the
-    sampler. `ReplayLoader` is faster and needs no workers; this is for code that is built around a `DataLoader`.
+    Every worker opens the store for reading. It draws its own stream of batches, seeded with (seed, worker), with its
+    own copy of the sampler. `ReplayLoader` is faster and needs no workers. Use this class in code that is built around
+    a `DataLoader`.
 
     Args:
-        path: of the store.
+        path: directory of the store.
         batch_size: as in `ReplayLoader`.
         n_step: as in `ReplayLoader`.
         discount: as in `ReplayLoader`.
@@ -47,12 +48,12 @@ class ReplayDataset(IterableDataset[Tensors]):
         window: as in `ReplayLoader`.
         sampler: as in `ReplayLoader`. It is copied for each iteration, and pickled for workers.
         view: as in `ReplayLoader`. It is pickled for workers.
-        seed: of the draws; None for fresh entropy.
-        residency: of the store of each worker, as in `ReplayStore.open`.
-        budget_bytes: likewise.
+        seed: seed of the draws. None: fresh entropy.
+        residency: residency of each worker's store, as in `ReplayStore.open`.
+        budget_bytes: budget of each worker's store, as in `ReplayStore.open`.
 
     Raises:
-        SpecError: a value that cannot work, or two arguments that contradict.
+        SpecError: a value is outside its range, or two arguments contradict each other.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Draws from a store as it grows: a sampler, its generator, and the state of both."""
+"""`Draws` draws from a growing store, and saves and restores the state of the draws."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from replaystore.store import ReplayStore
 
 
 class Draws:
-    """Draws rows of what is live, and notifies the sampler before of what changed. For one thread.
+    """Draws live rows of a store. It notifies the sampler of new and evicted rows before each draw. For one thread.
 
     Args:
-        store: open in this process.
-        sampler: used by this object alone.
-        rng: advanced by the draws.
+        store: the store, open in this process.
+        sampler: the sampler. No other object may use it at the same time.
+        rng: the source of randomness. The draws advance it.
     """
 
     def __init__(self, store: ReplayStore, sampler: RowSampler, rng: np.random.Generator) -> None:
@@ -33,31 +33,37 @@ class Draws:
         self._has_state_of_rows = has_state and not sampler.draws_change_state
 
     def draw(self, size: int) -> tuple[IndexSnapshot, Draw]:
-        """The snapshot drawn from, and the draw.
+        """Draws rows.
+
+        Returns:
+            The snapshot that the rows were drawn from, and the draw.
 
         Raises:
-            NotEnoughData: there is no row to draw; nothing was drawn.
+            NotEnoughData: no row can be drawn. Nothing has changed.
         """
         snapshot = self._store.snapshot()
         self._follower.update(snapshot)
         return snapshot, self._sampler.draw(snapshot, self._rng, size)
 
     def state(self) -> dict[str, Any]:
-        """What draws change, as it is now."""
+        """Returns the current state of everything that draws change."""
         state: dict[str, Any] = {"generator": generator_state(self._rng)}
         if self._has_state_of_draws:
             state["sampler"] = self._sampler.state_dict()
         return state
 
     def whole_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """`state`, of an earlier moment, with the state of a sampler that draws do not change."""
+        """Adds the sampler's state to an earlier `state`, if draws do not change that state."""
         return {**state, "sampler": self._sampler.state_dict()} if self._has_state_of_rows else dict(state)
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Goes on as after the draw at which `state` was taken. Without `sampler` the sampler is left as it is.
+        """Continues as after the draw at which `state` was taken.
+
+        Args:
+            state: the result of `state` or `whole_state`. If it has no `sampler`, the sampler keeps its state.
 
         Raises:
-            SpecError: `state` is of no generator.
+            SpecError: `state` does not hold the state of a generator.
         """
         self._rng = restore_generator(state["generator"])
         if "sampler" in state:

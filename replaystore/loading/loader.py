@@ -1,4 +1,4 @@
-"""Batches of transitions as torch tensors, filled by background threads."""
+"""`ReplayLoader` yields batches as torch tensors. Background threads fill them."""
 
 from __future__ import annotations
 
@@ -29,12 +29,18 @@ from replaystore.store import ReplayStore
 
 _logger = logging.getLogger(__name__)
 
-_REDRAWS = 100  # in a row, before a reader gives up on a writer that evicts faster than it reads
+_REDRAWS = 100  # attempts at one batch, in case the writer evicts faster than this reader reads
 
 
 @dataclass
 class _Pending:
-    """A batch that was drawn. `state`: of the generator and the sampler after the draw."""
+    """A batch that was drawn and is being filled.
+
+    Attributes:
+        future: the buffer, once it is filled.
+        draw: the drawn rows.
+        state: state of the generator and the sampler after the draw.
+    """
 
     future: Future[Buffer]
     draw: Draw
@@ -42,7 +48,7 @@ class _Pending:
 
 
 class ReplayLoader:
-    """Yields batches without end, as torch tensors, filled by background threads.
+    """An endless iterator over batches of torch tensors. Background threads fill the batches.
 
     >>> import tempfile
     >>> from replaystore.testing.episodes import make_store
@@ -57,32 +63,34 @@ class ReplayLoader:
     >>> loader.close(), store.close()
     (None, None)
 
-    The arrays are those of `ReplayStore.gather`, with `weight` and columns where the sampler draws them.
+    A batch has the arrays of `ReplayStore.gather`, and `weight` and columns if the sampler draws them.
 
-    Rows are drawn in the consumer's thread, in its order, `prefetch` batches ahead; threads only fill memory. So a
-    seed gives the same batches for any number of threads and in every mode. A batch's memory is used again once no
-    tensor over it is alive. The loader itself keeps the last two batches alive. Keeping batches is safe and takes new
-    memory. An error in a thread is raised by the `next` that asks for the batch. One thread consumes.
+    The consumer's thread draws the rows, `prefetch` batches ahead. Background threads only fill memory. A seed
+    therefore gives the same batches for any number of threads and in every mode. If a background thread fails, the
+    `next` that asks for that batch raises the error. Only one thread may consume.
 
-    Pinned memory may be copied with `non_blocking=True`. The memory is filled again after the copies on the stream
-    that was current when its tensors were released. For other streams or devices, synchronise before.
+    The memory of a batch is used again once no tensor over it is alive. The loader itself keeps the last two batches
+    alive. Keeping more batches is safe, and takes more memory.
+
+    Pinned memory may be copied with `non_blocking=True`. The loader waits for copies on the stream that was current
+    when the batch was released, before it fills the memory again. Synchronise other streams and devices yourself.
 
     Args:
-        store: open in this process, to write or to read.
+        store: the store, open in this process for writing or reading.
         batch_size: rows per batch.
-        n_step: of the n-step return; None: that of `view`, else of `sampler`, else 1.
-        discount: of the n-step return; None: 0.99.
-        distribution: `"uniform"` over transitions, or `"per_episode"` as DrQ-v2 draws; None: uniform.
-        window: draws only from the newest episodes with at most this many transitions; None: from all.
-        sampler: in place of a `Sampler` of `n_step`, `distribution` and `window`. One loader uses it at a time.
-        view: in place of a `TransitionView` of `n_step` and `discount`.
-        seed: of the draws: a number, a `numpy.random.Generator` to use, or None for fresh entropy.
+        n_step: steps of the n-step return. None: taken from `view`, then from `sampler`, else 1.
+        discount: discount factor of the n-step return. None: 0.99.
+        distribution: `"uniform"` over transitions, or `"per_episode"` as in DrQ-v2. None: `"uniform"`.
+        window: draws only from the newest episodes with at most this many transitions. None: draws from all.
+        sampler: replaces the `Sampler` of `n_step`, `distribution` and `window`. One loader at a time may use it.
+        view: replaces the `TransitionView` of `n_step` and `discount`.
+        seed: seed of the draws, or the `numpy.random.Generator` to use. None: fresh entropy.
         num_threads: threads that fill batches.
-        prefetch: batches drawn ahead.
-        pin_memory: page-locked memory; None: where CUDA is available.
+        prefetch: batches to draw ahead.
+        pin_memory: whether to use page-locked memory. None: only if CUDA is available.
 
     Raises:
-        SpecError: a value that cannot work, or two arguments that contradict.
+        SpecError: a value is outside its range, or two arguments contradict each other.
     """
 
     def __init__(
@@ -107,7 +115,7 @@ class ReplayLoader:
         self._prefetch = prefetch
         self._pinned = torch.cuda.is_available() if pin_memory is None else pin_memory
         self._pending: deque[_Pending] = deque()
-        self._free: deque[Buffer] = deque(maxlen=prefetch + 3)  # all that are in use at once, one consumed
+        self._free: deque[Buffer] = deque(maxlen=prefetch + 3)  # the buffers in use at once; one is being consumed
         self._lent: set[Loan] = set()
         self._handed: deque[tuple[torch.Tensor, ...]] = deque()  # the last two batches
         self._batches, self._waits, self._wait_seconds, self._redraws, self._buffers = 0, 0, 0.0, 0, 0
@@ -121,28 +129,28 @@ class ReplayLoader:
         return self
 
     def __next__(self) -> Tensors:
-        """The next batch.
+        """Returns the next batch.
 
         Raises:
-            NotEnoughData: there is no row to draw yet; append and call again.
-            StoreClosed: the loader or the store has been closed.
+            NotEnoughData: no row can be drawn yet. Append and call again.
+            StoreClosed: the loader or the store is closed.
             StoreError: this process is a fork of the one that made the loader.
-            ChunkError: damaged data.
-            Evicted: another process evicts rows faster than they are read here.
+            ChunkError: stored data are damaged.
+            Evicted: another process evicts rows faster than this one reads them.
         """
         self._require_open()
-        # Destroying a tensor gives up the interpreter, and beside a thread that was just given work that may take
-        # milliseconds. So the batch before the current one is released here, while the threads have nothing to do.
+        # Destroying a tensor releases the interpreter. If a thread has just got work, taking it back may take
+        # milliseconds. So the batch before the current one is released here, while no thread starts.
         while len(self._handed) > 1:
             self._handed.popleft()
-        while len(self._pending) < self._prefetch + 2:  # before one is taken: where this raises, none is lost
+        while len(self._pending) < self._prefetch + 2:  # draw before taking one, so that an error loses none
             self._draw()
         pending = self._pending.popleft()
         for attempt in range(_REDRAWS):
             try:
                 buffer = self._result(pending.future)
                 break
-            except Evicted:  # a writer elsewhere was faster
+            except Evicted:  # another process evicted rows of the batch
                 if attempt + 1 == _REDRAWS:
                     raise
                 self._redraws += 1
@@ -170,31 +178,31 @@ class ReplayLoader:
             self._wait_seconds += time.monotonic() - start
 
     def stats(self) -> LoaderStats:
-        """What this loader did since it was made. Also when closed."""
+        """Returns what this loader has done since it was made. It works on a closed loader, too."""
         return LoaderStats(
             batches=self._batches, waits=self._waits, wait_seconds=self._wait_seconds, redraws=self._redraws,
             buffers=self._buffers,
         )  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the draws after the last batch consumed.
+        """Returns the state of the draws after the last consumed batch.
 
         Returns:
-            `generator`, which is JSON-able, and `sampler` where the sampler has a state of its own.
+            `generator`, which is JSON-able, and `sampler` if the sampler has a state of its own.
         """
         return self._draws.whole_state(self._consumed)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on as after the batch at which `state` was taken; batches drawn ahead are drawn anew.
+        """Continues after the batch at which `state` was taken. Batches that were drawn ahead are drawn again.
 
-        They are the same batches if the store and the sampler hold what they held when they were drawn: where the last
-        `prefetch + 1` batches were taken with no commit and no update of the sampler between them.
+        They are the same batches if the store and the sampler have not changed since the first draw. That holds if
+        there was no commit and no update of the sampler while the last `prefetch + 1` batches were taken.
 
         Args:
-            state: of `state_dict`. Without `sampler` the sampler is left as it is.
+            state: the result of `state_dict`. If it has no `sampler`, the sampler keeps its state.
 
         Raises:
-            SpecError: `state` is of no generator.
+            SpecError: `state` does not hold the state of a generator.
         """
         self._draws.load(state)
         self._consumed = self._draws.state()
@@ -224,8 +232,8 @@ class ReplayLoader:
 
     def _draw(self) -> None:
         snapshot, draw = self._draws.draw(self.batch_size)
-        # Where no other is being filled, all threads work on it: it is there sooner, above all before a learner that
-        # sleeps meanwhile wants the cores back.
+        # If no other batch is being filled, all threads work on this one. It is then ready sooner, before a sleeping
+        # learner wakes up and needs the cores.
         waiting = sum(not pending.future.done() for pending in self._pending)
         num_threads = max(1, self._threads_per_batch - waiting)
         buffer = self._free.popleft() if self._free else self._new_buffer()
@@ -240,7 +248,7 @@ class ReplayLoader:
     def _drop_pending(self) -> None:
         dropped = list(self._pending)
         self._pending.clear()
-        for pending in reversed(dropped):  # those not begun first, so that none begins meanwhile
+        for pending in reversed(dropped):  # last one first, so that none starts meanwhile
             pending.future.cancel()
         for pending in dropped:
             if not pending.future.cancelled() and pending.future.exception() is None:

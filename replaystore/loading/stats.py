@@ -1,4 +1,4 @@
-"""What a loader counts."""
+"""`LoaderStats`: the counters of a loader."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderStats:
-    """What one loader did since it was made.
+    """The counters of one loader since it was made.
 
     Attributes:
-        batches: returned to the consumer.
-        waits: times that the batch asked for was not filled yet.
-        wait_seconds: time that the consumer waited then.
-        redraws: batches drawn again because another process had evicted rows of them.
-        buffers: times that new memory was taken for a batch.
+        batches: batches returned to the consumer.
+        waits: times that the next batch was not filled yet.
+        wait_seconds: time that the consumer waited for batches.
+        redraws: batches drawn again because another process had evicted some of their rows.
+        buffers: times that memory for a batch was allocated.
     """
 
     batches: int = 0

@@ -1,1 +1,1 @@
-"""Open episodes and the limits of a store."""
+"""Takes in episodes, whole or row by row, and keeps the limits of a store."""

@@ -1,4 +1,4 @@
-"""The limits of a store: which episodes go, and what does not fit."""
+"""Keeps the limits of a store: evicts old episodes, and refuses commits that do not fit."""
 
 from __future__ import annotations
 
@@ -12,22 +12,26 @@ from replaystore.storage.writing.commits import StoreWriter
 
 
 def check_positive(name: str, value: int | None) -> None:
-    """Checks a limit or a number of threads.
+    """Checks an optional number.
+
+    Args:
+        name: name of the argument, for the error.
+        value: the number, or None.
 
     Raises:
-        SpecError: it is neither None nor at least 1.
+        SpecError: the number is less than 1.
     """
     if value is not None and value < 1:
         raise SpecError(f"{name} is a positive number or None, got {value}")
 
 
 class Limits:
-    """Keeps a store within its capacity and its bytes on disk. For one thread at a time.
+    """Keeps a store within its capacity and its disk budget. For one thread at a time.
 
     Args:
-        catalog: what the log says.
-        writer: takes the episodes out.
-        reading: drops their chunks.
+        catalog: the state of the log.
+        writer: evicts episodes.
+        reading: drops the chunks of evicted episodes.
         lock: guards the catalog.
     """
 
@@ -38,18 +42,21 @@ class Limits:
         self._lock = lock
 
     def set_capacity(self, capacity: int | None) -> None:
-        """Changes the capacity, in transitions; episodes beyond it are evicted.
+        """Changes the capacity and evicts the episodes beyond it.
+
+        Args:
+            capacity: largest number of transitions. None: no limit.
 
         Raises:
-            SpecError: it is less than 1.
-            WriteError: it was not recorded.
+            SpecError: the capacity is less than 1.
+            WriteError: the capacity was not recorded.
         """
         check_positive("capacity", capacity)
         self._writer.set_limits(capacity, self._catalog.disk_budget_bytes)
         self.evict()
 
     def evict(self) -> None:
-        """Takes the oldest complete episodes out until capacity and disk budget are kept.
+        """Evicts the oldest complete episodes until the store is within its capacity and disk budget.
 
         Raises:
             WriteError: an eviction was not recorded.
@@ -77,12 +84,12 @@ class Limits:
         """Checks that a commit fits beside the episodes that cannot be evicted.
 
         Args:
-            num_transitions: that the commit adds.
-            open_episodes: ids of episodes that are open, with committed parts.
-            label: what is committed, for the message.
+            num_transitions: transitions that the commit adds.
+            open_episodes: ids of the open episodes with committed parts.
+            label: names the commit in the error.
 
         Raises:
-            CapacityError: it does not fit; nothing was evicted.
+            CapacityError: it does not fit. Nothing was evicted.
         """
         capacity, index = self._catalog.capacity, self._catalog.index
         if capacity is None:

@@ -1,4 +1,4 @@
-"""Open episodes: whole ones and rows one by one become commits."""
+"""Turns whole episodes, and episodes that arrive row by row, into commits."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Env = int | str
 
 
 class OpenEpisodes:
-    """Takes episodes in, whole or row by row. For one thread at a time.
+    """Takes in episodes, whole or row by row, and commits them. For one thread at a time.
 
     Args:
-        catalog: what the log says.
+        catalog: the state of the log.
         writer: commits parts of episodes.
-        small: takes in the small fields of rows before they are committed.
+        small: gets the small fields of rows before they are committed.
         lock: guards the catalog.
-        limits: of the store; they are kept after every commit.
+        limits: the limits of the store. They are applied after every commit.
     """
 
     def __init__(
@@ -38,42 +38,42 @@ class OpenEpisodes:
         self._lock = lock
         self._limits = limits
         self._builders: dict[Env, EpisodeBuilder] = {}
-        self._idle: list[EpisodeBuilder] = []  # of episodes that ended: their memory serves the next ones
+        self._idle: list[EpisodeBuilder] = []  # builders of ended episodes; new episodes use their memory again
         self._unwritten: dict[Env, tuple[EpisodeArrays, bool]] = {}
-        self._episodes: dict[Env, int] = {}  # of environments whose open episode has committed parts
+        self._episodes: dict[Env, int] = {}  # ids of open episodes with committed parts
 
     def append(self, episode: Mapping[str, Any]) -> int:
         """Commits a whole episode.
 
         Args:
-            episode: for each field its rows.
+            episode: the rows of each field, by field name.
 
         Returns:
-            Its id.
+            The episode's id.
 
         Raises:
-            EpisodeError: the data do not fit the fields; nothing was written.
-            CapacityError: it is longer than the capacity; nothing was evicted.
+            EpisodeError: the data do not fit the fields. Nothing was written.
+            CapacityError: the episode is longer than the capacity. Nothing was evicted.
             WriteError: nothing was committed.
         """
         arrays = check_episode(self._catalog.spec, episode, f"episode {self._catalog.index.next_episode_id}")
         return self._commit(arrays, None, 0, last=True)
 
     def add(self, time_step: Any, env: Env, last: bool | None) -> int | None:
-        """Adds a row of an environment; commits the episode with its last row.
+        """Adds one row of one environment. The last row commits the episode.
 
         Args:
-            time_step: a mapping of fields to values, or an object with items or attributes of their names.
+            time_step: values by field name. It is a mapping, or an object with attributes or items of these names.
             env: the environment.
-            last: whether the episode ends with this row; None: what `time_step.last()` returns.
+            last: whether the episode ends with this row. None: `time_step.last()` decides.
 
         Returns:
-            The id of the episode where it ends, else None.
+            The episode's id if it ended, else None.
 
         Raises:
-            EpisodeError: the row does not fit; it was not added.
-            CapacityError: as `append`, when it commits.
-            WriteError: as `append`, when it commits; the rows are kept.
+            EpisodeError: the row does not fit. It was not added.
+            CapacityError: the episode is longer than the capacity. Nothing was evicted.
+            WriteError: nothing was committed. The rows are kept.
         """
         values = {field.name: _value_of(time_step, field.name) for field in self._catalog.spec.fields}
         if last is None:
@@ -103,18 +103,18 @@ class OpenEpisodes:
     def commit_open(self, env: Env, *, last: bool) -> int | None:
         """Commits the rows of an open episode that are not committed yet.
 
-        Where the commit fails the rows are kept, and the next call tries again.
+        If the commit fails, the rows are kept and the next call tries again.
 
         Args:
             env: the environment.
             last: whether the episode ends.
 
         Returns:
-            The id of the episode, or None if it has no rows.
+            The episode's id. None if it has no rows.
 
         Raises:
-            CapacityError: as `append`.
-            WriteError: as `append`.
+            CapacityError: the rows do not fit the capacity. Nothing was evicted.
+            WriteError: nothing was committed.
         """
         builder = self._builders.get(env)
         if builder is None:
@@ -136,14 +136,14 @@ class OpenEpisodes:
         return episode
 
     def discard(self, env: Env) -> None:
-        """Forgets rows that are not committed; committed parts stay, as an episode that ended there."""
+        """Drops the rows of an open episode that are not committed. The committed ones stay, as an ended episode."""
         episode = self._episodes.get(env)
         self._forget(env)
         if episode is not None:
             self.end_committed(episode)
 
     def end_open_episodes(self) -> None:
-        """Ends every open episode that has committed parts, where it stands."""
+        """Ends every open episode with committed parts. Its rows that are not committed are dropped."""
         for env in list(self._episodes):
             self.discard(env)
 
@@ -151,7 +151,7 @@ class OpenEpisodes:
         """Ends an episode whose rows are all committed."""
         info = self._catalog.index.episode(episode)
         self._writer.commit_end(Part(episode, info.num_rows, self._catalog.next_row, 0, True, info.zero_padding))
-        self._limits.evict()  # it may be the one that a smaller capacity was waiting for
+        self._limits.evict()  # now that it has ended, it can be evicted
 
     def _forget(self, env: Env) -> None:
         builder = self._builders.pop(env, None)
@@ -171,11 +171,11 @@ class OpenEpisodes:
             clamped.append(count)
         part = Part(number, t_start, self._catalog.next_row, arrays.num_rows, last, arrays.zero_padding)
         with self._lock:
-            self._small.put(part.first_row, rows)  # before the index has them
+            self._small.put(part.first_row, rows)  # before the index names these rows
         self._writer.commit(rows, clamped, part)
         try:
             self._limits.evict()
-        except WriteError as err:  # the episode is committed, and must not be taken for one that is not
+        except WriteError as err:  # the episode is committed, so this call must not fail
             self._writer.sealer.defer(err)
         return number
 

@@ -16,22 +16,22 @@ _logger = logging.getLogger(__name__)
 
 
 class WritingSession:
-    """Writes to an open store, whose lock is held. For one thread at a time.
+    """Writes to an open store. The caller holds the store's writer lock and uses one thread at a time.
 
-    Episodes that an earlier writer left open are ended, and the limits are kept, before anything else.
+    Making it ends the episodes that an earlier writer left open, and then applies the limits.
 
     Attributes:
-        episodes: takes episodes in, whole or row by row.
-        limits: capacity and bytes on disk.
+        episodes: takes in episodes, whole or row by row.
+        limits: the capacity and the disk budget.
 
     Args:
-        files: the store's files.
-        log: its log, opened to append.
-        reading: the reading half.
-        counters: of the store.
+        files: the files of the store.
+        log: the log, open for appending.
+        reading: the reading half of the store.
+        counters: the counters of the store.
 
     Raises:
-        WriteError: an earlier writer's work could not be finished.
+        WriteError: the episodes could not be ended, or the limits could not be applied.
     """
 
     def __init__(self, files: OpenedStore, log: LogWriter, reading: ReadingSession, counters: Counters) -> None:
@@ -41,7 +41,7 @@ class WritingSession:
         self.limits = Limits(catalog, self._writer, reading, lock)
         self.episodes = OpenEpisodes(catalog, self._writer, reading.small, lock, self.limits)
         unended = [info.episode for info in catalog.index.episodes() if not info.complete]
-        for episode in unended:  # their writer is gone, and so are the rows that would follow
+        for episode in unended:  # their writer is gone, and no more rows will come
             self.episodes.end_committed(episode)
         if unended:
             _logger.info("%s: ended %d episodes that an earlier writer left open", files.paths.root, len(unended))
@@ -51,10 +51,10 @@ class WritingSession:
         """Waits until all full chunks are sealed.
 
         Args:
-            sync: whether to fsync everything too.
+            sync: whether to fsync everything as well.
 
         Raises:
-            ReplayStoreError: what went wrong since the last call.
+            ReplayStoreError: a background error since the last call, or the fsync failed.
         """
         self._writer.sealer.flush()
         self._reading.release()
@@ -62,18 +62,18 @@ class WritingSession:
             self._writer.publisher.sync()
 
     def publish(self) -> None:
-        """Waits until all full chunks are sealed, and shows them to plain Zarr readers.
+        """Waits until all full chunks are sealed, and updates the files for plain Zarr readers.
 
         Raises:
-            ReplayStoreError: what went wrong since the last call.
+            ReplayStoreError: a background error since the last call, or a file could not be written.
         """
         self._writer.sealer.flush()
         self._writer.publisher.publish()
 
     def close(self) -> None:
-        """Seals what is left, syncs it, and closes the log.
+        """Seals and syncs all rows that are left, and closes the log.
 
         Raises:
-            ReplayStoreError: what went wrong since the last call. The log is closed all the same.
+            ReplayStoreError: a background error since the last call, or a write failed. The log is closed nevertheless.
         """
         self._writer.close()

@@ -1,1 +1,1 @@
-"""Samplers: which transitions a batch holds."""
+"""Samplers choose the transitions of a batch."""

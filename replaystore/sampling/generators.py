@@ -1,4 +1,4 @@
-"""Generators of random numbers: seeds and states."""
+"""Seeds random generators, and saves and restores their states."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ _BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
 def seeded_generator(seed: int | None) -> np.random.Generator:
-    """A generator from a seed; None: from numbers drawn of NumPy's global generator, which frameworks seed."""
+    """Returns a generator from a seed.
+
+    Args:
+        seed: the seed. None: numbers from NumPy's global generator, which frameworks seed.
+    """
     drawn = np.random.randint(0, 1 << 32, 4, np.uint64) if seed is None else seed  # noqa: NPY002
     return np.random.default_rng(drawn)
 
 
 def generator_state(rng: np.random.Generator) -> dict[str, Any]:
-    """The state of a generator as JSON-able data, for `restore_generator`."""
+    """Returns the state of a generator as JSON-able data, for `restore_generator`.
+
+    Raises:
+        SpecError: the generator is none of NumPy's own.
+    """
     state = _plain(rng.bit_generator.state)
     if not isinstance(state, dict) or state.get("bit_generator") not in _BIT_GENERATORS:
         raise SpecError(f"expected a generator over one of {_BIT_GENERATORS}, got {rng!r}; use np.random.default_rng")
@@ -27,10 +35,10 @@ def generator_state(rng: np.random.Generator) -> dict[str, Any]:
 
 
 def restore_generator(state: Mapping[str, Any]) -> np.random.Generator:
-    """A generator that continues where the one given to `generator_state` was.
+    """Returns a generator that continues from a state of `generator_state`.
 
     Raises:
-        SpecError: `state` is not such a state.
+        SpecError: `state` is not the state of a generator.
     """
     name = state.get("bit_generator") if isinstance(state, Mapping) else None
     if name not in _BIT_GENERATORS:
@@ -52,7 +60,7 @@ def _plain(value: Any) -> Any:
 
 
 def _like(model: Any, value: Any) -> Any:
-    """`value` with arrays where `model` has them; refuses other keys and other shapes."""
+    """Returns `value` with arrays where `model` has arrays. It raises if keys or shapes differ."""
     if isinstance(model, Mapping):
         if set(model) != set(value):
             raise KeyError(f"expected {sorted(model)}, got {sorted(value)}")

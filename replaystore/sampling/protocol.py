@@ -1,4 +1,4 @@
-"""What a sampler is: it draws rows of a store, with weights and named columns where it has them."""
+"""The protocol of samplers. A sampler draws rows of a store, and may add weights and named columns."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ _NO_COLUMNS: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
 
 class Draw(NamedTuple):
-    """Drawn rows, in the order of the batch, and what comes with them.
+    """Drawn rows in the order of the batch, with optional weights and columns.
+
+    >>> draw = Draw(np.array([4, 7]), weights=np.ones(2, np.float32), columns={"row": np.array([4, 7])})
+    >>> sorted(draw.extras())
+    ['row', 'weight']
 
     Attributes:
         rows: (size,) int64, the row from which a batch view starts reading.
-        weights: (size,) float32, or None where all rows weigh the same. A batch carries them as `weight`.
-        columns: arrays of which the first axis is the batch, by name. A view may read them, and a batch carries them
-            by their names: the rows themselves for a sampler whose priorities are updated, the store for a mixture of
-            stores, the row of the goal for hindsight.
+        weights: (size,) float32. None if all rows weigh the same. A batch holds them as `weight`.
+        columns: arrays by name, whose first axis is the batch. A view may read them, and a batch holds them under their
+            names. A sampler with priorities adds the rows, a mixture of stores adds the number of the store, and
+            hindsight adds the row of the goal.
     """
 
     rows: NDArray[np.int64]
@@ -30,70 +34,79 @@ class Draw(NamedTuple):
     columns: Mapping[str, NDArray[Any]] = _NO_COLUMNS
 
     def extras(self) -> dict[str, NDArray[Any]]:
-        """The arrays that a batch carries beside those of its view: the columns and `weight`."""
+        """Returns the arrays that a batch holds besides those of its view: the columns and `weight`."""
         return dict(self.columns) if self.weights is None else {**self.columns, "weight": self.weights}
 
 
 class RowSampler(Protocol):
-    """Draws rows of a store.
+    """Draws rows of a store. Derive your own samplers from this class.
 
-    Classes that inherit from this one need to define `draw` alone; the other methods do nothing here. A loader calls
-    all methods in the consumer's thread, so a sampler needs no locks. A sampler for `ReplayDataset` can be pickled.
+    >>> class Newest(RowSampler):
+    ...     def draw(self, snapshot, rng, size):
+    ...         part = snapshot.index
+    ...         return Draw(np.full(size, part.part_first_row[-1] + part.part_num_rows[-1] - 1))
+    >>> Newest().state_dict()
+    {}
+
+    A derived class must define `draw`. The other methods do nothing by default. A loader calls all methods in the
+    consumer's thread, so a sampler needs no locks. A sampler for `ReplayDataset` must support pickling.
 
     Attributes:
-        follows_rows: whether `appended` and `evicted` are to be called. They cost a comparison of the index for each
-            commit.
-        draws_change_state: whether `draw` changes what `state_dict` returns. A loader draws ahead of its consumer, so
-            it then takes the state after every draw. A sampler with a large state that only notifications and updates
-            change sets this to False; the state is then taken when the loader's is.
+        follows_rows: whether to call `appended` and `evicted`. The calls cost one comparison of the index per commit.
+        draws_change_state: whether `draw` changes the result of `state_dict`. A loader draws ahead of its consumer, so
+            it then takes the state after every draw. If only notifications and updates change a large state, set this
+            to False. A loader then takes the state only when its own state is taken.
     """
 
     follows_rows: ClassVar[bool] = False
     draws_change_state: ClassVar[bool] = True
 
     def draw(self, snapshot: IndexSnapshot, rng: np.random.Generator, size: int) -> Draw:
-        """Draws rows, with new arrays for each call.
+        """Draws rows. Each call returns new arrays.
 
-        The same snapshot contents, the same state of `rng` and the same state of the sampler give the same draw.
+        Equal contents of the snapshot and equal states of `rng` and the sampler give equal draws.
 
         Args:
-            snapshot: what is live. Only rows of it are drawn.
-            rng: the only source of randomness; advanced by the draw.
+            snapshot: the live rows. Draw no other rows.
+            rng: the only source of randomness. The draw advances it.
             size: rows to draw.
 
         Raises:
-            NotEnoughData: no row can be drawn; neither `rng` nor the sampler has changed.
+            NotEnoughData: no row can be drawn. Neither `rng` nor the sampler has changed.
         """
         ...
 
     def appended(self, rows: NDArray[np.int64], snapshot: IndexSnapshot) -> None:
-        """Notes rows that became live since the last notification; the first one names all live rows.
+        """Notes the rows that became live since the last notification. The first call names all live rows.
 
         A row that was appended earlier may become drawable now, because the steps after it have arrived.
 
         Args:
-            rows: (count,) int64, ascending. A row's number is never used again.
-            snapshot: the one that is drawn from next.
+            rows: (count,) int64, ascending. No row number is used twice.
+            snapshot: the one that the next draw uses.
         """
         return  # without a statement the method would be abstract
 
     def evicted(self, rows: NDArray[np.int64], snapshot: IndexSnapshot) -> None:
-        """Notes rows that are not live any more; called before `appended`.
+        """Notes the rows that are no longer live. It is called before `appended`.
 
         Args:
-            rows: (count,) int64, ascending; `appended` had named them.
-            snapshot: the one that is drawn from next.
+            rows: (count,) int64, ascending. Earlier calls of `appended` have named them.
+            snapshot: the one that the next draw uses.
         """
         return
 
     def state_dict(self) -> dict[str, Any]:
-        """What draws, notifications and updates changed, in plain data; later changes leave what was returned alone."""
+        """Returns the state that draws, notifications and updates change, as plain data.
+
+        Later changes of the sampler do not change the returned data.
+        """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes over a state.
+        """Restores a state of `state_dict`.
 
-        A sampler that follows rows knows the live rows when this is called. `state` may name rows that are gone, which
-        are to be ignored, and may lack rows that were appended later, which stay as they are.
+        A sampler that follows rows has been notified of all live rows before. Ignore rows of `state` that are no longer
+        live. Live rows that `state` lacks were appended later, and keep the state that they have.
         """
         return

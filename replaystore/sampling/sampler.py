@@ -1,4 +1,4 @@
-"""Draws transitions from a snapshot of the index, with a generator that the caller owns."""
+"""`Sampler` draws transitions from a snapshot of the index, with the caller's random generator."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ DISTRIBUTIONS: tuple[Distribution, ...] = ("uniform", "per_episode")
 
 
 def whole_number(value: Any, label: str) -> int:
-    """`value` as an int.
+    """Returns `value` as an int.
+
+    Args:
+        value: the number.
+        label: names the number in the error.
 
     Raises:
-        SpecError: it is not a whole number from 1 on.
+        SpecError: `value` is not a whole number of at least 1.
     """
     try:
         number = operator.index(value)
@@ -33,19 +37,27 @@ def whole_number(value: Any, label: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler(RowSampler):
-    """Draws transitions: uniformly, or an episode first, from all episodes or from the newest.
+    """Draws transitions with replacement, from all episodes or from the newest ones.
 
-    It has no state but the generator, and needs no notification of rows.
+    >>> import tempfile
+    >>> from replaystore.testing.episodes import make_store
+    >>> with make_store(tempfile.mkdtemp() + "/store") as store:
+    ...     draw = Sampler(n_step=3).draw(store.snapshot(), np.random.default_rng(0), 4)
+    >>> draw.rows.shape, draw.rows.dtype.name
+    ((4,), 'int64')
+
+    The sampler has no state of its own and needs no notification of rows.
 
     Attributes:
-        n_step: length of the n-step return; an episode of L + 1 rows has the transitions i = 1 .. L - n_step + 1.
-        distribution: `"uniform"`: every valid transition with the same probability. `"per_episode"`: an episode
-            uniformly among those that have a valid transition, then one of its transitions uniformly (as DrQ-v2 does).
-        window: None, or draw only from the newest whole episodes whose transitions total at most `window`; at least
-            from the newest one that has a valid transition.
+        n_step: steps of the n-step return. An episode of L + 1 rows has the transitions i = 1 .. L - n_step + 1.
+        distribution: `"uniform"` draws every valid transition with the same probability. `"per_episode"` draws an
+            episode uniformly among those with a valid transition, and then one of its transitions uniformly, as DrQ-v2
+            does.
+        window: draws only from the newest whole episodes whose transitions total at most `window`. The newest episode
+            with a valid transition is always among them. None: draws from all episodes.
 
     Raises:
-        SpecError: a value that cannot work.
+        SpecError: a value is outside its range.
     """
 
     n_step: int = 1
@@ -60,21 +72,21 @@ class Sampler(RowSampler):
             object.__setattr__(self, "window", whole_number(self.window, "window (in transitions)"))
 
     def draw(self, snapshot: IndexSnapshot, rng: np.random.Generator, size: int) -> Draw:
-        """Draws transitions, with replacement.
+        """Draws transitions with replacement.
 
-        The same snapshot contents and the same state of `rng` give the same rows.
+        Equal contents of the snapshot and equal states of `rng` give equal rows.
 
         Args:
-            snapshot: what is live.
-            rng: advanced by the draw.
+            snapshot: the live rows.
+            rng: the source of randomness. The draw advances it.
             size: transitions to draw.
 
         Returns:
-            Transition ids: the row of i. All weigh the same.
+            The row of i for each transition, without weights.
 
         Raises:
-            NotEnoughData: no episode has a valid transition; `rng` is not advanced.
-            SpecError: `size` is not a whole number from 1 on.
+            NotEnoughData: no episode has a valid transition. `rng` is not advanced.
+            SpecError: `size` is not a whole number of at least 1.
         """
         size = whole_number(size, "batch_size")
         if self.distribution == "uniform":

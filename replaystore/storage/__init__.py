@@ -1,1 +1,1 @@
-"""The store on disk: names, log, chunks, one writer and its readers. docs/format.md describes the bytes."""
+"""The store on disk: files, log, chunks, one writer and its readers. docs/format.md describes the bytes."""

@@ -1,4 +1,4 @@
-"""What happens to chunks, and who has to know."""
+"""Events of chunks: sealed, retired, released."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Chunks = Callable[[list[int]], None]
 
 
 class ChunkEvents:
-    """Passes on what happens to chunks, in the thread in which it happens.
+    """Publishes events of chunks to subscribers.
 
-    A store is put together with one such object. Subscribers are called in the order in which they came.
+    Each open store has one such object. Subscribers are called in the order in which they subscribed, in the thread
+    that publishes the event.
 
-    - sealed: a chunk with live rows has its files. Subscribers get its number and, one per column, what its file
-      holds.
-    - retired: chunks have lost their last live row. Published under the store's lock.
-    - released: no batch in flight can need these retired chunks any more. Published under the store's lock.
+    - sealed: a chunk with live rows has its files. Subscribers get its number and its contents, one per column.
+    - retired: chunks have lost their last live row. The publisher holds the store's lock.
+    - released: no batch in flight needs these retired chunks any more. The publisher holds the store's lock.
     """
 
     def __init__(self) -> None:
@@ -32,9 +32,9 @@ class ChunkEvents:
         """Calls these functions from now on.
 
         Args:
-            sealed: for each sealed chunk. What it raises, the writer's next call raises.
-            retired: for retired chunks.
-            released: for released chunks.
+            sealed: called for each sealed chunk. If it raises an error, the writer's next call raises that error.
+            retired: called with the numbers of retired chunks.
+            released: called with the numbers of released chunks.
         """
         self._on_sealed += [] if sealed is None else [sealed]
         self._on_retired += [] if retired is None else [retired]
@@ -44,8 +44,8 @@ class ChunkEvents:
         """Publishes that a chunk was sealed.
 
         Args:
-            chunk: its number.
-            contents: one per column.
+            chunk: number of the chunk.
+            contents: what its files hold, one per column.
         """
         for call in self._on_sealed:
             call(chunk, contents)
@@ -56,6 +56,6 @@ class ChunkEvents:
             call(chunks)
 
     def released(self, chunks: list[int]) -> None:
-        """Publishes that no batch in flight can need these chunks."""
+        """Publishes that no batch in flight needs these chunks any more."""
         for call in self._on_released:
             call(chunks)

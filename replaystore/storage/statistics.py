@@ -1,4 +1,4 @@
-"""Figures about a store on disk."""
+"""Measures a store on disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BLOCK = 512  # unit of st_blocks
 
 
 def allocated_bytes(path: Path) -> int:
-    """Bytes that a file takes, padding that was never written left out; 0 for a missing one."""
+    """Returns the bytes that a file takes on disk. Padding that was never written takes none. 0 for a missing file."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -24,11 +24,14 @@ def allocated_bytes(path: Path) -> int:
 
 
 def store_statistics(paths: Paths, catalog: Catalog) -> dict[str, Any]:
-    """What `ReplayStore.info` says of the files. Sizes are bytes on disk; padding counts where it takes space."""
+    """Returns the figures of `ReplayStore.info` that describe the files.
+
+    Sizes are bytes on disk. Padding counts only where it takes space.
+    """
     fields: dict[str, dict[str, Any]] = {}
     for column in catalog.columns:
         size = sum(allocated_bytes(paths.chunk(column.name, chunk, column.ndim)) for chunk in catalog.seals)
-        # A tail file may be about to become a chunk and have its second name already: it counts once.
+        # A tail file that is being sealed may already have its second name, as a chunk file. It counts once.
         size += sum(allocated_bytes(paths.tail(column.name, chunk)) for chunk in catalog.segments)
         fields[column.name] = {
             "role": column.spec.role,

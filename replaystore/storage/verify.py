@@ -1,4 +1,4 @@
-"""Checking a whole store."""
+"""Checks a whole store."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from replaystore.storage.reading.open_files import OpenFile
 
 @dataclass
 class Report:
-    """What `verify` found.
+    """The result of `ReplayStore.verify`.
 
     Attributes:
-        problems: a line each; empty if the store is whole.
-        num_files, num_bytes: read and compared.
+        problems: one line per problem. Empty if the store is whole.
+        num_files: files read and compared.
+        num_bytes: bytes read and compared.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -34,7 +35,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
+        """Whether no problem was found."""
         return not self.problems
 
 
@@ -46,20 +47,40 @@ def _open(path: Path) -> OpenFile:
 
 
 def check_sealed(paths: Paths, catalog: Catalog, column: Column, chunk: int) -> int:
-    """Checks every byte of a sealed chunk file; returns their number. Raises `ChunkError`."""
+    """Checks every byte of a sealed chunk file.
+
+    Returns:
+        The bytes checked.
+
+    Raises:
+        ChunkError: the file is missing or damaged.
+    """
     file, seal = _open(paths.chunk(column.name, chunk, column.ndim)), catalog.seals[chunk]
     checksums.read_chunk(file, column, seal.files[column.position], seal.num_rows)
     return file.size
 
 
 def check_tail(paths: Paths, catalog: Catalog, column: Column, chunk: int, segments: list[Segment]) -> int:
-    """Checks the committed rows of a chunk that is not sealed; returns their bytes. Raises `ChunkError`."""
+    """Checks the committed rows of a chunk that is not sealed.
+
+    Returns:
+        The bytes checked.
+
+    Raises:
+        ChunkError: the tail file is missing or damaged.
+    """
     file = _open(paths.tail(column.name, chunk))
     return sum(checksums.read_segment(file, column, segment, catalog.spec.chunk_rows).size for segment in segments)
 
 
 def verify_store(paths: Paths, catalog: Catalog, *, progress: Callable[[int, int], None] | None = None) -> Report:
-    """Compares every file of a store with what the log says of it."""
+    """Compares every file of a store with the log.
+
+    Args:
+        paths: the files of the store.
+        catalog: the state of its log.
+        progress: called with the files done and the files in all, after each file.
+    """
     report = Report()
     work: list[Callable[[], int]] = [partial(_check_head, paths), partial(_check_log, paths)]
     for column in catalog.columns:
@@ -99,9 +120,9 @@ def _check_log(paths: Paths) -> int:
 
 
 def _check_published(paths: Paths, catalog: Catalog, report: Report) -> int:
-    """Files for plain Zarr readers: as the log says, or, until it says that they are, as it said before."""
+    """Compares the files for plain Zarr readers with the log. Files that are not published yet may be older."""
     total = 0
-    before = published_files(paths, catalog, named=False)  # as versions wrote them that did not name axes
+    before = published_files(paths, catalog, named=False)  # older releases did not name axes
     for path, expected in published_files(paths, catalog).items():
         try:
             found = path.read_bytes()

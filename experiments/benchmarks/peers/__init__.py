@@ -1,4 +1,5 @@
-"""Other replay buffers, one a module, for comparison; none of them is imported before it is asked for.
+"""Other replay buffers to compare with, one per module. A buffer's package is imported only when it is used.
 
-`data` is what they are fed with, `peer` what they have in common, `check` compares their batches with the data.
+`data` holds the transitions that buffers are filled with. `peer` is their common interface. `check` compares their
+batches with the data.
 """

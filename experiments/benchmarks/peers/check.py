@@ -1,4 +1,4 @@
-"""Whether the rows of a batch are transitions of the data, told by looking them up in the episodes."""
+"""Checks that the rows of a batch are transitions of the data, by looking them up in the episodes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from experiments.benchmarks.peers.peer import Batch, Peer
 
 Array = npt.NDArray[Any]
 
-_CLOSE = 1e-4  # of rewards, relative: buffers add up float32 in orders of their own
+_CLOSE = 1e-4  # relative, for rewards: each buffer adds float32 values in another order
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What the rows of a batch are.
+    """Counts the rows of a batch by how they agree with the data.
 
     Attributes:
-        rows: of the batch. distinct: different transitions among the right ones.
-        exact: transitions of the data over `n_step` steps.
-        short: right, but over fewer steps, because the episode ends there.
-        masked: the next observation is another one, and `done` says not to use it.
-        wrong_reward: right observations and action, other reward or discount.
-        wrong_next: the observation and action are of the data, the next observation is not the one that follows.
-        unknown: no such observation with that action in the data.
+        rows: number of rows in the batch.
+        distinct: number of different transitions among the right rows.
+        exact: rows that are transitions of the data over `n_step` steps.
+        short: rows that are right, but over fewer steps, because the episode ends there.
+        masked: rows with another next observation, which `done` marks as unused.
+        wrong_reward: rows with the right observations and action, and another reward or discount.
+        wrong_next: rows whose observation and action are in the data, with another next observation.
+        unknown: rows whose observation does not occur in the data with that action.
     """
 
     rows: int
@@ -43,11 +44,11 @@ class Checked:
 
     @property
     def right(self) -> bool:
-        """Whether every row may be learned from."""
+        """Returns whether an agent may learn from every row."""
         return self.exact + self.short + self.masked == self.rows
 
     def notes(self) -> tuple[str, ...]:
-        """A sentence for each kind of row that is not exact."""
+        """Returns one sentence per kind of row that is not exact."""
         texts = {
             "short": "end with the episode, after fewer steps",
             "masked": "at the end of an episode have another next observation, hidden by done = 1",
@@ -60,7 +61,7 @@ class Checked:
 
 
 class Checker:
-    """Looks rows up in the episodes. Observations are compared bit for bit, in the dtype that the batch has."""
+    """Looks rows up in the episodes. It compares observations bit for bit, in the dtype of the batch."""
 
     def __init__(self, data: PeerData) -> None:
         self._data = data

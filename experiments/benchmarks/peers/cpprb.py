@@ -16,7 +16,7 @@ class _Cpprb(Peer):
     """A buffer filled step by step.
 
     Args:
-        once: keep each frame once (`next_of`, and `stack_compress` for stacks).
+        once: whether to keep each frame once (`next_of`, and `stack_compress` for stacks).
     """
 
     def __init__(self, data: PeerData, *, once: bool) -> None:
@@ -25,12 +25,12 @@ class _Cpprb(Peer):
         self._batch_size = data.batch_size
         notes = []
         if once and data.n_step > 1:
-            notes.append("one step: with next_of there is no n-step")
+            notes.append("one step, because next_of has no n-step")
         if self._stack_last:
-            notes.append("stacks come with their axis last")
+            notes.append("the axis of its stacks is last")
         super().__init__(num_transitions=data.num_transitions, n_step=1 if once else data.n_step, notes=tuple(notes))
         self._buffer = self._filled(data, once, None)
-        # It hides its arrays; the same ones as files have sizes.
+        # cpprb hides its arrays. The same arrays as files have sizes.
         with tempfile.TemporaryDirectory(dir=data.scratch) as directory:
             self._filled(data, once, f"{directory}/")
             self._held_bytes = sum(path.stat().st_size for path in Path(directory).iterdir())
@@ -70,7 +70,7 @@ class _Cpprb(Peer):
         return np.ascontiguousarray(np.moveaxis(by_frame(self._field, stacks), 1, -1))
 
     def restore(self, observations: Array) -> Array:
-        """With the axis of the stack where the data have it."""
+        """Moves the axis of the stack to where the data have it."""
         if not self._stack_last:
             return observations
         stacks = np.empty((len(observations), *self._field.stacked_shape), observations.dtype)
@@ -78,7 +78,7 @@ class _Cpprb(Peer):
         return stacks
 
     def turn(self) -> Batch:
-        """A batch."""
+        """Draws a batch."""
         sample = self._buffer.sample(self._batch_size)
         return {
             "observation": sample["obs"],
@@ -89,12 +89,12 @@ class _Cpprb(Peer):
         }
 
     def held_bytes(self) -> int:
-        """Bytes of what it holds."""
+        """Returns the bytes that the buffer holds."""
         return self._held_bytes
 
 
 def candidates() -> list[Candidate]:
-    """What to compare with."""
+    """Returns the candidates."""
     return [
         Candidate("cpprb", "cpprb", lambda data: _Cpprb(data, once=False)),
         Candidate("cpprb, next_of and stack_compress", "cpprb", lambda data: _Cpprb(data, once=True)),

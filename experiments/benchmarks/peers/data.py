@@ -1,4 +1,4 @@
-"""The transitions that other buffers are fed with: whole episodes of a store, through its public interface."""
+"""The transitions that other buffers are filled with: whole episodes of a store, from its public interface."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class PeerEpisode:
 
     @property
     def terminated(self) -> bool:
-        """Whether it ended in a terminal state, and not by a limit."""
+        """Whether the episode ended in a terminal state. A time limit is none."""
         return bool(self.discount[-1] == 0)
 
     def arrays(self) -> dict[str, Array]:
-        """As DrQ-v2 keeps them: reward and discount are (rows, 1)."""
+        """Returns the arrays as DrQ-v2 stores them, with reward and discount of shape (rows, 1)."""
         return {
             "observation": self.observation,
             "action": self.action,
@@ -62,11 +62,11 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PeerData:
-    """What is to be held, and how batches are to be drawn from it.
+    """The transitions that a buffer must hold, and the settings of its batches.
 
     Attributes:
-        observation: the field that observations are from; its `stacked_shape` is that of a row.
-        scratch: a directory for files, removed afterwards.
+        observation: the field of the observations. A row has its `stacked_shape`.
+        scratch: a directory for files. It is removed afterwards.
     """
 
     observation: FieldSpec
@@ -107,7 +107,7 @@ class PeerData:
                 )  # fmt: skip
 
     def n_step_transitions(self) -> Iterator[dict[str, Array]]:
-        """Every transition of `n_step` steps, put together, an episode at a time: arrays with transitions first."""
+        """Yields the assembled transitions of `n_step` steps, one episode at a time. Axis 0 counts transitions."""
         for episode in self.episodes:
             count = episode.length - self.n_step + 1
             if count < 1:
@@ -125,7 +125,7 @@ class PeerData:
             }
 
     def window_return(self, episode: PeerEpisode, i: int, steps: int) -> tuple[float, float]:
-        """(reward, discount) of the transition i over `steps` steps, as loops in float64."""
+        """Returns the reward and discount of transition i over `steps` steps, computed by loops in float64."""
         reward, product = 0.0, 1.0
         for k in range(steps):
             reward += product * float(episode.reward[i + k])
@@ -134,10 +134,10 @@ class PeerData:
 
 
 def by_frame(field: FieldSpec, stacks: Array) -> Array:
-    """A view of stacks, (rows, *stacked_shape), as (rows, frame_stack, *shape), the oldest frame first.
+    """Returns a view of stacks, (rows, *stacked_shape), as (rows, frame_stack, *shape), oldest frame first.
 
     Args:
-        field: the field that the stacks are of.
+        field: the field of the stacks.
         stacks: its rows.
     """
     if field.channels == "last":
@@ -147,10 +147,10 @@ def by_frame(field: FieldSpec, stacks: Array) -> Array:
 
 
 def take_episodes(store: ReplayStore, transitions: int) -> tuple[FieldSpec, tuple[PeerEpisode, ...]]:
-    """The oldest episodes of a store, `transitions` in all if there are so many; the last one is cut off there.
+    """Returns the oldest episodes of a store, with up to `transitions` in all. The last episode may be cut.
 
     Raises:
-        SpecError: the store has not exactly one observation, an action and a reward.
+        SpecError: the store does not have exactly one observation, one action and one reward.
     """
     spec = store.spec
     observation, action, reward = (_only(spec, role) for role in ("observation", "action", "reward"))

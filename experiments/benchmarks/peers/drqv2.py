@@ -34,7 +34,7 @@ def named(batch: Sequence[Any]) -> Batch:
 
 
 def _seed_worker(worker_id: int) -> None:
-    """What its own function means to do; that one gives `random.seed` a NumPy integer, which Python 3.11 refuses."""
+    """Seeds a worker. DrQ-v2's own function passes a NumPy integer to `random.seed`, which Python 3.11 refuses."""
     seed = int(np.random.get_state(legacy=False)["state"]["key"][0]) + worker_id  # noqa: NPY002
     np.random.seed(seed % (1 << 32))  # noqa: NPY002 - the loader draws from this generator
     random.seed(seed)
@@ -51,7 +51,7 @@ class Loader(Peer):
         module: Any = module_from(checkout, "replay_buffer.py", "--drqv2")
         notes: tuple[str, ...] = ()
         if workers:
-            notes = ("timed in blocks; seeding of its workers repaired, without that it stops",)
+            notes = ("timed in blocks; the seeding of its workers is repaired, because it stops without that",)
         super().__init__(num_transitions=data.num_transitions, n_step=data.n_step, notes=notes)
         self.background = workers > 0
         self.ready_batches = _READY_PER_WORKER * workers
@@ -79,16 +79,16 @@ class Loader(Peer):
             self._children = [child for child in psutil.Process().children() if child not in before] if workers else []
 
     def turn(self) -> Batch:
-        """A batch."""
+        """Draws a batch."""
         assert self._iterator is not None
         return named(next(self._iterator))
 
     def held_bytes(self) -> int:
-        """Bytes of what it holds."""
+        """Returns the bytes that the buffer holds."""
         return self._held_bytes
 
     def settle(self) -> None:
-        """Waits until the workers' processor time stands still."""
+        """Waits until the workers use no more processor time."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         before, now = -1.0, self._worker_seconds()
         while now != before and time.monotonic() < deadline:
@@ -104,7 +104,7 @@ class Loader(Peer):
 
 
 def candidates(checkout: Path | None) -> list[Candidate]:
-    """What to compare with, given a checkout."""
+    """Returns the candidates. They need a checkout."""
     return [
         Candidate(f"DrQ-v2 loader, {count} worker{'' if count == 1 else 's'}", None, partial(_loader, checkout, count))
         for count in WORKERS

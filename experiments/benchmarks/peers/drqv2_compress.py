@@ -1,4 +1,4 @@
-"""Half and Full of drqv2_compress, from the user's own checkout (github.com/A2R-Lab/drqv2_compress)."""
+"""The buffers Half and Full of drqv2_compress, from the user's checkout (github.com/A2R-Lab/drqv2_compress)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _FRAME = (84, 84)
 
 
 class Compressed(Peer):
-    """`CompressedReplayBuffer`, fed step by step.
+    """`CompressedReplayBuffer`, filled step by step.
 
     Args:
-        sparse: False: its Half; True: its Full.
+        sparse: True for its Full, False for its Half.
     """
 
     def __init__(self, data: PeerData, checkout: Path | None, *, sparse: bool) -> None:
@@ -43,7 +43,7 @@ class Compressed(Peer):
         )
         started = not tracemalloc.is_tracing()
         if started:
-            tracemalloc.start()  # Full holds Python objects for every frame: nothing else counts them
+            tracemalloc.start()  # Full holds Python objects for every frame, and only tracemalloc counts them
         before = tracemalloc.get_traced_memory()[0]
         try:
             self._buffer = module.CompressedReplayBuffer(
@@ -58,11 +58,11 @@ class Compressed(Peer):
                 tracemalloc.stop()
 
     def turn(self) -> Batch:
-        """A batch."""
+        """Draws a batch."""
         return named(next(self._buffer))
 
     def held_bytes(self) -> int:
-        """Bytes of what it holds."""
+        """Returns the bytes that the buffer holds."""
         return self._held_bytes
 
 
@@ -82,7 +82,7 @@ def _compressed(checkout: Path | None, sparse: bool, data: PeerData) -> Peer:
 
 
 def candidates(checkout: Path | None) -> list[Candidate]:
-    """What to compare with, given a checkout."""
+    """Returns the candidates. They need a checkout."""
     return [
         Candidate(f"drqv2_compress {name}", None, partial(_compressed, checkout, sparse))
         for name, sparse in (("Half", False), ("Full", True))

@@ -1,4 +1,4 @@
-"""What other buffers have in common: a batch a turn, the bytes they hold, and why they cannot where they cannot."""
+"""The interface of the other buffers: one batch per turn, the bytes they hold, and why one is not measured."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ Batch = Mapping[str, Any]
 
 
 class Unable(Exception):
-    """A buffer cannot hold these data, or is not installed; the message is for the table."""
+    """A buffer cannot hold these data or is not installed. The table shows the message."""
 
 
 class Peer(ABC):
     """A buffer that holds the data.
 
     Attributes:
-        num_transitions: that it holds. n_step: of its batches.
-        notes: what a reader has to know.
-        timed: False: held for its size alone; `turn` is not called.
-        background: whether it works on batches while it is not asked for one; see `settle`.
-        ready_batches: at most so many wait to be taken, where `background`.
-        cycle: batches that come about together, where `background`: a block has a multiple of them.
+        num_transitions: number of transitions that it holds.
+        n_step: steps of its transitions.
+        notes: what a reader of the table has to know.
+        timed: whether `turn` may be called. If not, only its size is measured.
+        background: whether it prepares batches between calls; see `settle`.
+        ready_batches: with `background`, the most batches that it keeps ready.
+        cycle: with `background`, the number of batches that it finishes together. A block has a multiple of them.
     """
 
     timed: ClassVar[bool] = True
@@ -51,19 +52,20 @@ class Peer(ABC):
 
     @abstractmethod
     def turn(self) -> Batch:
-        """Draws a batch: `observation`, `next_observation`, `action`, `reward`, and `discount` and `done` if it has
-        them; arrays or tensors, transitions first."""
+        """Draws a batch of arrays or tensors. Axis 0 counts transitions.
+
+        It has `observation`, `next_observation`, `action` and `reward`, and may have `discount` and `done`."""
 
     @abstractmethod
     def held_bytes(self) -> int:
         """Bytes of everything that it holds for its transitions."""
 
     def restore(self, observations: Array) -> Array:
-        """Observations of a batch in the layout of the data, where it has one of its own."""
+        """Returns observations of a batch in the layout of the data, if the buffer uses another one."""
         return observations
 
     def settle(self) -> None:
-        """Waits until nothing of it works in the background."""
+        """Waits until it does no more work in the background."""
         return
 
     def close(self) -> None:
@@ -76,8 +78,9 @@ class Candidate:
     """A buffer to compare with.
 
     Attributes:
-        name: as shown. package: distributions whose versions belong to the conditions.
-        make: fills it; raises `Unable`.
+        name: its name in tables.
+        package: distributions whose versions are listed in the conditions.
+        make: returns the filled buffer, or raises `Unable`.
     """
 
     name: str
@@ -86,10 +89,10 @@ class Candidate:
 
 
 def imported(name: str) -> Any:
-    """A module of an optional package, which from then on logs errors alone: some write to stdout.
+    """Imports a module of an optional package. The package then logs only errors, as some write to stdout.
 
     Raises:
-        Unable: it is not installed, or does not load.
+        Unable: the package is not installed or does not load.
     """
     package = name.split(".")[0]
     logger = logging.getLogger(package)
@@ -103,7 +106,7 @@ def imported(name: str) -> Any:
 
 
 def module_from(directory: Path | None, file_name: str, option: str) -> ModuleType:
-    """A module of a checkout, under a name that no import finds.
+    """Loads a module of a checkout under a name that no import finds.
 
     Raises:
         Unable: there is no such file, or it does not load.
@@ -126,7 +129,7 @@ def module_from(directory: Path | None, file_name: str, option: str) -> ModuleTy
 
 
 def array_bytes(*arrays: Any) -> int:
-    """Bytes of those arguments that are NumPy arrays, with the objects that they refer to, each taken to be theirs."""
+    """Returns the bytes of the arguments that are NumPy arrays. Objects that they refer to count as theirs."""
     found = [array for array in arrays if isinstance(array, np.ndarray)]
     objects = (item for array in found if array.dtype == object for item in array.reshape(-1))
     return sum(array.nbytes for array in found) + sum(map(sys.getsizeof, objects))

@@ -1,4 +1,4 @@
-"""The buffers there are to compare with, by the names that `--peers` takes."""
+"""The buffers to compare with, by the names that `--peers` takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PEERS = ("drqv2", "drqv2_compress", "torchrl", "stable-baselines3", "sb3-extra-b
 def candidates(
     names: Sequence[str] = PEERS, *, drqv2_path: Path | None = None, drqv2_compress_path: Path | None = None
 ) -> list[Candidate]:
-    """Those of `names`, in the order of `PEERS`.
+    """Returns the candidates with these names, in the order of `PEERS`.
 
     Raises:
         SpecError: a name is not one of `PEERS`.

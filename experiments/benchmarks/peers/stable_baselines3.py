@@ -1,4 +1,4 @@
-"""stable-baselines3's `ReplayBuffer`, and those of sb3-extra-buffers, which are fed and asked in the same way."""
+"""The `ReplayBuffer` of stable-baselines3, and the buffers of sb3-extra-buffers, which have its interface."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from experiments.benchmarks.peers.data import PeerData
 from experiments.benchmarks.peers.peer import Batch, Candidate, Peer, Unable, array_bytes, imported
 
-_FED_WINDOWS = "n-step put together before it is added: it has none of its own"
-_ONE_STEP = "one step: with it there is no n-step"
+_FED_WINDOWS = "n-step transitions are assembled before they are added, because it has no n-step"
+_ONE_STEP = "one step, because this option has no n-step"
 
 
 def _box(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -36,7 +36,7 @@ class _FromBaselines(Peer):
             buffer.add(observation[None], following[None], action[None], np.array([reward]), np.array([last]), [info])
 
     def turn(self) -> Batch:
-        """A batch."""
+        """Draws a batch."""
         sample = self._buffer.sample(self._batch_size)
         return {
             "observation": sample.observations,
@@ -47,7 +47,7 @@ class _FromBaselines(Peer):
         }
 
     def held_bytes(self) -> int:
-        """Bytes of what it holds."""
+        """Returns the bytes that the buffer holds."""
         return array_bytes(*vars(self._buffer).values())
 
 
@@ -105,7 +105,7 @@ def _action_space(data: PeerData) -> Any:
 
 
 def candidates() -> list[Candidate]:
-    """What to compare with."""
+    """Returns the candidates."""
     return [
         Candidate("stable-baselines3", "stable-baselines3", _plain),
         Candidate("stable-baselines3, optimize_memory_usage", "stable-baselines3", _optimised),
@@ -113,7 +113,7 @@ def candidates() -> list[Candidate]:
 
 
 def compressed_candidates() -> list[Candidate]:
-    """What to compare with, of sb3-extra-buffers."""
+    """Returns the candidates of sb3-extra-buffers."""
     return [
         Candidate(f"sb3-extra-buffers, {method}", "sb3-extra-buffers", partial(_compressed, method=method))
         for method in ("rle", "rle-jit", "gzip1", "lz4-block")

@@ -10,12 +10,12 @@ from experiments.benchmarks.peers.peer import Batch, Candidate, Peer, imported
 
 
 class LazyMemmap(Peer):
-    """`TensorDictReplayBuffer(storage=LazyMemmapStorage(...))`, filled with transitions that are put together."""
+    """`TensorDictReplayBuffer(storage=LazyMemmapStorage(...))`, filled with assembled transitions."""
 
     def __init__(self, data: PeerData) -> None:
         tensordict, torchrl = imported("tensordict"), imported("torchrl.data")
         count = sum(len(part["reward"]) for part in data.n_step_transitions())
-        notes = ("n-step put together before it is added, as its MultiStep does",) if data.n_step > 1 else ()
+        notes = ("n-step transitions are assembled before they are added, as in MultiStep",) if data.n_step > 1 else ()
         super().__init__(num_transitions=count, n_step=data.n_step, notes=notes)
         self._directory = Path(tempfile.mkdtemp(prefix="torchrl-", dir=data.scratch))
         storage = torchrl.LazyMemmapStorage(count, scratch_dir=str(self._directory))
@@ -40,7 +40,7 @@ class LazyMemmap(Peer):
             )
 
     def turn(self) -> Batch:
-        """A batch."""
+        """Draws a batch."""
         sample = self._buffer.sample()
         return {
             "observation": sample["observation"],
@@ -51,10 +51,10 @@ class LazyMemmap(Peer):
         }
 
     def held_bytes(self) -> int:
-        """Bytes of its files."""
+        """Returns the bytes of its files."""
         return sum(path.stat().st_size for path in self._directory.rglob("*.memmap"))
 
 
 def candidates() -> list[Candidate]:
-    """What to compare with."""
+    """Returns the candidates."""
     return [Candidate("torchrl LazyMemmapStorage", "torchrl", LazyMemmap)]

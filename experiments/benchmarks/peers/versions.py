@@ -9,7 +9,7 @@ from experiments.benchmarks.peers.peer import Candidate
 
 
 def versions_of(candidates: Sequence[Candidate]) -> dict[str, str]:
-    """Version by distribution, of those that are installed; of torch too where there is any."""
+    """Returns the version of each installed distribution, and of torch if any of them is installed."""
     names = dict.fromkeys(candidate.package for candidate in candidates if candidate.package)
     found = {}
     for name in (*names, *(["torch"] if names else [])):

@@ -1,4 +1,4 @@
-"""Lossless video codecs, for size alone: a video an episode, decoded once to see that it is lossless."""
+"""Lossless video codecs, measured only for size. Each episode is one video, decoded once to check it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from experiments.benchmarks.peers.data import Array, PeerData, by_frame
 from experiments.benchmarks.peers.peer import Batch, Candidate, Peer, Unable, imported
 
-# By number of channels: the encoder and the pixel format it takes without a change of values.
+# By number of channels: the encoder, and the pixel format that it takes without changing values.
 _ENCODERS: dict[str, dict[int, tuple[str, str, dict[str, str]]]] = {
     "FFV1": {1: ("ffv1", "gray", {"level": "3"}), 3: ("ffv1", "bgr0", {"level": "3"})},
     "x264 lossless": {
@@ -40,7 +40,7 @@ class Video(Peer):
             raise Unable(f"frames have {channels} channels, it takes 1 or 3")
         if encoder[0] not in av.codecs_available:
             raise Unable(f"this build of av has no {encoder[0]}")
-        notes = (f"size alone, observations alone; {encoder[0]}, {encoder[1]}, defaults",)
+        notes = (f"only size, of observations alone; {encoder[0]}, {encoder[1]}, defaults",)
         super().__init__(num_transitions=data.num_transitions, n_step=data.n_step, notes=notes)
         self._held_bytes = 0
         for episode in frames:
@@ -50,11 +50,11 @@ class Video(Peer):
             self._held_bytes += len(encoded)
 
     def turn(self) -> Batch:
-        """A batch."""
-        raise NotImplementedError("held for its size alone")
+        """Draws a batch."""
+        raise NotImplementedError("only its size is measured")
 
     def held_bytes(self) -> int:
-        """Bytes of what it holds."""
+        """Returns the bytes that the buffer holds."""
         return self._held_bytes
 
 
@@ -102,7 +102,7 @@ def decode_frames(av: Any, encoded: bytes, channels: int) -> Array:
 
 
 def candidates() -> list[Candidate]:
-    """What to compare with."""
+    """Returns the candidates."""
     return [Candidate(name, "av", partial(_video, name)) for name in _ENCODERS]
 
 

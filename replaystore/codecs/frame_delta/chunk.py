@@ -63,7 +63,7 @@ class FrameFormat:
 
     @cached_property
     def filter_view(self) -> tuple[int, int]:
-        """(pixels a row, channels) of a payload frame for the keyframe filters; planar frames have one channel."""
+        """(pixels per row, channels) of a payload frame for the keyframe filters; planar frames have one channel."""
         if self.channels_moved:
             return self.frame_shape[2], self.frame_shape[0]
         if self.color == COLOR_LAST or (len(self.frame_shape) == 3 and self.frame_shape[2] <= 4):

@@ -1,1 +1,1 @@
-"""The commit log, what it says of a store, and opening a store."""
+"""The commit log, the catalog that is read from it, and opening a store."""

@@ -1,4 +1,4 @@
-"""What the log says: the one account of specification, episodes, chunks and limits, kept by writers and readers."""
+"""`Catalog`: the state of a store according to its log. Writers and readers both keep one."""
 
 from __future__ import annotations
 
@@ -30,14 +30,27 @@ from replaystore.storage.format.records import (
 
 
 class Catalog:
-    """The state that a log amounts to.
+    """The state of a store according to its log: specification, episodes, chunks and limits.
+
+    Args:
+        where: path of the log, for errors.
 
     Attributes:
-        spec, columns: known after the first record.
-        index: live episodes.
-        seals: sealed chunks with live rows, by number. segments: commits of chunks that are not sealed.
+        where: as given.
+        spec: the specification. Set by the first record.
+        columns: one per field. Set by the first record.
+        index: the live episodes. Set by the first record.
+        seals: sealed chunks with live rows, by number.
+        segments: the commits of each chunk that is not sealed, by number of the chunk.
+        next_row: number of the row where the next commit starts.
+        capacity: largest number of transitions. None: no limit.
+        disk_budget_bytes: largest number of bytes on disk. None: no limit.
+        clamped: values clamped so far, one number per column.
         published: whether the files for plain Zarr readers are up to date.
-        next_row: where the next commit starts. sequence, end: of the next record.
+        sequence: number of the next record.
+        end: bytes of the log up to the next record.
+        dead_seals: sealed chunks without live rows that readers have not dropped yet.
+        adopted: payloads of seal records that `adopt` took in, by number of the chunk.
     """
 
     def __init__(self, where: str) -> None:
@@ -54,16 +67,20 @@ class Catalog:
         self.published = False
         self.sequence = 0
         self.end = 0
-        # Of chunks without a live row, until their reader drops them: batches in flight may speak of them.
+        # Batches in flight may still need these chunks. `ColumnChunks.drop` removes them.
         self.dead_seals: dict[int, Seal] = {}
         self.adopted: dict[int, bytes] = {}
         self._left_out: set[int] = set()
 
     def apply(self, record: Record) -> list[int]:
-        """Takes in the next record; returns the chunks that lost their last live row.
+        """Applies the next record of the log.
+
+        Returns:
+            The chunks that lost their last live row.
 
         Raises:
-            LogError: the record does not follow from those before it. FormatVersionError: of another version.
+            LogError: the record contradicts the records before it.
+            FormatVersionError: the store has another format version.
         """
         try:
             dead = self._apply(record)
@@ -160,7 +177,7 @@ class Catalog:
         return []
 
     def adopt(self, payload: bytes) -> None:
-        """Takes in a seal record from behind the end of a log that was cut; a writer logs it anew."""
+        """Applies a seal record from behind the point where the log is cut. A writer then logs it again."""
         self._seal(payload)
         self.adopted[SEAL_HEAD.unpack_from(payload)[0]] = payload
 
@@ -172,13 +189,13 @@ class Catalog:
         return self._remove([episode for episode in episodes if episode not in self._left_out])
 
     def leave_out(self, episodes: Sequence[int]) -> None:
-        """Forgets episodes whose eviction the log has lost; a writer that finds them missing logs it anew."""
+        """Removes episodes whose eviction record the log has lost. A writer then logs the eviction again."""
         self._remove(episodes)
         self._left_out.update(episodes)
 
     def _remove(self, episodes: Sequence[int]) -> list[int]:
         emptied = self.index.remove_episodes(episodes)
-        # A chunk that is not sealed yet keeps its tail: more rows may come, and sealing finds it dead.
+        # A chunk that is not sealed keeps its tail, because more rows may come. Sealing then finds it dead.
         dead = [chunk for chunk in emptied if chunk in self.seals]
         for chunk in dead:
             self.dead_seals[chunk] = self.seals.pop(chunk)

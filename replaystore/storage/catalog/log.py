@@ -1,4 +1,4 @@
-"""The commit log: followed by readers, appended to by the writer."""
+"""The commit log. Readers follow it, and the writer appends to it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,17 @@ _logger = logging.getLogger(__name__)
 
 
 class LogReader:
-    """Reads a store's log into a `Catalog`, and what is appended later.
+    """Reads a store's log into a `Catalog`, and later the records that were appended since.
+
+    Args:
+        paths: the files of the store.
 
     Attributes:
         head: the head as last read.
+
+    Raises:
+        StoreNotFound: there is no head file.
+        LogError: the head is damaged, or the log is missing.
     """
 
     def __init__(self, paths: Paths) -> None:
@@ -39,14 +46,24 @@ class LogReader:
 
     @property
     def restarted(self) -> bool:
-        """Whether the machine was restarted since the head was written."""
+        """Whether the machine has restarted since the head was written."""
         return self.head.boot_id != layout.boot_id()
 
     def replay(self, catalog: Catalog, *, beyond_head: bool, stop: int | None = None) -> list[Record]:
-        """Applies all records; with `beyond_head` also whole ones behind those that the head counts.
+        """Applies all records to an empty catalog.
 
-        `stop`: bytes of the log to read at most. Returns the records behind `head.synced` where the machine was
-        restarted since they were written, else none: their data must be checked.
+        Args:
+            catalog: an empty catalog.
+            beyond_head: whether to apply whole records behind those that the head counts, too.
+            stop: bytes of the log to read at most. None: all.
+
+        Returns:
+            The records whose data must be checked. They are the records behind `head.synced` if the machine has
+            restarted since they were written, and none otherwise.
+
+        Raises:
+            LogError: the log is damaged.
+            FormatVersionError: the store has another format version.
         """
         size = os.fstat(self._log_fd).st_size
         restarted = self.restarted
@@ -62,13 +79,20 @@ class LogReader:
                 doubtful.append(record)
         if catalog.sequence == 0:
             raise LogError(f"{where}: empty; restore the file from a copy")
-        catalog.dead_seals.clear()  # nobody holds a batch yet
+        catalog.dead_seals.clear()  # no batch is in flight yet
         return doubtful
 
     def follow(self, catalog: Catalog) -> tuple[bool, list[int]]:
-        """Applies what was committed since; returns whether anything was, and the chunks that died."""
+        """Applies the records that were committed since the last call.
+
+        Returns:
+            Whether there were any, and the chunks that lost their last live row.
+
+        Raises:
+            LogError: the log is damaged.
+        """
         head = layout.read_head(self._head_fd, self._paths.head)
-        # An unchanged head may count more records: those that were left out because a restart lost their data.
+        # An unchanged head may count records that were left out because a restart lost their data.
         if head.sequence <= self.head.sequence or head.committed <= catalog.end:
             return False, []
         self.head = head
@@ -98,14 +122,26 @@ def _read(descriptor: int, start: int, stop: int) -> bytes:
 
 
 class LogWriter:
-    """Appends records and moves the head. After a failure that leaves the files in doubt it refuses until reopened.
+    """Appends records to the log and moves the head.
+
+    After a failure that leaves the state of the files unknown, it refuses to write until the store is opened again.
+
+    Args:
+        paths: the files of the store.
+        head: the head as last read.
+        end: bytes of the log that count. The writer cuts the rest.
+        power: whether `append` fsyncs, so that a commit survives a power cut.
+        more: whole records to write at `end`.
 
     Attributes:
-        head: as last written.
+        head: the head as last written.
+
+    Raises:
+        WriteError: the head cannot be written.
+        OSError: the log cannot be opened or written.
     """
 
     def __init__(self, paths: Paths, head: Head, end: int, *, power: bool, more: bytes = b"") -> None:
-        """`end`: bytes of the log that count; `more`: whole records to go on with from there."""
         self._paths = paths
         self._power = power
         self.head = head
@@ -131,7 +167,7 @@ class LogWriter:
 
     @classmethod
     def create(cls, paths: Paths, first: bytes, *, power: bool) -> LogWriter:
-        """A new log that starts with the record `first`."""
+        """Makes the files of a new log, whose first record is `first`, and opens it."""
         for path, content in ((paths.log(0), first), (paths.head, bytes(2 * layout.HEAD_SLOT_BYTES))):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             try:
@@ -147,18 +183,33 @@ class LogWriter:
         return log
 
     def refuse_if_failed(self) -> None:
-        """Raises `WriteError` if an earlier failure left the files in doubt."""
+        """Checks that no earlier failure left the state of the files unknown.
+
+        Raises:
+            WriteError: one did.
+        """
         if self._failed is not None:
             raise WriteError(
                 f"{self._paths.root}: refusing to write after an earlier failure ({self._failed}); reopen the store"
             ) from self._failed
 
     def poison(self, err: BaseException) -> None:
-        """Makes every later call refuse."""
+        """Makes every later call raise `WriteError`, with `err` as the cause."""
         self._failed = err
 
     def append(self, records: list[tuple[int, bytes]], catalog: Catalog) -> list[int]:
-        """Commits (kind, payload) records together; returns the chunks that died by them."""
+        """Commits records together and applies them to the catalog.
+
+        Args:
+            records: (kind, payload) of each record.
+            catalog: the writer's catalog.
+
+        Returns:
+            The chunks that lost their last live row.
+
+        Raises:
+            WriteError: the records were not committed.
+        """
         self.refuse_if_failed()
         packed, end = [], catalog.end
         for number, (kind, payload) in enumerate(records):
@@ -190,7 +241,14 @@ class LogWriter:
         return self._end
 
     def sync(self, end: int | None = None) -> None:
-        """fsync of the log, then the head says that it is synced, up to byte `end` where given."""
+        """Fsyncs the log, and then records in the head how much of it is synced.
+
+        Args:
+            end: bytes of the log that are now synced together with their data. None: all of it.
+
+        Raises:
+            WriteError: an fsync failed, or the head was not written.
+        """
         self.refuse_if_failed()
         try:
             self._fsync(self._log_fd)

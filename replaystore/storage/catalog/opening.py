@@ -1,4 +1,4 @@
-"""Making a store's directory, and opening one for writing or reading."""
+"""Makes the directory of a store, and opens a store for writing or reading."""
 
 from __future__ import annotations
 
@@ -27,7 +27,15 @@ _logger = logging.getLogger(__name__)
 
 @dataclass
 class OpenedStore:
-    """The files of a store that was opened. `log` and `lock` are the writer's, else None."""
+    """The files of an open store.
+
+    Attributes:
+        paths: their paths.
+        catalog: the state of the log.
+        reader: reads the log.
+        log: appends to the log. None for a reader.
+        lock: the writer's lock. None for a reader.
+    """
 
     paths: Paths
     catalog: Catalog
@@ -36,17 +44,29 @@ class OpenedStore:
     lock: ExclusiveLock | None = None
 
     def close(self) -> None:
-        """Closes the log as a reader and lets the next writer in; the `StoreWriter` closes `log`."""
+        """Closes `reader` and releases the lock, so that another writer can open the store.
+
+        The `StoreWriter` closes `log`.
+        """
         self.reader.close()
         if self.lock is not None:
             self.lock.release()
 
 
 def create_store(root: Path, spec: StoreSpec, capacity: int | None, disk_budget_bytes: int | None) -> OpenedStore:
-    """Makes an empty store, whole or not at all: under another name beside it, then renamed.
+    """Makes an empty store and opens it for writing.
+
+    The store is made whole or not at all. Its files are written under another name beside `root`, and then renamed.
+
+    Args:
+        root: directory of the store.
+        spec: the specification of the store.
+        capacity: largest number of transitions. None: no limit.
+        disk_budget_bytes: largest number of bytes on disk. None: no limit.
 
     Raises:
-        StoreExists: `root` is something other than an empty directory. WriteError: it cannot be made there.
+        StoreExists: `root` exists and is not an empty directory.
+        WriteError: the store cannot be made there.
     """
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise _in_use(root)
@@ -60,7 +80,7 @@ def create_store(root: Path, spec: StoreSpec, capacity: int | None, disk_budget_
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        sync_directory(target.parent)  # so that what is synced later is found
+        sync_directory(target.parent)  # so that files that are synced later are found
     except OSError as err:
         if err.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise _in_use(root) from err
@@ -69,7 +89,7 @@ def create_store(root: Path, spec: StoreSpec, capacity: int | None, disk_budget_
 
 
 def _make_tail_directory(paths: Paths) -> None:
-    """Makes the directory of the tails anew: tools that copy a closed store may leave empty directories out."""
+    """Makes the directory of the tails if it is missing. Tools that copy a closed store may omit empty directories."""
     try:
         paths.tails.mkdir(exist_ok=True)
     except OSError as err:
@@ -100,7 +120,13 @@ def _make_files(paths: Paths, spec: StoreSpec, capacity: int | None, disk_budget
 
 
 def open_to_read(root: Path) -> OpenedStore:
-    """Reads the log of a store, without an attempt to write."""
+    """Opens a store for reading. It writes nothing.
+
+    Raises:
+        StoreNotFound: there is no store.
+        LogError: the log is damaged.
+        FormatVersionError: another release wrote the store.
+    """
     paths = Paths(root)
     reader = LogReader(paths)
     try:
@@ -116,14 +142,17 @@ def open_to_read(root: Path) -> OpenedStore:
 
 
 def open_to_write(root: Path) -> OpenedStore:
-    """Takes the lock of a store and brings its log to where it can be appended to.
+    """Opens a store for writing. It takes the writer's lock and prepares the log for appending.
 
     Raises:
-        StoreLocked: another process, or another store object of this one, writes; the message names it.
+        StoreNotFound: there is no store.
+        StoreLocked: another process writes, or another store object of this process. The message names the process.
+        LogError: the log is damaged.
+        FormatVersionError: another release wrote the store.
         WriteError: the directory cannot be written.
     """
     paths = Paths(root)
-    LogReader(paths).close()  # is there a store at all, before a lock file is made?
+    LogReader(paths).close()  # raises before a lock file is made if there is no store
     _make_tail_directory(paths)
     lock = _writer_lock(paths)
     with ExitStack() as undo:

@@ -1,4 +1,4 @@
-"""What a store amounts to after the machine was restarted: a prefix of what was committed, never garbage."""
+"""Recovers a store after a restart of the machine. The result is a prefix of the committed records, never garbage."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ _logger = logging.getLogger(__name__)
 
 
 def replay(paths: Paths, reader: LogReader, *, beyond_head: bool) -> Catalog:
-    """The catalog of a store.
+    """Returns the catalog of a store.
 
-    If the machine was restarted since the head was written, the data of the records behind the synced ones are read and
-    compared. The log ends before the first record whose data did not reach the disk. Episodes whose chunks were
-    unlinked by an eviction that the log lost are left out.
+    If the machine has restarted since the head was written, the data of all unsynced records are read and compared. The
+    log then ends before the first record whose data did not reach the disk.
+
+    Args:
+        paths: the files of the store.
+        reader: reads the log.
+        beyond_head: whether to apply whole records behind those that the head counts, too.
 
     Raises:
-        LogError: the log is damaged where it was synced, or where no restart explains it.
+        LogError: the log is damaged in its synced part, or damaged without a restart.
     """
     where = str(paths.log(reader.head.generation))
     catalog = Catalog(where)
@@ -45,11 +49,11 @@ def replay(paths: Paths, reader: LogReader, *, beyond_head: bool) -> Catalog:
             end = record.end
             kept.append(record)
         if len(kept) == len(doubtful):
-            break  # rows that were synced are damaged: reading them raises
+            break  # synced rows are damaged, and reading them raises the error
         doubtful = kept
         catalog = Catalog(where)
         reader.replay(catalog, beyond_head=beyond_head, stop=end)
-        # Chunks are sealed behind later commits: those without a lost row stay sealed, for their tails are gone.
+        # A seal record may stand behind later commits. Chunks without a lost row stay sealed: their tails are gone.
         for record in seals:
             end_row = end_row_of(record, chunk_rows)
             if record.end > end and end_row <= lost and end_row // chunk_rows - 1 in catalog.segments:
@@ -62,12 +66,12 @@ def replay(paths: Paths, reader: LogReader, *, beyond_head: bool) -> Catalog:
             where, num_doubtful, len(doubtful), num_doubtful - len(doubtful), catalog.next_row, written,
         )  # fmt: skip
     if unsynced or beyond_head:
-        catalog.published = False  # the files for plain Zarr readers may be newer, or lost: a writer renews them
+        catalog.published = False  # files for plain Zarr readers may be newer or lost; a writer renews them
     return catalog
 
 
 def episodes_without_chunks(paths: Paths, catalog: Catalog) -> list[int]:
-    """Live episodes of which a sealed chunk is gone: their eviction was under way when the machine stopped."""
+    """Returns the live episodes with a missing sealed chunk. The machine stopped while they were being evicted."""
     missing = {chunk for chunk in catalog.seals if _is_missing(paths, catalog, chunk)}
     chunk_rows = catalog.spec.chunk_rows
     return [
@@ -82,7 +86,7 @@ def episodes_without_chunks(paths: Paths, catalog: Catalog) -> list[int]:
 
 
 def _first_lost_row(paths: Paths, catalog: Catalog, doubtful: list[Record]) -> int | None:
-    """The first row, among those of doubtful records, whose bytes are not what was written."""
+    """Returns the first row of the doubtful records whose bytes differ from those written. None if all agree."""
     chunk_rows = catalog.spec.chunk_rows
     chunks = {
         (end_row_of(record, chunk_rows) - 1) // chunk_rows
@@ -91,7 +95,7 @@ def _first_lost_row(paths: Paths, catalog: Catalog, doubtful: list[Record]) -> i
     }
     first = min(chunks, default=0)
     if catalog.capacity is not None or catalog.disk_budget_bytes is not None:
-        # Eviction starts with the oldest chunks. Where those are gone, the log has lost that they were evicted.
+        # Eviction starts with the oldest chunks. If they are gone, the log has lost the record of their eviction.
         present = [chunk for chunk in (*catalog.seals, *catalog.segments) if not _is_missing(paths, catalog, chunk)]
         first = max(first, min(present, default=0))
     lost = [
@@ -111,7 +115,7 @@ def _first_lost_row(paths: Paths, catalog: Catalog, doubtful: list[Record]) -> i
 
 
 def _is_missing(paths: Paths, catalog: Catalog, chunk: int) -> bool:
-    """Whether a sealed chunk lacks a file: of any field, for they are unlinked one by one."""
+    """Whether a sealed chunk lacks the file of any column. Eviction unlinks the files one by one."""
     return chunk in catalog.seals and not all(
         paths.chunk(column.name, chunk, column.ndim).exists() for column in catalog.columns
     )

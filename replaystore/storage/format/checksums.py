@@ -1,4 +1,4 @@
-"""Reading chunk files and tails whole, compared with what the log says of them."""
+"""Reads whole chunk files and tail files, and compares them with the log."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ U8 = NDArray[np.uint8]
 
 
 def read_chunk(file: ChunkFile, column: Column, sealed: SealedColumn, num_rows: int) -> CachedChunk:
-    """A sealed chunk, every byte checked.
+    """Reads a sealed chunk and checks every byte.
 
     Args:
-        file: its file.
-        column: what the file holds.
-        sealed: what the log says of it.
+        file: the chunk file.
+        column: the column of the file.
+        sealed: the log's record of the file.
         num_rows: rows in use.
 
     Raises:
-        ChunkError: it is not what was sealed.
+        ChunkError: the file differs from the one that was sealed.
     """
     label = str(file.path)
     check_length(label, sealed.file_bytes, file.size)
@@ -33,16 +33,19 @@ def read_chunk(file: ChunkFile, column: Column, sealed: SealedColumn, num_rows: 
 
 
 def read_segment(file: ChunkFile, column: Column, segment: Segment, chunk_rows: int) -> U8:
-    """The tail rows of a commit, uint8 (segment rows, row_bytes), checked.
+    """Reads and checks the tail rows of a commit.
 
     Args:
         file: the tail file.
-        column: what the file holds.
-        segment: the commit.
+        column: the column of the file.
+        segment: the rows of the commit in this chunk.
         chunk_rows: rows per chunk.
 
+    Returns:
+        uint8 (segment rows, row_bytes).
+
     Raises:
-        ChunkError: they are not what was committed.
+        ChunkError: the rows differ from those that were committed.
     """
     rows = np.empty((segment.num_rows, column.row_bytes), np.uint8)
     file.read_into(rows.reshape(-1), segment.first_row % chunk_rows * column.row_bytes)
@@ -55,12 +58,12 @@ def check_segment(label: str, column: Column, segment: Segment, rows: U8) -> Non
 
     Args:
         label: names the tail file in errors.
-        column: whose rows they are.
-        segment: the commit.
+        column: the column of the rows.
+        segment: the rows of the commit in this chunk.
         rows: uint8 (segment rows, row_bytes).
 
     Raises:
-        ChunkError: they are not what was committed.
+        ChunkError: the rows differ from those that were committed.
     """
     label = f"{label}, rows {segment.first_row} to {segment.first_row + segment.num_rows - 1}"
     check_crc(label, segment.crcs[column.position], crc_of(rows))

@@ -1,4 +1,4 @@
-"""Names of the axes of a store's arrays, as xarray needs them.
+"""Names the axes of a store's arrays for xarray.
 
 In an xarray data set a dimension has one size, and a variable with several axes must not be named like one of them.
 """
@@ -15,11 +15,11 @@ PART, PART_COLUMN = "part", "part_column"
 
 
 def dimension_names(columns: Sequence[Column]) -> dict[str, tuple[str, ...]]:
-    """Names of all axes, by array: every field and the episode table.
+    """Returns the names of all axes of every field and of the episode table, by array.
 
-    Image axes are `height`, `width` and `channel`, in the order in which the array is stored. The channels of a stack
-    in mode `disk` are those of all its frames. Where the images of a store differ in the size of an axis, its name has
-    the field's before it. Axes of other fields have names of their own.
+    Image axes are named `height`, `width` and `channel`, in the order in which the array is stored. In mode `disk` the
+    channel axis of a stack holds the channels of all its frames. If images of a store differ in the size of an axis,
+    the name of that axis starts with the field's name. Each axis of another field has its own name.
     """
     sizes: dict[str, set[int]] = {}
     for column in columns:
@@ -29,7 +29,7 @@ def dimension_names(columns: Sequence[Column]) -> dict[str, tuple[str, ...]]:
     arrays = {layout.EPISODES, *(column.name for column in columns)}
 
     def free(name: str) -> str:
-        """The name, with underscores behind it where an array has it. Names without them stay different with them."""
+        """Appends underscores to a name until no array has it. Different names stay different."""
         while name in arrays:
             name += "_"
         return name

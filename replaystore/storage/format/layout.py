@@ -1,4 +1,4 @@
-"""Every file name, record and header of a store (docs/format.md). Nobody else builds a path or knows an offset."""
+"""All file names, records and headers of a store (docs/format.md). No other module builds a path or knows an offset."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Paths:
 
     @property
     def head(self) -> Path:
-        """The two slots that say how much of the log counts."""
+        """The file of the two head slots, which say how much of the log counts."""
         return self.episodes / "head"
 
     @property
     def lock(self) -> Path:
-        """Held by the writer."""
+        """The lock file of the writer."""
         return self.episodes / "lock"
 
     @property
@@ -78,20 +78,27 @@ class Paths:
 
     @staticmethod
     def chunk_number(name: str) -> int | None:
-        """The chunk that a file in an array's directory holds; None for other files."""
+        """Returns the chunk that a file in an array's directory holds. None for other files."""
         parts = name.split(".")
         return int(parts[1]) if parts[0] == "c" and len(parts) > 1 and parts[1].isdigit() else None
 
     @staticmethod
     def tail_chunk(name: str) -> int | None:
-        """The chunk that a tail file belongs to; None for other files."""
+        """Returns the chunk that a tail file belongs to. None for other files."""
         number = name.rpartition(".")[2]
         return int(number) if number.isdigit() else None
 
 
 @dataclass(frozen=True)
 class Record:
-    """One record of the log. `end`: bytes of the log up to and with it."""
+    """One record of the log.
+
+    Attributes:
+        kind: what it records, such as `COMMIT`.
+        sequence: its number.
+        payload: its data.
+        end: bytes of the log up to and including it.
+    """
 
     kind: int
     sequence: int
@@ -100,18 +107,23 @@ class Record:
 
 
 def pack_record(kind: int, sequence: int, payload: bytes) -> bytes:
-    """The bytes of a record."""
+    """Returns the bytes of a record."""
     body = RECORD_HEAD.pack(LOG_MAGIC, kind, sequence, len(payload)) + payload
     return body + RECORD_CRC.pack(google_crc32c.value(body))
 
 
 def read_records(log: bytes, start: int, sequence: int, committed: int, where: str) -> Iterator[Record]:
-    """Records of `log` (bytes from `start` on) with numbers from `sequence` on.
+    """Yields the records of a log. Up to `committed` all must be whole. Behind it the first torn record ends the log.
 
-    Up to `committed` everything must be whole; behind it the first torn record ends the log.
+    Args:
+        log: the bytes of the log from `start` on.
+        start: where these bytes start in the log.
+        sequence: number of the first record.
+        committed: bytes of the log that are committed.
+        where: path of the log, for errors.
 
     Raises:
-        LogError: damage before `committed`.
+        LogError: a record before `committed` is damaged.
     """
     at = 0
     while at < len(log):
@@ -146,7 +158,15 @@ def _record_at(log: bytes, at: int, start: int, sequence: int) -> tuple[Record |
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """What a head slot says. `committed`, `synced`: bytes of the log; `boot_id`: of the machine that wrote it."""
+    """The content of a head slot.
+
+    Attributes:
+        sequence: number of the head. The slot with the larger number counts.
+        generation: number of the log file.
+        committed: bytes of the log that are committed.
+        synced: bytes of the log that are synced together with their data.
+        boot_id: boot id of the machine when it wrote the slot.
+    """
 
     sequence: int
     generation: int
@@ -155,7 +175,7 @@ class Head:
     boot_id: bytes
 
     def pack(self) -> bytes:
-        """The bytes of the slot."""
+        """Returns the bytes of the slot."""
         body = _HEAD.pack(
             HEAD_MAGIC, 1, self.sequence, self.generation, self.committed, self.synced, self.boot_id
         ).ljust(HEAD_SLOT_BYTES - 4, b"\0")
@@ -163,7 +183,7 @@ class Head:
 
     @classmethod
     def unpack(cls, slot: bytes) -> Head | None:
-        """The head in a slot, or None where it is empty, torn or damaged."""
+        """Returns the head in a slot. None if the slot is empty, torn or damaged."""
         if len(slot) != HEAD_SLOT_BYTES:
             return None
         magic, version, sequence, generation, committed, synced, boot_id = _HEAD.unpack_from(slot)
@@ -174,12 +194,12 @@ class Head:
 
 
 def slot_is_damaged(slot: bytes) -> bool:
-    """Whether a head slot was written and no longer reads."""
+    """Whether a head slot was written and can no longer be read."""
     return any(slot) and Head.unpack(slot) is None
 
 
 def read_head(descriptor: int, where: Path) -> Head:
-    """The newer valid head of the open file.
+    """Returns the newer valid head of the open file.
 
     Raises:
         LogError: neither slot is valid.
@@ -193,7 +213,7 @@ def read_head(descriptor: int, where: Path) -> Head:
 
 
 def boot_id() -> bytes:
-    """16 bytes that change when the machine restarts; zeros where the system does not tell."""
+    """Returns 16 bytes that change when the machine restarts. Zeros if the system has no boot id."""
     try:
         return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
     except OSError:

@@ -24,9 +24,13 @@ LAST_FLAG, ZERO_PADDING_FLAG = 1, 2
 
 @dataclass
 class Segment:
-    """Committed rows of one chunk that came in one commit. `crcs`: of their stored bytes, one per column.
+    """The rows of one commit that lie in one chunk.
 
-    `checked`: columns whose bytes this process has compared with the CRC, or has written itself.
+    Attributes:
+        first_row: number of the first row in the store.
+        num_rows: rows.
+        crcs: CRC32C of the stored rows, one per column.
+        checked: positions of the columns whose rows this process has checked or has written itself.
     """
 
     first_row: int
@@ -37,7 +41,13 @@ class Segment:
 
 @dataclass(frozen=True)
 class Seal:
-    """A sealed chunk: rows used, and its files, one per column."""
+    """A sealed chunk.
+
+    Attributes:
+        chunk: number of the chunk.
+        num_rows: rows in use.
+        files: the records of its files, one per column.
+    """
 
     chunk: int
     num_rows: int
@@ -45,12 +55,18 @@ class Seal:
 
 
 def pack_create(spec: StoreSpec) -> bytes:
-    """Payload of a create record."""
+    """Returns the payload of a create record."""
     return json.dumps(spec.to_json(), sort_keys=True).encode()
 
 
 def pack_commit(part: Part, crcs: Sequence[Sequence[int]], clamped: Sequence[int]) -> bytes:
-    """Payload of a commit record. `crcs`: one sequence a chunk touched, each with one CRC a column."""
+    """Returns the payload of a commit record.
+
+    Args:
+        part: the committed part of an episode.
+        crcs: for each chunk that the part touches, one CRC per column.
+        clamped: clamped values, one number per column.
+    """
     flags = (LAST_FLAG if part.last else 0) | (ZERO_PADDING_FLAG if part.zero_padding else 0)
     head = COMMIT_HEAD.pack(part.episode, part.t_start, part.first_row, part.num_rows, flags, len(clamped))
     flat = [crc for chunk in crcs for crc in chunk]
@@ -58,7 +74,7 @@ def pack_commit(part: Part, crcs: Sequence[Sequence[int]], clamped: Sequence[int
 
 
 def pack_seal(seal: Seal) -> bytes:
-    """Payload of a seal record."""
+    """Returns the payload of a seal record."""
     out = [SEAL_HEAD.pack(seal.chunk, seal.num_rows, len(seal.files))]
     for file in seal.files:
         out.append(SEAL_FIELD.pack(file.file_bytes, file.root_crc, len(file.row_crcs)))
@@ -67,17 +83,17 @@ def pack_seal(seal: Seal) -> bytes:
 
 
 def pack_evict(episodes: Sequence[int]) -> bytes:
-    """Payload of an evict record."""
+    """Returns the payload of an evict record."""
     return EVICT_HEAD.pack(len(episodes), 0) + np.asarray(episodes, "<i8").tobytes()
 
 
 def pack_config(capacity: int | None, disk_budget_bytes: int | None) -> bytes:
-    """Payload of a config record."""
+    """Returns the payload of a config record."""
     return json.dumps({"capacity": capacity, "disk_budget_bytes": disk_budget_bytes}).encode()
 
 
 def end_row_of(record: Record, chunk_rows: int) -> int:
-    """One past the last row of a commit or seal record; 0 for other records."""
+    """Returns one past the last row of a commit or seal record. 0 for other records."""
     if record.kind == layout.COMMIT:
         _, _, first_row, num_rows, _, _ = COMMIT_HEAD.unpack_from(record.payload)
         return int(first_row + num_rows)

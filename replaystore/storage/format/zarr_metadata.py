@@ -1,4 +1,4 @@
-"""The metadata files that make a store a Zarr v3 group, and the episode table for plain Zarr readers."""
+"""Writes the metadata files that make a store a Zarr v3 group, and the episode table for plain Zarr readers."""
 
 from __future__ import annotations
 
@@ -46,13 +46,19 @@ def _array(
 
 
 def column_metadata(column: Column, catalog: Catalog, dimensions: tuple[str, ...] | None) -> bytes:
-    """`zarr.json` of a field: its array reaches to the end of the last sealed rows. `dimensions`: names of the axes."""
+    """Returns `zarr.json` of a field. Its array ends with the last sealed row.
+
+    Args:
+        column: the field.
+        catalog: the state of the log.
+        dimensions: names of the axes. None: the axes get no names.
+    """
     shape = (sealed_rows(catalog), *column.shape)
     return _array(shape, (catalog.spec.chunk_rows, *column.shape), column.dtype, column.codec.zarr_codec(), dimensions)
 
 
 def group_metadata(catalog: Catalog) -> bytes:
-    """`zarr.json` of the group: a copy of the specification and the range of live rows."""
+    """Returns `zarr.json` of the group. Its attributes hold the specification and the range of live rows."""
     parts = catalog.index.snapshot().index
     live = (0, 0)
     if parts.part_first_row.size:
@@ -62,13 +68,13 @@ def group_metadata(catalog: Catalog) -> bytes:
 
 
 def sealed_rows(catalog: Catalog) -> int:
-    """One past the last row that plain Zarr can read."""
+    """Returns one past the last row that plain Zarr can read."""
     chunk_rows = catalog.spec.chunk_rows
     return max((seal.chunk * chunk_rows + seal.num_rows for seal in catalog.seals.values()), default=0)
 
 
 def episode_table(catalog: Catalog) -> NDArray[np.int64]:
-    """The live parts, int64 (parts, 6), columns as in `layout.TABLE_COLUMNS`."""
+    """Returns the live parts, int64 (parts, 6). `layout.TABLE_COLUMNS` names the columns."""
     rows = [
         (part.episode, part.t_start, part.first_row, part.num_rows, part.last, part.zero_padding)
         for info in catalog.index.episodes()
@@ -79,13 +85,13 @@ def episode_table(catalog: Catalog) -> NDArray[np.int64]:
 
 
 def published_files(paths: Paths, catalog: Catalog, *, named: bool = True) -> dict[Path, bytes]:
-    """Every file that is derived from the catalog for plain Zarr readers, and what it must hold.
+    """Returns the contents of all files for plain Zarr readers, by path.
 
     Args:
-        paths: the store's files.
-        catalog: what its log says.
-        named: whether the axes of arrays have names. Stores written before there were names have none until they are
-            published again.
+        paths: the files of the store.
+        catalog: the state of its log.
+        named: whether axes have names. Older releases wrote none, and such a store has none until it is published
+            again.
     """
     table = episode_table(catalog)
     names = dimension_names(catalog.columns)
@@ -106,12 +112,12 @@ def published_files(paths: Paths, catalog: Catalog, *, named: bool = True) -> di
 
 
 def published_paths(paths: Paths, catalog: Catalog) -> list[Path]:
-    """The names of those files."""
+    """Returns the paths of all files for plain Zarr readers."""
     arrays = [*(column.name for column in catalog.columns), layout.EPISODES]
     return [*map(paths.metadata, arrays), paths.chunk(layout.EPISODES, 0, 2), paths.group]
 
 
 def publish(paths: Paths, catalog: Catalog, *, power: bool) -> None:
-    """Brings those files up to date; each is replaced whole."""
+    """Writes all files for plain Zarr readers. Each is replaced as a whole."""
     for path, data in published_files(paths, catalog).items():
         replace_file(path, data, sync=power)

@@ -1,1 +1,1 @@
-"""Commits, sealing and the files of chunks."""
+"""Commits rows, seals chunks, and writes their files."""

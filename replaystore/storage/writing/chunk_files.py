@@ -1,4 +1,4 @@
-"""Sealing: turning the tail of a full chunk into its immutable files."""
+"""Seals a chunk: turns its tail files into immutable chunk files."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def seal_column(
     paths: Paths, column: Column, chunk: int, chunk_rows: int, segments: list[Segment], *, power: bool,
     helper: Executor | None = None,
 ) -> tuple[SealedColumn, CachedChunk]:  # fmt: skip
-    """Writes the sealed file of one field's chunk from its tail. Repeating it after a kill is safe.
+    """Writes the chunk file of one column from its tail file. It may be repeated after the process was killed.
 
-    Rows that are not encoded stay where they are: the file gets a second name. It takes the memory of the chunk's rows,
-    and of what they are encoded to.
+    Rows that are not encoded are not copied: the tail file gets a second name. The call needs memory for the chunk's
+    rows and for their encoded form.
 
     Args:
         paths: the files of the store.
-        column: the field.
+        column: the column.
         chunk: number of the chunk.
         chunk_rows: rows per chunk.
         segments: the commits of the chunk.
         power: whether the file must survive a power cut.
-        helper: a second thread to encode with; None where there is none.
+        helper: runs a second thread for encoding. None: encode in the calling thread alone.
 
     Returns:
-        What the log says of the file, and the chunk in memory.
+        What the log records about the file, and the chunk in memory.
 
     Raises:
         ChunkError: the tail is damaged.
@@ -70,7 +70,7 @@ def seal_column(
 def _link_tail(tail: Path, target: Path, used_bytes: int, file_bytes: int, *, power: bool) -> None:
     descriptor = os.open(tail, os.O_RDWR | os.O_CLOEXEC)
     try:
-        # What an append that failed half-way left behind the committed rows goes; the padding takes no space.
+        # Cut what a failed append left behind the committed rows. The padding is a hole and takes no space.
         os.ftruncate(descriptor, used_bytes)
         os.ftruncate(descriptor, file_bytes)
         if power:

@@ -1,4 +1,4 @@
-"""What a killed writer left behind."""
+"""Removes what a killed writer left behind."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ _logger = logging.getLogger(__name__)
 
 
 def remove_leftovers(paths: Paths, catalog: Catalog, *, keep_tails: bool) -> list[Path]:
-    """Removes files that the log does not name, or no longer.
+    """Removes files that the log does not name, or no longer names.
 
     Args:
-        paths: the store's files.
-        catalog: what its log says.
-        keep_tails: whether the tails of sealed chunks stay: the log may lose its last records in a power cut.
+        paths: the files of the store.
+        catalog: the state of its log.
+        keep_tails: whether to keep the tails of sealed chunks. They are needed if a power cut can still take the
+            records of those seals.
 
     Returns:
-        The tails of sealed chunks that stay.
+        The tails of sealed chunks that were kept.
 
     Raises:
         OSError: a file cannot be removed.

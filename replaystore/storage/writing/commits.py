@@ -1,4 +1,4 @@
-"""The one writer of a store: commits of rows, evictions and limits."""
+"""The only writer of a store: it commits rows, evicts episodes and records limits."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _logger = logging.getLogger(__name__)
 
 
 class StoreWriter:
-    """Writes to a store whose lock is held. For one thread at a time.
+    """Writes to a store. The caller holds the store's writer lock and uses one thread at a time.
 
-    Rows are in their tail files when `commit` returns. The sealer encodes full chunks behind the caller. Where
-    `MAX_PENDING_CHUNKS` wait for it, `commit` waits too; nothing is dropped.
+    When `commit` returns, the rows are in their tail files. The sealer encodes full chunks in the background. If
+    `MAX_PENDING_CHUNKS` chunks are not sealed yet, `commit` waits. It drops nothing.
 
     Attributes:
-        sealer: seals full chunks, and keeps what went wrong for the next call.
-        publisher: files for plain Zarr readers, and fsync.
+        sealer: seals full chunks, and keeps its errors for the next call.
+        publisher: writes the files for plain Zarr readers, and fsyncs.
 
     Args:
-        paths: the store's files.
-        catalog: what its log says.
-        log: the log, opened to append; `close` closes it.
+        paths: the files of the store.
+        catalog: the state of its log.
+        log: the log, open for appending. `close` closes it.
         lock: guards the catalog and the log.
-        events: gets `sealed` and `retired`; the files of `released` chunks are removed.
-        counters: of the store.
+        events: the writer publishes `sealed` and `retired`. On `released` it removes the chunk files.
+        counters: the counters of the store.
     """
 
     def __init__(
@@ -71,19 +71,19 @@ class StoreWriter:
             self.sealer.queue(chunk)
 
     def commit(self, rows: Sequence[NDArray[np.uint8]], clamped: Sequence[int], part: Part) -> None:
-        """Commits rows as the next ones of the store.
+        """Commits rows at the end of the store.
 
-        Waits while `MAX_PENDING_CHUNKS` full chunks are not sealed, before anything is written. An error of the
-        sealer ends the wait, and is raised by the next call.
+        It first waits while `MAX_PENDING_CHUNKS` full chunks are not sealed. An error of the sealer ends the wait, and
+        the next call raises that error.
 
         Args:
-            rows: uint8 (rows, row_bytes), one per column.
-            clamped: values that a codec changed to fit its range, one per column.
-            part: the part of an episode that the rows are.
+            rows: uint8 (rows, row_bytes), one array per column.
+            clamped: values that a codec changed to fit its range, one number per column.
+            part: describes the rows as a part of an episode.
 
         Raises:
             WriteError: nothing was committed.
-            ReplayStoreError: any error of the sealer since the last call; nothing was committed.
+            ReplayStoreError: the sealer failed since the last call. Nothing was committed.
         """
         self.sealer.raise_pending()
         self._log.refuse_if_failed()
@@ -98,7 +98,7 @@ class StoreWriter:
                 pieces = [column_rows[low - part.first_row : high - part.first_row] for column_rows in rows]
                 crcs.append([crc_of(piece) for piece in pieces])
                 self._tails.write(chunk, low - chunk * chunk_rows, pieces)
-                if (chunk + 1) * chunk_rows <= stop:  # full: a long episode must not run out of descriptors
+                if (chunk + 1) * chunk_rows <= stop:  # it is full; a long episode must not run out of descriptors
                     self._tails.close_chunk(chunk)
             self._tails.sync_names()
         except OSError as err:
@@ -121,7 +121,7 @@ class StoreWriter:
         """Ends an episode whose rows are all committed.
 
         Args:
-            part: the last part of the episode, without rows.
+            part: a last part without rows.
 
         Raises:
             WriteError: nothing was committed.
@@ -130,7 +130,10 @@ class StoreWriter:
             self._log.append([(layout.COMMIT, pack_commit(part, [], [0] * len(self._catalog.columns)))], self._catalog)
 
     def evict(self, episodes: Sequence[int]) -> None:
-        """Takes episodes out of the store; chunks that lose their last live row by it are retired.
+        """Evicts episodes. Chunks that lose their last live row are retired.
+
+        Args:
+            episodes: ids of live episodes.
 
         Raises:
             WriteError: nothing was evicted.
@@ -142,7 +145,7 @@ class StoreWriter:
             rows -= index.num_rows
             self._events.retired(dead)
         self._counters.add(episodes_evicted=len(episodes), rows_evicted=rows)
-        # Once a store is full every commit evicts: only the first time is news.
+        # Once a store is full, every commit evicts. Only the first eviction is news.
         _logger.log(
             logging.DEBUG if self._has_evicted else logging.INFO,
             "%s: evicted %d episodes, %d rows; %d transitions are left (capacity %s, disk budget %s)",
@@ -152,14 +155,14 @@ class StoreWriter:
         self._has_evicted = True
 
     def set_limits(self, capacity: int | None, disk_budget_bytes: int | None) -> None:
-        """Records the limits that eviction keeps.
+        """Records the limits of the store.
 
         Args:
-            capacity: most transitions, or None.
-            disk_budget_bytes: most bytes on disk, or None.
+            capacity: largest number of transitions. None: no limit.
+            disk_budget_bytes: largest number of bytes on disk. None: no limit.
 
         Raises:
-            WriteError: they were not recorded.
+            WriteError: the limits were not recorded.
         """
         with self._lock:
             self._log.append([(layout.CONFIG, pack_config(capacity, disk_budget_bytes))], self._catalog)
@@ -171,11 +174,11 @@ class StoreWriter:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Seals what is left, the last chunk padded, syncs it, and closes the files.
+        """Seals all rows that are left, publishes and syncs them, and closes the files. It pads the last chunk.
 
         Raises:
-            ReplayStoreError: as `Sealer.raise_pending`. The files are closed all the same.
-            WriteError: publishing or syncing failed. The files are closed all the same.
+            ReplayStoreError: see `Sealer.raise_pending`. The files are closed nevertheless.
+            WriteError: publishing or syncing failed. The files are closed nevertheless.
         """
         error: BaseException | None = None
         try:

@@ -1,4 +1,4 @@
-"""The files for plain Zarr readers, and what is not on the device yet."""
+"""Writes the files for plain Zarr readers, and fsyncs what is not on the device yet."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from replaystore.storage.format.layout import Paths
 
 
 class Publisher:
-    """Brings what others read up to date: files of plain Zarr readers, and the device for a power cut.
+    """Keeps the files for plain Zarr readers up to date, and knows which files an fsync must reach.
 
     Args:
-        paths: the store's files.
-        catalog: what its log says.
+        paths: the files of the store.
+        catalog: the state of its log.
         log: the writer's log.
         lock: guards the catalog and the log.
-        kept_tails: tails of sealed chunks whose records may be lost in a power cut; a sync removes them.
+        kept_tails: tails of sealed chunks whose seal records a power cut can still take. `sync` removes them.
     """
 
     def __init__(
@@ -33,13 +33,12 @@ class Publisher:
         self._log = log
         self._lock = lock
         self._power = catalog.spec.durability == "power"
-        # Files that records behind the synced part of the log name. Guarded by the lock, as the log is.
+        # Files that the unsynced records of the log name. The lock guards them.
         self._unsynced: set[Path] = set()
-        self._synced_rows = catalog.next_row  # rows that may be known to be synced
-        self._kept_tails = list(
-            kept_tails
-        )  # of chunks with such rows, sealed since: needed if the seal's record is lost
-        if log.head.synced < log.end:  # the writer before this one did not sync: it is left to this one
+        self._synced_rows = catalog.next_row  # an upper bound: rows before it may have been synced
+        # Tails of chunks with such rows that were sealed since. They are needed if the seal record is lost.
+        self._kept_tails = list(kept_tails)
+        if log.head.synced < log.end:  # the writer before this one did not sync its files
             for column in catalog.columns:
                 self._unsynced.update(paths.chunk(column.name, chunk, column.ndim) for chunk in catalog.seals)
                 self._unsynced.update(paths.tail(column.name, chunk) for chunk in catalog.segments)
@@ -48,7 +47,7 @@ class Publisher:
         """Brings the files for plain Zarr readers up to date.
 
         Raises:
-            WriteError: one of them was not written; committed rows are not touched.
+            WriteError: a file was not written. Committed rows are not touched.
         """
         try:
             with self._lock:
@@ -63,14 +62,14 @@ class Publisher:
             ) from err
 
     def note_tails(self, chunk: int) -> None:
-        """Notes that rows were written to the tails of a chunk. The caller holds the lock."""
+        """Notes that a commit wrote to the tails of a chunk. The caller holds the lock."""
         self._unsynced.update(self._paths.tail(column.name, chunk) for column in self._catalog.columns)
 
     def note_sealed(self, chunk: int) -> list[Path]:
         """Notes that a chunk has its files. The caller holds the lock.
 
         Returns:
-            The tails that nothing needs any more.
+            The tails that are no longer needed.
         """
         columns = self._catalog.columns
         self._unsynced.update(self._paths.chunk(column.name, chunk, column.ndim) for column in columns)
@@ -81,10 +80,10 @@ class Publisher:
         return tails
 
     def sync(self) -> None:
-        """fsyncs what was written since the last time, so that it survives a power cut.
+        """Fsyncs all files written since the last sync, so that they survive a power cut.
 
         Raises:
-            WriteError: an fsync failed, now or before; nothing can be written until the store is opened again.
+            WriteError: an fsync failed, now or earlier. Nothing can be written until the store is opened again.
         """
         self._log.refuse_if_failed()
         with self._lock:

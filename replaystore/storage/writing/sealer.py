@@ -1,4 +1,4 @@
-"""The thread behind the writer that turns full chunks into their files."""
+"""`Sealer`: a background thread that turns full chunks into chunk files."""
 
 from __future__ import annotations
 
@@ -28,27 +28,28 @@ from replaystore.storage.writing.tails import TailFiles
 
 _logger = logging.getLogger(__name__)
 
-MAX_PENDING_CHUNKS = 4  # full chunks that wait for the sealer before a commit waits for it
+MAX_PENDING_CHUNKS = 4  # a commit waits while this many full chunks are not sealed
 
 
 class Sealer:
-    """Seals chunks one at a time, in the order in which they were queued, and keeps its errors for the caller.
+    """Seals chunks in a background thread, one at a time, in the order in which they were queued.
 
-    It reads a chunk back from its tail files. So rows that wait take no memory of this process but that of one chunk:
-    its rows, in mode `"full"` twice, and what they are encoded to. Where chunks queue up, or a caller waits, a second
-    thread encodes half of each.
+    It reads a chunk back from its tail files, so waiting chunks take no memory. The chunk being sealed takes the memory
+    of its rows, twice that in mode `"full"`, and the memory of their encoded form. If chunks queue up or a caller
+    waits, a second thread encodes half of each chunk.
 
-    After an error nothing is sealed until `raise_pending` has raised it and was called once more.
+    The sealer keeps an error until a caller asks for it with `raise_pending`. After an error it seals nothing until
+    `raise_pending` has raised the error and is called once more.
 
     Args:
-        paths: the store's files.
-        catalog: what its log says.
+        paths: the files of the store.
+        catalog: the state of its log.
         log: the writer's log.
         lock: guards the catalog and the log.
-        tails: the tail files that are open.
+        tails: the open tail files.
         publisher: publishes after each chunk.
-        events: gets `sealed` and `retired`.
-        counters: of the store.
+        events: the sealer publishes `sealed` and `retired`.
+        counters: the counters of the store.
     """
 
     def __init__(
@@ -73,10 +74,10 @@ class Sealer:
         self._thread: threading.Thread | None = None
         self._helper: ThreadPoolExecutor | None = None
 
-    # For the caller
+    # Called by the writer
 
     def queue(self, chunk: int) -> None:
-        """Has a chunk sealed; returns at once."""
+        """Queues a chunk for sealing and returns at once."""
         with self._condition:
             self._pending.append(chunk)
             if self._thread is None:
@@ -97,16 +98,16 @@ class Sealer:
         _logger.debug("%s: a commit waited %.3f s for chunks to be sealed", self._paths.root, seconds)
 
     def defer(self, error: WriteError) -> None:
-        """Has an error raised at the next call: what this one was asked to do is done."""
+        """Keeps an error for the next call of the store. The current call has already done its work."""
         with self._condition:
             self._error = self._error or error
 
     def raise_pending(self) -> None:
-        """Raises what went wrong behind the caller since the last call; sealing is tried again after that.
+        """Raises the first background error since the last call. The call after that resumes sealing.
 
         Raises:
-            WriteError: a file could not be written; committed rows are safe.
-            ReplayStoreError: any other error of sealing, or of a subscriber of `sealed`.
+            WriteError: a file could not be written. Committed rows are safe.
+            ReplayStoreError: sealing failed for another reason, or a subscriber of `sealed` raised the error.
         """
         with self._condition:
             error, self._error = self._error, None
@@ -124,7 +125,7 @@ class Sealer:
         """Waits until every queued chunk is sealed.
 
         Raises:
-            ReplayStoreError: as `raise_pending`.
+            ReplayStoreError: see `raise_pending`.
         """
         self.raise_pending()
         with self._waiting():
@@ -133,7 +134,7 @@ class Sealer:
         self.raise_pending()
 
     def stop(self) -> None:
-        """Ends the threads; what is queued stays in its tails."""
+        """Ends the threads. Queued chunks stay in their tails."""
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
@@ -144,7 +145,7 @@ class Sealer:
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        """Holds the condition, for a caller that may wait for the sealer."""
+        """Holds the condition and counts the caller as one that may wait for the sealer."""
         with self._condition:
             self._num_waiting += 1
             try:
@@ -184,18 +185,18 @@ class Sealer:
                 if sealed or chunk in self._catalog.seals:
                     self._pending.popleft()
                 else:
-                    self._paused = True  # until the caller has seen the error
+                    self._paused = True  # until a caller has seen the error
                 self._error = self._error or error
                 self._condition.notify_all()
 
     def _second_thread(self) -> Executor | None:
-        """A thread to encode with, beside the sealer; None where there is no second core for it."""
+        """Returns a second thread for encoding. None if the process has one core."""
         if self._helper is None and len(os.sched_getaffinity(0)) > 1:
             self._helper = ThreadPoolExecutor(1, "replaystore-encode", let_others_preempt)
         return self._helper
 
     def _seal(self, chunk: int, helper: Executor | None) -> None:
-        # Also where no row of it is live any more: batches in flight may need it, and the tail goes.
+        # A chunk without live rows is sealed too: batches in flight may need it, and its tail must go.
         catalog, start = self._catalog, time.monotonic()
         with self._lock:
             segments = list(catalog.segments[chunk])

@@ -1,4 +1,4 @@
-"""The files of rows that are not in a sealed chunk yet."""
+"""Tail files: they hold the rows that are not in a sealed chunk yet."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from replaystore.storage.format.layout import Paths
 
 
 class TailFiles:
-    """The tail files that are open. One thread writes; another may close those of a chunk that is full.
+    """The open tail files. One thread writes. Another may close the files of a full chunk.
 
     Args:
-        paths: the store's files.
-        catalog: what its log says.
-        power: whether rows survive a power cut when they are written.
+        paths: the files of the store.
+        catalog: the state of its log.
+        power: whether `write` fsyncs, so that rows survive a power cut.
     """
 
     def __init__(self, paths: Paths, catalog: Catalog, *, power: bool) -> None:
@@ -32,12 +32,12 @@ class TailFiles:
         """Writes rows of one chunk.
 
         Args:
-            chunk: its number.
-            row_in_chunk: where the rows start.
-            rows: uint8 (rows, row_bytes), one per column.
+            chunk: number of the chunk.
+            row_in_chunk: where the rows start in the chunk.
+            rows: uint8 (rows, row_bytes), one array per column.
 
         Raises:
-            OSError: they are not all written, or not synced.
+            OSError: the rows were not all written or not synced.
         """
         for column, column_rows in zip(self._catalog.columns, rows, strict=True):
             descriptor = self._descriptor(column.position, chunk)
@@ -46,7 +46,7 @@ class TailFiles:
                 sync_file(descriptor)
 
     def sync_names(self) -> None:
-        """Makes the names of new files survive a power cut, where the store asks for it."""
+        """Fsyncs the directory if `power` is set, so that the names of new files survive a power cut."""
         if self._power:
             sync_directory(self._paths.tails)
 
