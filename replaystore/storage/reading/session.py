@@ -84,7 +84,7 @@ class ReadingSession:
         ]
         self.readers = [ColumnReader(chunks, counters) for chunks in self._chunks]
         self.cache = ChunkCache(self._path, catalog, self._chunks, residency, budget_bytes)
-        self.small = SmallFields(catalog.columns, self.readers, catalog, self._first_needed_row)
+        self.small = SmallFields(catalog.columns, self.readers, catalog, self._retention)
         self.events.subscribe(sealed=self.cache.admit, retired=self._retention.retire, released=self._drop)
         self._load_small(0)
         self.with_refresh(self.cache.fill)
@@ -170,11 +170,6 @@ class ReadingSession:
                 if missed.count(missing.chunk) == _ATTEMPTS:
                     raise missing.error from missing.__cause__
             (refresh or self._follow)()
-
-    def _first_needed_row(self) -> int:
-        """The oldest row that is live, or in a snapshot in use; the next one where there is none."""
-        first = self._retention.first_row(self._catalog.index.snapshot())
-        return self._catalog.next_row if first is None else first
 
     @property
     def held_bytes(self) -> int:

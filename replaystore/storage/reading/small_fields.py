@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from replaystore.errors import Evicted
 from replaystore.kernels.row_copies import take_rows
 from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.reading.column_reader import ColumnReader
+from replaystore.storage.reading.retention import Retention
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
@@ -88,7 +89,7 @@ class SmallFields:
         columns: those of the store.
         readers: one per column.
         catalog: what the log says.
-        first_live_row: returns the oldest row that must stay.
+        retention: snapshots in use, whose rows stay.
 
     Attributes:
         rows: one per column; None for a column whose rows are not small.
@@ -96,12 +97,12 @@ class SmallFields:
 
     def __init__(
         self, columns: Sequence[Column], readers: Sequence[ColumnReader], catalog: Catalog,
-        first_live_row: Callable[[], int],
+        retention: Retention,
     ) -> None:  # fmt: skip
         self.rows = [SmallRows(column.row_bytes) if column.is_small else None for column in columns]
         self._readers = readers
         self._catalog = catalog
-        self._first_live_row = first_live_row
+        self._retention = retention
 
     @property
     def nbytes(self) -> int:
@@ -115,7 +116,7 @@ class SmallFields:
             first_row: number of the first of them.
             stored: uint8 (n, row_bytes), one per column.
         """
-        first_live = self._first_live_row()
+        first_live = self._first_needed_row()
         for rows, values in zip(self.rows, stored, strict=True):
             if rows is not None:
                 rows.put(first_row, values, first_live)
@@ -140,4 +141,9 @@ class SmallFields:
                 if rows is not None:
                     span = np.zeros((stop - start, rows.row_bytes), np.uint8)
                     reader.read_stored(some, some - start, span)
-                    rows.put(start, span, self._first_live_row())
+                    rows.put(start, span, self._first_needed_row())
+
+    def _first_needed_row(self) -> int:
+        """The oldest row that is live, or in a snapshot in use; the next row to come if there is none."""
+        first = self._retention.first_row(self._catalog.index.snapshot())
+        return self._catalog.next_row if first is None else first
