@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from drqv2_patch.storage import STORE_NAME, Mode, Residency, check_mode
+from drqv2_patch.storage import STORE_NAME, Mode, Residency, check_mode, store_written_in
 from replaystore import ReplayLoader, ReplayStore
 from replaystore.errors import NotEnoughData, SpecError, StoreClosed, StoreNotFound
 from replaystore.runtime.extras import needs
@@ -98,7 +98,7 @@ class TupleLoader:
         self._own: ReplayStore | None = None  # opened here, to read
         self._closed = False
         self.num_batches = 0
-        if ReplayStore.opened(self._path) is not None:
+        if store_written_in(replay_dir) is not None:
             self._start()
 
     def __iter__(self) -> Self:
@@ -147,7 +147,7 @@ class TupleLoader:
             raise StoreClosed(f"{self._path}: the loader has been closed; make a new one")
         if self._loader is not None:
             return self._loader
-        store = ReplayStore.opened(self._path)
+        store = store_written_in(self._path.parent)
         window = None
         if store is None:
             store, window = self._open_to_read(), self._max_size

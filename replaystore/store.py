@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import uuid
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -37,8 +36,6 @@ from replaystore.storage.verify import Report, verify_store
 _logger = logging.getLogger(__name__)
 
 DEFAULT_THREADS = min(4, os.cpu_count() or 1)
-
-_open_stores: weakref.WeakSet[ReplayStore] = weakref.WeakSet()  # for `ReplayStore.opened` alone
 
 
 class ReplayStore:
@@ -82,7 +79,6 @@ class ReplayStore:
             self.path, "read" if self.read_only else "write", self.spec.mode, self.num_episodes,
             self.num_transitions, residency,
         )  # fmt: skip
-        _open_stores.add(self)
 
     # Opening and closing
 
@@ -159,19 +155,6 @@ class ReplayStore:
                 files.log.close()
             files.close()
             raise
-
-    @classmethod
-    def opened(cls, path: str | os.PathLike[str]) -> ReplayStore | None:
-        """The store at `path` that this process has open for writing, or None.
-
-        This is the only registry of open stores. It is for a reader and a writer of one process that know nothing but
-        a path, such as the two halves of DrQ-v2's replay buffer.
-        """
-        wanted = Path(path).resolve()
-        for store in list(_open_stores):
-            if not store.read_only and not store._closed and store.path.resolve() == wanted:
-                return store
-        return None
 
     def close(self) -> None:
         """Ends the store's use; a writer seals what is left, fsyncs, and lets the next one in.
@@ -406,6 +389,11 @@ class ReplayStore:
     def capacity(self) -> int | None:
         """Most transitions, or None."""
         return self._catalog.capacity
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
 
     @property
     def read_only(self) -> bool:

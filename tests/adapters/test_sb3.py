@@ -315,6 +315,7 @@ def test_a_store_that_is_open_is_used_and_left_open(tmp_path):
         buffer.close()
         assert store.num_transitions == 30
         assert len(pickle.loads(pickle.dumps(buffer)).sample(4).rewards) == 4
+        assert StoreReplayBuffer(100, *spaces_, "cpu", path=tmp_path / "buffer").store is store
         with pytest.raises(SpecError, match="expected the fields of these spaces"):
             StoreReplayBuffer(100, STATE, spaces.Discrete(2), "cpu", store=store)
         with pytest.raises(SpecError, match="pass one of them"):

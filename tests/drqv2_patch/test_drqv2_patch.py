@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from drqv2_patch import ReplayBufferStorage, make_replay_loader
-from replaystore import ReplayStore
+from drqv2_patch.storage import store_written_in
 from replaystore.errors import (
     CapacityError,
     EpisodeError,
@@ -542,4 +543,19 @@ def test_runs_in_the_place_of_the_original(replay_dir, monkeypatch):
     assert seen > 50
     loader.close()
     storage.close()
-    assert ReplayStore.opened(replay_dir / "store") is None
+    assert storage.store is not None
+    assert storage.store.closed
+    assert store_written_in(replay_dir) is None
+
+
+def test_the_writer_alone_shares_its_store_with_the_loader(replay_dir):
+    with ReplayBufferStorage(specs(np.float32), replay_dir) as storage:
+        assert storage.store is not None
+        assert store_written_in(replay_dir) is storage.store
+        assert store_written_in(replay_dir / ".." / replay_dir.name) is storage.store
+        assert store_written_in(replay_dir.parent) is None
+        child = os.fork()
+        if not child:
+            os._exit(0 if store_written_in(replay_dir) is None else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert store_written_in(replay_dir) is storage.store

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from replaystore.adapters.sb3.episodes import EpisodeWriter
 from replaystore.adapters.sb3.fields import OBSERVATION, by_name, fields_of_spaces
-from replaystore.adapters.sb3.opening import check_fields, open_store
+from replaystore.adapters.sb3.opening import check_fields, open_store, share_store
 from replaystore.errors import NotEnoughData, SpecError
 from replaystore.sampling.generators import seeded_generator
 from replaystore.sampling.sampler import Sampler
@@ -109,6 +109,7 @@ class StoreReplayBuffer(ReplayBuffer):
         self._begin(store)
         if store is not None:
             check_fields(store, self._fields)
+            share_store(store)
 
     def _begin(self, store: ReplayStore | None = None) -> None:
         action_dtype = np.dtype(self._maybe_cast_dtype(self.action_space.dtype))

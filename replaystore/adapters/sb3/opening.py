@@ -6,10 +6,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from replaystore.errors import SpecError, StoreNotFound
 from replaystore.spec import FieldSpec, Mode
 from replaystore.store import ReplayStore
+
+_stores: WeakValueDictionary[Path, ReplayStore] = WeakValueDictionary()  # by path, those of buffers in this process
+
+
+def share_store(store: ReplayStore) -> None:
+    """Lets every buffer of this process that has the store's path use this object.
+
+    stable-baselines3 pickles a buffer and makes another one of it while the first one is in use. A pickle holds the
+    path alone, and only one object can write.
+    """
+    _stores[store.path.resolve()] = store
 
 
 def open_store(
@@ -17,7 +29,7 @@ def open_store(
 ) -> ReplayStore:
     """The store at `path`, open for writing; made where there is none.
 
-    A buffer that was pickled in this process goes on with the store of the one that it was made from.
+    If another buffer of this process has it open, that object is used (see `share_store`).
 
     Args:
         path: of the store.
@@ -32,8 +44,8 @@ def open_store(
         StoreNotFound: there is none, and it must exist.
         StoreLocked: another process has it open for writing.
     """
-    shared = ReplayStore.opened(path)
-    if shared is not None:
+    shared = _stores.get(path.resolve())
+    if shared is not None and not shared.closed and not shared.read_only:
         store = shared
     elif path.exists() and any(path.iterdir()):
         store = ReplayStore.open(path, **reading)
@@ -44,9 +56,10 @@ def open_store(
     try:
         check_fields(store, fields)
     except SpecError:
-        if shared is None:
+        if store is not shared:
             store.close()
         raise
+    share_store(store)
     return store
 
 
