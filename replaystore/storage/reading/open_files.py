@@ -83,12 +83,12 @@ class OpenFiles:
         return file
 
     def forget(self, path: Path) -> None:
-        """Lets go of a file that is gone or replaced."""
+        """Closes a file that is gone or replaced, once nobody reads it any more."""
         with self._lock:
             self._files.pop(path, None)
 
     def clear(self) -> None:
-        """Lets go of all files."""
+        """Closes all files, once nobody reads them any more."""
         with self._lock:
             self._files.clear()
 
