@@ -63,7 +63,7 @@ def check_device_argument(arguments: Sequence[str], config: Path | None = None) 
     configuration.
 
     Args:
-        arguments: those of the command line.
+        arguments: the arguments of the command line.
         config: the Hydra configuration, read if the command line names no device.
 
     Raises:

@@ -1,7 +1,7 @@
 """Takes the newest episodes out of a store, for runs that resume exactly.
 
 A store deletes only its oldest episodes. So the older ones are copied into a new store, which then takes its place.
-Its episodes have new ids. `episode_numbers.json` beside the store maps them to the numbers that snapshots know.
+Its episodes have new ids. `episode_numbers.json` next to the store maps them to the numbers that snapshots know.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ class ReplayBufferStorage:
         return self._open_rows == 0 and self._reset_row is None
 
     def __len__(self) -> int:
-        """Returns the number of live transitions, those of committed episodes that are not evicted."""
+        """Returns the number of live transitions: all of committed episodes that are not evicted."""
         return 0 if self._store is None else self._store.num_transitions
 
     def add(self, time_step: Any) -> None:

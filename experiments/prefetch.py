@@ -115,10 +115,11 @@ def run_prefetch(
     episodes: Path, work_dir: Path, *, mode: Mode, transitions: int, batch_size: int, threads: int,
     prefetch: int | None, step_ms: float, batches: int, rounds: int, tell: Callable[[str], None],
 ) -> dict[str, Any]:  # fmt: skip
-    """Builds what is missing and measures; returns plain data. prefetch: None: the loader's default.
+    """Builds the store if it is missing, and measures. Returns plain data. `prefetch=None` is the loader's default.
 
     Raises:
-        EpisodeFileError: no episodes. BudgetError: the store does not fit memory.
+        EpisodeFileError: there are no episodes.
+        BudgetError: the store does not fit into memory.
     """
     source = EpisodeSource(episodes)
     folder = StoreFolder(work_dir / "stores", source, DEFAULT_CHUNK_ROWS)
@@ -220,7 +221,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     type=click.FloatRange(min=0),
     default=10.0,
     show_default=True,
-    help="Milliseconds per batch in the consumer.",
+    help="What the consumer takes per batch.",
 )
 @click.option("--batches", type=AT_LEAST_1, default=200, show_default=True, help="Batches per round.")
 @click.option("--rounds", type=AT_LEAST_1, default=3, show_default=True, help="Rounds of each consumer.")

@@ -43,7 +43,7 @@ def check_task(directory: Path, arguments: Sequence[str]) -> None:
 
     Args:
         directory: holds one file per task.
-        arguments: those of the command line.
+        arguments: the arguments of the command line.
 
     Raises:
         PatchError: the task has no file in `directory`, or is given as `task=`.

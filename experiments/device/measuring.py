@@ -155,7 +155,10 @@ def measure_full(request: Request, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def chunk_files(array: Path) -> list[Path]:
-    """Returns the chunk files of a Zarr array along its first axis, in order: `c.0.0`, `c.1.0` and so on."""
+    """Returns the chunk files of a Zarr array along its first axis, in order. Their keys are `c.0.0`, `c.1.0` and on.
+
+    Rows must not have been evicted.
+    """
     chunks = sorted((int(path.name.split(".")[1]), path) for path in array.glob("c.*"))
     numbers = [number for number, _ in chunks]
     assert numbers == list(range(len(numbers))), "nothing was evicted"

@@ -142,7 +142,7 @@ def _groups(result: Mapping[str, Any]) -> dict[tuple[str, str], list[Mapping[str
 
 
 def to_lines(result: Mapping[str, Any]) -> list[str]:
-    """The result as Markdown."""
+    """Returns the result as Markdown."""
     rows = []
     for (task, mode), curves in _groups(result).items():
         frames, mean, spread = mean_curve(curves)

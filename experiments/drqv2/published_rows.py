@@ -209,7 +209,7 @@ def _median_entries(speeds: Sequence[Mapping[str, Any]]) -> list[Mapping[str, An
 
 
 def to_lines(result: Result) -> list[str]:
-    """The result as Markdown."""
+    """Returns the result as Markdown."""
     config, base = result["config"], _base(result)
     counts = {
         f"{entry['task']} ({_SCENES[entry['variant']]})": f"{entry['transitions']:,}" for entry in result["sizes"]
@@ -217,22 +217,22 @@ def to_lines(result: Result) -> list[str]:
     learner = (
         "The learner is the real agent on the device named below."
         if result["learner"] == "agent"
-        else "No CUDA device: the learner is a pause of the set time, in which the processor is free, as while a GPU"
-        " learns. The environment `real` renders; `recorded` gives recorded rows at no cost, so that nothing but the"
-        " buffer and the pause takes time."
+        else "There is no CUDA device, so the learner is a pause of the set time. The processor is free meanwhile, as"
+        " while a GPU learns. The environment `real` renders. `recorded` gives recorded rows that take no time, so only"
+        " the buffer and the pause take time."
     )
     missing = [] if base == "original" else [
-        "DrQ-v2's loader was not measured (give `drqv2=PATH`); factors and changes are against `disk`.", "",
+        "DrQ-v2's loader was not measured (give `drqv2=PATH`). Factors and changes are against `disk`.", "",
     ]  # fmt: skip
     return [
         "Measured transitions: " + "; ".join(f"{name} {count}" for name, count in counts.items()) + ".",
-        "Replay memory is stated for 10^6 transitions. Of a store it is the bytes of its encoded chunks, all fields,"
-        " which RAM or files hold; of DrQ-v2's loader what the process grew by. A process grows by its private memory"
-        " with the filled buffer less that with a small one; the rows since a store's last full chunk, at most 1,023,"
-        " are mapped and not in it. The formula counts observations alone.",
+        "Replay memory is given for 10^6 transitions. For a store it is the bytes of its encoded chunks, all fields, in"
+        " RAM or in files. For DrQ-v2's loader it is the growth of the process. The growth of a process is its private"
+        " memory with the filled buffer, minus that with a small one. It does not include the rows since a store's last"
+        " full chunk, at most 1,023, which are mapped. The formula counts only observations.",
         "",
-        f"{config['rows']:,} rows a loop, median of {config['repeats']}; a frame is one of the simulator, two a row."
-        f" {learner}",
+        f"{config['rows']:,} rows per loop, median of {config['repeats']}. Frames are frames of the simulator, two per"
+        f" row. {learner}",
         "",
         *missing,
         "### As published: another scene for the small ones",
@@ -249,7 +249,7 @@ def to_lines(result: Result) -> list[str]:
         "",
         "### Factors, one by one",
         "",
-        "Of observations on disk. Delta: one raw frame against the published scheme. Entropy coding: the published"
+        "For observations on disk. Delta: one raw frame against the published scheme. Entropy coding: the published"
         " scheme against `full`.",
         "",
         *results.table(factor_rows(result), _TEXT),
@@ -269,7 +269,7 @@ def to_lines(result: Result) -> list[str]:
 
 
 def plot(result: Result) -> Figure:
-    """Plots frames per second over replay memory for each scene, one colour per buffer and one marker per task."""
+    """Plots frames per second over replay memory for each timed scene, a colour per buffer and a marker per task."""
     loops = _loops(result)
     variants = [variant for variant in _SCENES if variant in result["config"]["speed_variants"]]
     figure = Figure(figsize=(4.2 * max(1, len(loops)), 3.6 * max(1, len(variants))), dpi=150, layout="constrained")

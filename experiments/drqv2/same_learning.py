@@ -200,7 +200,7 @@ def same_learning(config: SameLearningConfig) -> dict[str, Any]:
 
 
 def to_lines(result: Mapping[str, Any]) -> list[str]:
-    """The result as Markdown."""
+    """Returns the result as Markdown."""
     config, modes = result["config"], result["modes"]
     rows = [
         {

@@ -174,7 +174,7 @@ def theoretical_factor(config: TheoreticalFactorConfig) -> dict[str, Any]:
 
 
 def plot(points: Iterable[Mapping[str, Any]]) -> Figure:
-    """Plots the formula over frame stack and phi (left), and formula and real bytes over frame stack (right)."""
+    """Plots the formula over frame stack and phi on the left, and formula and bytes over frame stack on the right."""
     points = list(points)
     most = max(8, *(point["frame_stack"] for point in points))
     figure = Figure(figsize=(11, 4.8), dpi=150, layout="constrained")
@@ -219,7 +219,7 @@ def plot(points: Iterable[Mapping[str, Any]]) -> Figure:
 
 
 def to_lines(result: Mapping[str, Any]) -> list[str]:
-    """The result as Markdown."""
+    """Returns the result as Markdown."""
     rows = [
         {
             "data": point["recording"],

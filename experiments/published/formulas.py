@@ -140,7 +140,7 @@ def training_bytes(algorithm: Algorithm, *, policy_bytes: float, value_bytes: fl
 
 
 def average_factor(raw_bytes: Sequence[float], stored_bytes: Sequence[float]) -> float:
-    """Returns the average factor over tasks: mean raw bytes over mean stored bytes. Both have an entry per task.
+    """Returns the average factor over tasks: mean raw bytes over mean stored bytes. Both have one entry per task.
 
     Differentially Encoded Observation Spaces published this ratio of means as an average (8.9 and 9.9 for Atari). The
     mean of the factors is larger, so report the factor of each task too.

@@ -33,15 +33,9 @@ def main() -> None:
 
 @main.command()
 @click.argument("directory", type=DIRECTORY)
-@click.option(
-    "--games",
-    multiple=True,
-    default=GAMES,
-    show_default=True,
-    help="A game of ALE. May be repeated.",
-)
+@click.option("--games", multiple=True, default=GAMES, show_default=True, help="A game of ALE. Can be repeated.")
 @click.option("--steps", type=AT_LEAST_1, default=4000, show_default=True, help="Transitions per game.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of actions and games.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of actions and games.")
 @click.option("--episode-limit", type=AT_LEAST_1, default=27_000, show_default=True, help="Transitions.")
 def atari(directory: Path, games: tuple[str, ...], steps: int, seed: int, episode_limit: int) -> None:
     """Record Atari games with random actions, each into its own directory in DIRECTORY.
@@ -58,7 +52,7 @@ def atari(directory: Path, games: tuple[str, ...], steps: int, seed: int, episod
 @main.command()
 @click.argument("directory", type=DIRECTORY)
 @click.option("--steps", type=AT_LEAST_1, default=20_000, show_default=True, help="Transitions.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of all draws.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of actions and environment.")
 def humanoid(directory: Path, steps: int, seed: int) -> None:
     """Record the proprioception of Humanoid-v5 with random actions into DIRECTORY.
 

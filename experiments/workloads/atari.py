@@ -51,7 +51,8 @@ def record_game(config: AtariConfig, directory: Path, num_steps: int, progress: 
     and `discount` float32 (rows, 1). Rewards are not clipped.
 
     Raises:
-        MissingDependency: gymnasium or ale-py is missing. SpecError: there is no such game.
+        MissingDependency: gymnasium or ale-py is missing.
+        SpecError: there is no such game.
     """
     with closing(make_environment(config)) as env:
         settings = {"environment": "atari", **asdict(config)}
@@ -62,7 +63,8 @@ def make_environment(config: AtariConfig) -> Any:
     """Returns the wrapped environment of a configuration.
 
     Raises:
-        MissingDependency: gymnasium or ale-py is missing. SpecError: there is no such game.
+        MissingDependency: gymnasium or ale-py is missing.
+        SpecError: there is no such game.
     """
     with needs("recording Atari", "atari"):
         import ale_py

@@ -50,7 +50,7 @@ class Game:
 
 @dataclass(frozen=True, kw_only=True)
 class AtariSizes:
-    """The result of `measure_sizes`. `average_factors` are mean raw bytes over mean stored bytes, by configuration."""
+    """The result of `measure_sizes`. `average_factors` are mean raw over mean stored bytes, by configuration."""
 
     games: tuple[Game, ...]
     average_factors: dict[str, float]

@@ -37,7 +37,8 @@ def record_humanoid(
     (rows, 1).
 
     Raises:
-        MissingDependency: gymnasium or mujoco is missing. SpecError: there is no such environment.
+        MissingDependency: gymnasium or mujoco is missing.
+        SpecError: there is no such environment.
     """
     with closing(make_environment(config)) as env:
         return record(directory, asdict(config), num_steps, lambda index: play(env, config, index), progress)
@@ -47,7 +48,8 @@ def make_environment(config: HumanoidConfig) -> Any:
     """Returns the environment of a configuration.
 
     Raises:
-        MissingDependency: gymnasium or mujoco is missing. SpecError: there is no such environment.
+        MissingDependency: gymnasium or mujoco is missing.
+        SpecError: there is no such environment.
     """
     os.environ.setdefault("MUJOCO_GL", "disabled")  # nothing is rendered, so no display is needed
     with needs("recording Humanoid", "humanoid"):

@@ -53,7 +53,7 @@ class EpisodeRows:
         self._discounts.append(0.0 if terminated else 1.0)
 
     def arrays(self) -> Arrays:
-        """Returns `observation` and `action` (rows, ...) as they are, `reward` and `discount` as float32 (rows, 1)."""
+        """Returns `observation` and `action` (rows, ...) unchanged, `reward` and `discount` as float32 (rows, 1)."""
         return {
             "observation": np.stack(self._observations),
             "action": np.stack(self._actions),

@@ -120,7 +120,7 @@ class Measurement:
         pss_bytes: proportional set size at the end.
         pss_anonymous_bytes: the part of `pss_bytes` that no file backs.
         group_usage_bytes: bytes charged to the control group at the end, including page cache. None without a limit.
-        group_cache_bytes: the page cache among them.
+        group_cache_bytes: the part of `group_usage_bytes` that is page cache.
         group_peak_bytes: largest charge ever. None if the kernel does not report it.
         limit_hits: charges that reached the limit. None if the kernel does not count them.
         checksums: CRC32C over all arrays of each of the first batches, as hexadecimal digits.
@@ -165,7 +165,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreSummary:
-    """How a mode stored the data at the largest size. Bytes are those of files.
+    """How a mode stored the data at the largest size. Bytes are bytes of files.
 
     Attributes:
         mode: storage mode.

@@ -199,7 +199,7 @@ def notes(result: PagingResult) -> list[str]:
         f" rows of {result.row_bytes:,} bytes.",
         f"Batches of {config.batch_size}, n_step {config.n_step}, seed {config.seed}, {config.threads} threads, drawn"
         f" and gathered in one process, for at most {config.max_seconds:g} s. Percentiles leave out the first batch,"
-        " which has a column of its own.",
+        " which has its own column.",
         f"The page cache is cold at the start. `disk` is mapped. Other modes keep what fits a budget of {budget} in RAM"
         f" and map the rest. The process itself takes up to {format_bytes(baseline)}.",
         f"All modes gave the same bytes in the first {compared} or more batches of each size (CRC32C)."

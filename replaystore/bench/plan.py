@@ -219,7 +219,7 @@ def _store(
     ReplayStore.create(path, fields, mode=mode, chunk_rows=min(rows, _MAX_CHUNK_ROWS), residency="mapped").close()
     for episode in episodes:
         with ReplayStore.open(path, residency="mapped") as store:
-            store.append(episode)  # closing seals it into chunks of its own
+            store.append(episode)  # closing seals it into its own chunks
         with ReplayStore.open(path, read_only=True, residency="mapped") as store:
             info = store.info()
         sizes.append(sum(entry["bytes_on_disk"] for entry in info["fields"].values()) - sum(sizes))

@@ -1,4 +1,4 @@
-"""`bench sample`: times drawing and gathering a batch from stores, beside a plain copy of the bytes."""
+"""`bench sample`: times drawing and gathering a batch from stores, and a plain copy of the same bytes."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def _name_axes(axes: Axes, result: SampleResult, title: str) -> None:
 def _place_labels(
     axes: Axes, canvas: Any, timed: Sequence[SampleTimes], sized: Sequence[SampleTimes], low: float
 ) -> None:
-    """Writes each name beside its point, if possible without covering another label or point."""
+    """Writes each name next to its point, if possible without covering another label or point."""
     renderer = canvas.get_renderer()
     pixels = _DPI / 72
     places = [

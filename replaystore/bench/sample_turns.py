@@ -58,7 +58,7 @@ class Background(Protocol):
     cycle: int
 
     def settle(self) -> None:
-        """Waits until nothing of the buffer works in the background."""
+        """Waits until the buffer does no more work in the background."""
 
 
 @dataclass(kw_only=True)
@@ -93,13 +93,13 @@ class Timed:
 
 
 class Candidate(Protocol):
-    """Another buffer to time beside the stores: an element of the `candidates` of `run_sample`."""
+    """Another buffer to time besides the stores. `run_sample` takes these as `candidates`."""
 
     def prepare(self, stack: ExitStack) -> Timed | SampleTimes:
         """Returns the candidate ready to make batches, or its entry in the result if there is nothing to time.
 
         Args:
-            stack: closed once everything is measured. The candidate enters what it has to close.
+            stack: closed once everything is measured. The candidate enters what must be closed.
         """
 
 
@@ -181,7 +181,7 @@ def plain_copy(row_bytes: int, draws: Draws, stack: ExitStack) -> Timed:
         rows = rng.integers(0, len(source), draws.batch_size)
 
         def copy(start: int, stop: int) -> None:
-            # with mode="raise" NumPy copies through a buffer of its own
+            # with mode="raise" NumPy copies through another buffer
             np.take(source, rows[start:stop], axis=0, out=out[start:stop], mode="clip")
 
         workers.share(copy, workers.edges(draws.batch_size))

@@ -1,4 +1,4 @@
-"""`bench write`: measures rows appended per second in each mode, beside a plain parallel write of the same bytes.
+"""`bench write`: measures rows appended per second in each mode, and a plain parallel write of the same bytes.
 
 It also measures the time of one `add`.
 """
@@ -107,7 +107,7 @@ def run_write(
         modes: modes to compare.
         episodes: episodes to append in each repeat, cut off at the last whole chunk.
         repeats: repeats of everything.
-        threads: threads of the plain write. The store encodes on threads of its own.
+        threads: threads of the plain write. The store encodes on other threads.
         durability: durability of the stores. With `"power"` the plain files are synced too.
         frame_stack: see `fields_from_episode`.
         frame_delta: options of `FrameDelta` in mode `"full"`.

@@ -114,7 +114,7 @@ def write(
     episode_dir: Path, as_json: bool,
     keyframe_interval: int | None, reference: str | None, entropy: str | None, level: int | None, **options: Any,
 ) -> None:  # fmt: skip
-    """Time appending the episodes of EPISODE_DIR in each mode, beside a plain parallel write of the same bytes."""
+    """Time appending the episodes of EPISODE_DIR in each mode, and a plain parallel write of the same bytes."""
     check_packages()
     from replaystore.bench.sample_text import conditions_text
     from replaystore.bench.write import run_write

@@ -16,7 +16,7 @@ from replaystore.cli.output import bytes_text, number_text, print_json, print_ta
 @click.option("--budget", type=size, required=True, help="RAM for it, such as 16GiB.")
 @click.option("--sample-episodes", type=AT_LEAST_1, default=3, show_default=True, help="Episodes to measure.")
 @frame_stack_option
-@click.option("--store-dir", type=DIRECTORY, help="Where the store will be. Default: beside the episodes.")
+@click.option("--store-dir", type=DIRECTORY, help="Where the store will be. Default: next to the episodes.")
 @as_json
 def plan(
     episode_dir: Path, capacity: int, budget: int, sample_episodes: int, frame_stack: int | None,

@@ -101,7 +101,7 @@ def show_sample(result: SampleResult, *, as_json: bool, json_file: Path | None, 
 def sample(
     stores: tuple[Path, ...], as_json: bool, json_file: Path | None, plot_file: Path | None, **options: Any
 ) -> None:
-    """Time batches from each STORE, beside a plain parallel copy of the same bytes.
+    """Time batches from each STORE, and a plain parallel copy of the same bytes.
 
     Everything is measured in turn, in one process.
     """

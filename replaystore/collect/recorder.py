@@ -36,8 +36,8 @@ def collect(
     """Records `config.episodes` episodes into `directory` and returns their files, by episode number.
 
     Each file holds L + 1 rows. `observation` is (rows, channel, height, width) uint8, `action` is (rows, action) in
-    [-1, 1], `reward` and `discount` are (rows, 1) float32. Existing episodes are kept. `collect.json` beside them holds
-    the configuration that they were recorded with.
+    [-1, 1], `reward` and `discount` are (rows, 1) float32. Existing episodes are kept. `collect.json` in the directory
+    holds the configuration that they were recorded with.
 
     Args:
         config: what to record.

@@ -1,1 +1,1 @@
-"""Functions over arrays, compiled by numba. No configuration, no classes, no imports from the package."""
+"""Functions over arrays, compiled by numba. They hold no configuration and import nothing else of the package."""

@@ -1,10 +1,10 @@
 """LZ4 and zstd for kernels: the C functions inside numcodecs, called without the interpreter.
 
-A call from Python for each block costs more than many a block takes to decode, and threads queue for the interpreter.
-numcodecs' extension modules export the libraries that they are built with, or are linked to them; where a build of it
-hides them, the same symbols are bound to Python functions that decode a block each: slower, otherwise the same.
+A call from Python takes longer than decoding many of the blocks, and threads would queue for the interpreter. The
+extension modules of numcodecs export the libraries that they are built with, or are linked to them. If a build hides
+them, the same symbols are bound to Python functions that decode one block each. These are slower and otherwise equal.
 
-`bind` must have run before a kernel that calls these is compiled or loaded; importing this module does it.
+`bind` must run before a kernel that calls these functions is compiled or loaded. Importing this module runs it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def decode_zstd(context: int, target: int, capacity: int, source: int, source_si
     block = ctypes.string_at(source, source_size)
     room = (ctypes.c_char * capacity).from_address(target)
     try:
-        numcodecs.zstd.decompress(block, memoryview(room).cast("B"))  # raises where the block decodes to more
+        numcodecs.zstd.decompress(block, memoryview(room).cast("B"))  # raises if the block decodes to more
         return len(numcodecs.zstd.decompress(block))
     except (RuntimeError, ValueError):
         return _FAILED
@@ -110,8 +110,8 @@ def bind() -> None:
 
 bind()
 
-# int32 (source, target, source size, bytes wanted, capacity of target): bytes decoded, at least those wanted unless the
-# block ends before, or a negative number.
+# int32 (source, target, source size, bytes wanted, capacity of target): bytes decoded, or a negative number. At least
+# the bytes wanted are decoded, unless the block ends before.
 lz4_prefix: Any = types.ExternalFunction(
     "replaystore_lz4_prefix", types.int32(types.int64, types.int64, types.int32, types.int32, types.int32)
 )

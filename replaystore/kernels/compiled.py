@@ -1,7 +1,7 @@
 """How kernels are compiled, and where the results are kept.
 
-Kernels are compiled when they are first called, and loaded from numba's cache by later processes. Trouble with the
-cache is never an error: what cannot be kept, or not be read, is compiled in memory, with one warning for the process.
+Kernels are compiled when they are first called. Later processes load them from numba's cache. Trouble with the cache is
+never an error. A kernel that cannot be kept or read is compiled in memory, with one warning per process.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Function = Callable[..., Any]
 
 
 def kernel(function: Function) -> Any:
-    """A function over arrays as a kernel, for callers in Python and in other kernels."""
+    """Makes a kernel of a function over arrays, for callers in Python and in other kernels."""
     return _compiled(function)
 
 
 def inlined(function: Function) -> Any:
-    """A kernel with one or few callers whose statements take the place of each call, before types are known."""
+    """Makes a kernel whose statements replace each call to it, before types are known. It has few callers."""
     return _compiled(function, inline="always")
 
 
@@ -46,7 +46,7 @@ def _compiled(function: Function, **options: Any) -> Any:
 
 @contextlib.contextmanager
 def _named_after_sources(function: Function) -> Iterator[None]:
-    # A kernel's code in the cache includes that of the kernels it calls, but numba takes it for stale only when the
+    # A kernel's code in the cache includes that of the kernels it calls, but numba considers it stale only when the
     # kernel's own file has changed. Files in the cache take their name from the function's while this runs.
     name = function.__qualname__
     function.__qualname__ = f"{name}.{_sources_digest()}"
@@ -65,7 +65,7 @@ def _sources_digest() -> str:
 
 
 class _Cache:
-    """numba's cache of one kernel with its interface, that says when a kernel is not in it, and does not raise."""
+    """Wraps numba's cache of one kernel. It reports when the kernel is not in the cache, and does not raise."""
 
     def __init__(self, wrapped: Any, name: str) -> None:
         self._wrapped = wrapped
@@ -92,7 +92,7 @@ class _Cache:
 
     def _give_up(self, done: str, err: Exception) -> None:
         with contextlib.suppress(Exception):
-            self._wrapped.flush()  # an empty index, so that what is compiled now takes the place of what is damaged
+            self._wrapped.flush()  # an empty index, so that the kernel compiled now replaces the damaged one
             return
         events.warn_once(f"{self._wrapped.cache_path} could not be {done} ({type(err).__name__}: {err})")
 

@@ -1,4 +1,4 @@
-"""Rows of drawn transitions: from numbers, or from episodes and time steps."""
+"""Finds the rows of drawn transitions, from numbers, or from episodes and time steps."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from replaystore.kernels.windows import Ints, PartIndex
 def drawn_rows(
     shares: npt.NDArray[np.float64], cumulative: Ints, first_episode: int, index: PartIndex, out: Ints
 ) -> int:
-    """Rows of transitions by number, in the order of their episodes.
+    """Finds the rows of transitions by number, in the order of their episodes.
 
     Args:
         shares: (batch,) float64 in [0, 1). Share s is transition floor(s * n) of n.
-        cumulative: (k,) int64, how many transitions there are up to and with the episode at position `first_episode`,
-            the next one, and so on. At least one.
+        cumulative: (k,) int64, at least one. Entry j is the number of transitions up to and including the episode at
+            position `first_episode + j`.
         first_episode: position of the first episode that counts.
         index: the parts of the episodes.
         out: (batch,) int64, filled. Transition 0 of an episode is its row at time step 1.
@@ -57,7 +57,7 @@ def drawn_rows(
 
 @kernel
 def _row_at(episode: Any, time: Any, index: PartIndex) -> Any:
-    """The row of a time step of the episode at a position; -1 where there is none."""
+    """Returns the row of a time step of the episode at a position, or -1 if there is none."""
     if episode < 0 or episode >= index.episode_part_start.shape[0] - 1 or time < 0:
         return -1
     low = index.episode_part_start[episode]
@@ -77,7 +77,7 @@ def _row_at(episode: Any, time: Any, index: PartIndex) -> Any:
 
 @kernel
 def episode_rows(episodes: Ints, times: Ints, index: PartIndex, out: Ints) -> int:
-    """Rows of time steps of episodes.
+    """Finds the rows of time steps of episodes.
 
     Args:
         episodes: (batch,) int64, positions in the episode arrays.

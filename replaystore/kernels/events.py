@@ -1,4 +1,4 @@
-"""Says that kernels are being compiled: to the log, and to a display if there is one. Imports no compiler."""
+"""Reports that kernels are being compiled, to the log and to a display if there is one. Imports no compiler."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ log = logging.getLogger("replaystore.kernels")
 
 
 class Watcher(Protocol):
-    """Hears of compilation, in the thread that compiles."""
+    """Is notified of compilation, in the thread that compiles."""
 
     def began(self, kernel: str) -> None:
-        """`kernel`, and the kernels that it calls, are being compiled."""
+        """Called when compiling `kernel`, with the kernels that it calls, begins."""
 
     def ended(self, kernel: str, seconds: float) -> None:
-        """`kernel` is compiled, or compiling it was interrupted."""
+        """Called when `kernel` is compiled, or compiling it was interrupted."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Compiled:
 
     Attributes:
         kernel: module and function.
-        seconds: that it took, those of kernels that were compiled with it included.
-        depth: 0 where a program called it, more where another kernel did.
+        seconds: time that it took, including the kernels that were compiled with it.
+        depth: 0 if a program called it, more if another kernel did.
     """
 
     kernel: str
@@ -58,18 +58,18 @@ _stack = _Stack()  # kernels that this thread compiles: each is called by the on
 
 
 def compiled() -> list[Compiled]:
-    """The kernels that this process has compiled, not those that it loaded from a cache; in order of their ends."""
+    """Returns the kernels that this process compiled and did not load from a cache, in the order of their ends."""
     return list(_state.compiled)
 
 
 def cache_trouble() -> str | None:
-    """Why this process keeps compiled kernels in memory only; None where it does not."""
+    """Returns why this process keeps compiled kernels only in memory, or None if it keeps them in files."""
     return _state.cache_trouble
 
 
 @contextlib.contextmanager
 def watching(watcher: Watcher) -> Iterator[None]:
-    """Lets `watcher` hear of compilation inside the `with` block, in place of those of enclosing blocks."""
+    """Notifies `watcher` of compilation inside the `with` block, instead of watchers of enclosing blocks."""
     with _state.lock:
         _state.watchers.append(watcher)
     try:
@@ -80,18 +80,18 @@ def watching(watcher: Watcher) -> Iterator[None]:
 
 
 def depth() -> int:
-    """How many kernels this thread is compiling."""
+    """Returns how many kernels this thread is compiling."""
     return len(_stack.entries)
 
 
 def begin(kernel: str, directory: str | None) -> None:
-    """This thread starts to compile `kernel`, to be kept in `directory`."""
+    """Records that this thread starts to compile `kernel`, which will be kept in `directory`."""
     if not _stack.entries:
         with _state.lock:
             watcher = _state.watchers[-1] if _state.watchers else None
             is_first, _state.has_announced = not _state.has_announced, True
         if is_first and directory is not None:
-            # Without anyone to show it, a warning is what a program that configures no logging prints.
+            # Without a watcher it is a warning, which a program prints even if it configures no logging.
             log.log(
                 logging.INFO if watcher else logging.WARNING,
                 "compiling kernels, which takes seconds when they are first used; later processes load them from %s",
@@ -106,7 +106,7 @@ def begin(kernel: str, directory: str | None) -> None:
 
 
 def end(outer: int) -> None:
-    """This thread is done with all but the first `outer` kernels that it compiles."""
+    """Records that this thread has compiled all but the first `outer` of its kernels."""
     while len(_stack.entries) > outer:
         kernel, started = _stack.entries.pop()
         seconds = time.perf_counter() - started
@@ -120,7 +120,7 @@ def end(outer: int) -> None:
 
 
 def without_cache(trouble: str) -> None:
-    """Kernels are kept in memory only, because of `trouble`."""
+    """Records that kernels are kept only in memory, because of `trouble`."""
     _state.cache_trouble = trouble
 
 

@@ -1,4 +1,4 @@
-"""Keyframe filters and sums of frames: arithmetic on pixels is modulo 256, on flat uint8 frames."""
+"""Keyframe filters and sums of frames, on flat uint8 frames. Arithmetic on pixels is modulo 256."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FRAME_RAW, FRAME_BLOCK, FRAME_SPANS, FRAME_POINTS8, FRAME_POINTS16 = 0, 1, 2, 3,
 
 @kernel
 def add_into(target: U8, reference: U8) -> None:
-    """target += reference (mod 256); both uint8 (n,)."""
+    """Adds `reference` to `target`, modulo 256. Both are uint8 (n,)."""
     for i in range(target.size):
         target[i] = np.uint8(target[i] + reference[i])
 
 
 @kernel
 def undo_filter(frame: U8, keyframe_filter: Int, pixels: Int, channels: Int) -> None:
-    """Undoes a keyframe filter in place. frame: uint8 (rows * pixels * channels,)."""
+    """Undoes a keyframe filter in place, on a uint8 frame (rows * pixels * channels,)."""
     width = pixels * channels
     if keyframe_filter == FILTER_LEFT:
         for row in range(0, frame.size, width):

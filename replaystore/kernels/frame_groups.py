@@ -1,7 +1,7 @@
-"""Decoding groups of frames into observations: one call for all groups that a thread needs of a batch.
+"""Decodes groups of frames into observations. One call decodes all groups of a batch that a thread needs.
 
-Groups are found by address, so they may lie in any number of buffers. What their bytes say is not trusted: every
-offset is checked, and a group that does not decode to its frames ends the call with its number.
+Groups are found by address, so they may lie in any number of buffers. Their bytes are not trusted. Every offset is
+checked, and a group that does not decode to its frames ends the call with its number.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ U8 = NDArray[np.uint8]
 def _decode_group(
     request: GroupRequest, g: Int, depth: Int, layout: FrameLayout, context: Int, scratch: U8, out: U8
 ) -> Any:
-    """Decodes the frames wanted of a group and writes them into observations.
+    """Decodes the requested frames of a group and writes them into observations.
 
-    Frames stand in the order in which they are decoded: the keyframe and those after it, then those before it, going
-    back. What is done with a frame stands here once, and functions with one caller are inlined before they are
-    compiled: the compiler spends its time on every copy of a loop over pixels, and again in every function around it.
+    Frames are in decoding order: the keyframe, the frames after it, and then the frames before it, going back. The
+    steps for a frame appear here once, and functions with one caller are inlined before they are compiled. Otherwise
+    the compiler would spend time on every copy of a loop over pixels, and again in every function around it.
 
     Args:
         request: the groups.
         g: which group.
-        depth: frames of an observation.
-        layout: of all groups.
+        depth: frames in an observation.
+        layout: layout of all groups.
         context: a decoder for zstd.
         scratch: uint8, room for three frames, and for all frames of the group.
         out: uint8 (batch, depth * frame bytes), the observations.
 
     Returns:
-        `OK`, or the status that says why not.
+        `OK`, or the status of the failure.
     """
     form, num_rows, row_in_group = request.forms[g], request.num_rows[g], request.row_in_group
     start, stop = request.bounds[g], request.bounds[g + 1]
@@ -114,18 +114,18 @@ def _decode_group(
 
 @kernel
 def decode_groups(request: GroupRequest, start: Int, stop: Int, depth: Int, layout: FrameLayout, out: U8) -> Any:
-    """Decodes the frames wanted of many groups into observations.
+    """Decodes the requested frames of many groups into observations.
 
     Args:
         request: the groups, with addresses as `places`.
         start: the first group to decode.
         stop: the first group not to decode.
-        depth: frames of an observation.
-        layout: of all groups.
+        depth: frames in an observation.
+        layout: layout of all groups.
         out: uint8 (batch, depth * frame bytes), the observations.
 
     Returns:
-        (`OK`, `stop`); or a status that says why, and the first group that does not decode to its frames.
+        (`OK`, `stop`), or the status of the failure and the first group that does not decode to its frames.
     """
     frame_bytes = layout.frame_bytes
     if out.shape[1] != depth * frame_bytes or layout.pixels.num_pixels * layout.pixels.num_channels != frame_bytes:

@@ -1,4 +1,4 @@
-"""How the groups of a chunk are encoded, and where the frames of an observation stand."""
+"""How the groups of a chunk are encoded, and how the frames of an observation are arranged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ENTROPY_NONE, ENTROPY_LZ4, ENTROPY_ZSTD, ENTROPY_SPANS, ENTROPY_POINTS = 0, 1, 2
 
 
 class FrameLayout(NamedTuple):
-    """What the header of a chunk says of every group, and where observations have their channels.
+    """The encoding of every group of a chunk, from its header, and the channel order of observations.
 
     Attributes:
         frame_bytes: bytes of a frame.
@@ -21,7 +21,7 @@ class FrameLayout(NamedTuple):
         filter_pixels: pixels per row of a frame, for that filter.
         filter_channels: bytes per pixel, for that filter.
         points_width: columns of a frame, for points.
-        pixels: how the pixels of frames and observations lie.
+        pixels: arrangement of the pixels of frames and observations.
     """
 
     frame_bytes: int

@@ -1,4 +1,4 @@
-"""What a group of frames is made of: blocks of all frames, or frame by frame."""
+"""Decodes the contents of a group: blocks that hold all frames, or single frames."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def decode_block(entropy: Int, context: Int, source: Int, size: Int, target: Int
         context: a decoder for zstd.
         source: address of the block.
         size: bytes of the block.
-        target: address of what it decodes to.
-        wanted: bytes of that which are needed.
-        capacity: bytes of all of that.
+        target: address for the decoded bytes.
+        wanted: decoded bytes that are needed.
+        capacity: decoded bytes of the whole block.
 
     Returns:
         Whether at least `wanted` bytes were decoded.
@@ -63,14 +63,14 @@ def listed_frame(
     Args:
         request: the groups.
         g: which group.
-        place: which frame, in the order in which they are decoded.
-        layout: of all groups.
+        place: which frame, in decoding order.
+        layout: layout of all groups.
         context: a decoder for zstd.
-        current: uint8 (frame bytes,), the reference, then the frame.
+        current: uint8 (frame bytes,). It holds the reference, and afterwards the frame.
         spare: uint8 (frame bytes,), overwritten.
 
     Returns:
-        `OK`, or the status that says why not.
+        `OK`, or the status of the failure.
     """
     group, length = request.places[g], request.lengths[g]
     frame_bytes = current.size
@@ -115,7 +115,7 @@ def decode_blocks(
     request: GroupRequest, g: Int, middle: Int, frames_ahead: Int, frames_behind: Int, layout: FrameLayout,
     context: Int, target: Int,
 ) -> Any:  # fmt: skip
-    """Decodes the block, or the two, of a group as far as needed, to where each frame has its place.
+    """Decodes the one or two blocks of a group as far as needed, each frame to its place.
 
     Args:
         request: the groups.
@@ -123,7 +123,7 @@ def decode_blocks(
         middle: row of the keyframe in the group.
         frames_ahead: how many frames are needed from the keyframe on.
         frames_behind: how many frames before the keyframe are needed.
-        layout: of all groups.
+        layout: layout of all groups.
         context: a decoder for zstd.
         target: address of the first frame.
 

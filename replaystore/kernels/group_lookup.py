@@ -1,4 +1,4 @@
-"""Finding the groups that hold the rows of a batch, in the tables of their chunks."""
+"""Finds the groups that hold the rows of a batch, in the tables of their chunks."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def locate_groups(rows: I64, table: GroupTable, request: GroupRequest) -> Any:
     Args:
         rows: int64 (n,), ascending.
         table: the tables of chunks.
-        request: room for n entries. Everything but `targets` and `slots` is written, for the groups found.
+        request: has room for n entries. Everything except `targets` and `slots` is filled for the groups found.
 
     Returns:
-        (`OK`, groups found); or (`TABLE_UNKNOWN` or `ROW_IN_NO_GROUP`, position in `rows` of the first such row).
+        (`OK`, groups found), or (`TABLE_UNKNOWN` or `ROW_IN_NO_GROUP`, position in `rows` of the first such row).
     """
     chunk_rows = table.chunk_rows
     found = 0
@@ -69,7 +69,7 @@ def locate_groups(rows: I64, table: GroupTable, request: GroupRequest) -> Any:
 
 @inlined
 def _sort_keys(keys: I64, spare: I64, low_bit: Int, high_bit: Int) -> None:
-    """Sorts by some of the bits, keeping the order of equal keys.
+    """Sorts by some of the bits. The order of equal keys stays.
 
     Args:
         keys: int64 (n,), sorted in place.
@@ -102,18 +102,19 @@ def _sort_keys(keys: I64, spare: I64, low_bit: Int, high_bit: Int) -> None:
 
 @kernel
 def locate_windows(window_rows: I64, table: GroupTable, request: GroupRequest, others: I64) -> Any:
-    """`locate_groups` for windows of rows in any order, in chunks that are in memory.
+    """Finds the groups of windows of rows in any order, in chunks that are in memory.
 
     Args:
         window_rows: int64 (m, depth), C-contiguous, the rows of m observations.
         table: the tables of chunks, with addresses as `payloads`.
-        request: room for m * depth entries, written, `targets` and `slots` too. Entries are ordered by row.
-        others: int64 (m * depth,). Its start is written: the places in `window_rows`, counted flat, whose rows are in
-            no chunk in memory.
+        request: has room for m * depth entries. All of it is filled, with entries ordered by row.
+        others: int64 (m * depth,). Its start is filled with the flat positions in `window_rows` whose rows are in no
+            chunk in memory.
 
     Returns:
-        (`OK`, groups found, number of others); or (`TABLE_UNKNOWN`, 0, number of others) where more than an eighth of
-        the rows are others, or (`ROW_IN_NO_GROUP`, position in order of rows, number of others).
+        (`OK`, groups found, number of others). If more than an eighth of the rows are others, (`TABLE_UNKNOWN`, 0,
+        number of others). If a row is in no group, (`ROW_IN_NO_GROUP`, its position in order of rows, number of
+        others).
     """
     depth = window_rows.shape[1]
     flat = window_rows.reshape(-1)

@@ -14,10 +14,10 @@ class GroupTable(NamedTuple):
     """The tables of groups of neighbouring chunks. Entry c is of chunk `first_chunk + c`.
 
     Attributes:
-        tables: int64 (chunks,), address of the table; 0 where it is not known.
+        tables: int64 (chunks,), address of the table, or 0 if it is not known.
         num_groups: int64 (chunks,), entries of the table.
-        payloads: int64 (chunks,), where the groups start: an address, 0 where the chunk is not in memory; or bytes from
-            the start of the chunk.
+        payloads: int64 (chunks,), where the groups start: either the address, or 0 if the chunk is not in memory, or
+            the bytes from the start of the chunk.
         first_chunk: number of the first chunk.
         chunk_rows: rows per chunk.
     """
@@ -30,12 +30,14 @@ class GroupTable(NamedTuple):
 
 
 class GroupRequest(NamedTuple):
-    """Groups, and the frames wanted of each. A frame wanted is an entry; the caller keeps the groups' bytes alive.
+    """Groups, and the requested frames of each. Each requested frame is an entry.
+
+    The caller keeps the bytes of the groups alive.
 
     Attributes:
         chunks: int64 (groups,), chunk of each group, counted from the first of a `GroupTable`.
         numbers: int64 (groups,), which group of its chunk it is.
-        places: int64 (groups,), where it starts: an address; or bytes from the start of its chunk, until it is read.
+        places: int64 (groups,), address of each group. Until it is read, bytes from the start of its chunk.
         lengths: int64 (groups,), bytes.
         forms: int64 (groups,), one of the `FORM_` constants.
         num_rows: int64 (groups,), frames in the group.
@@ -58,13 +60,13 @@ class GroupRequest(NamedTuple):
 
     @classmethod
     def empty(cls, size: int) -> Self:
-        """A request with room for `size` entries, each in a group of its own; nothing in it is set."""
+        """Returns an unset request with room for `size` entries and as many groups."""
         chunks, numbers, places, lengths, forms, num_rows, row_in_group, targets, slots = np.empty((9, size), np.int64)
         bounds = np.empty(size + 1, np.int64)
         return cls(chunks, numbers, places, lengths, forms, num_rows, bounds, row_in_group, targets, slots)
 
     def first(self, count: int) -> Self:
-        """The first `count` groups, without copying."""
+        """Returns the first `count` groups, without copying."""
         return self._replace(
             chunks=self.chunks[:count], numbers=self.numbers[:count], places=self.places[:count],
             lengths=self.lengths[:count], forms=self.forms[:count], num_rows=self.num_rows[:count],
@@ -72,7 +74,7 @@ class GroupRequest(NamedTuple):
         )  # fmt: skip
 
     def pick(self, chosen: NDArray[np.bool_]) -> Self:
-        """Only these groups, bool (groups,)."""
+        """Returns a request of only these groups, bool (groups,)."""
         if chosen.all():
             return self
         counts = np.diff(self.bounds)

@@ -1,4 +1,4 @@
-"""Writing decoded frames into observations: channel order, color transform and stacking in one pass."""
+"""Writes decoded frames into observations: channel order, color transform and stacking in one pass."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ I64 = NDArray[np.int64]
 
 
 class PixelLayout(NamedTuple):
-    """How the pixels of a frame lie where it is stored, and in an observation.
+    """How the pixels of a frame are arranged where it is stored, and in an observation.
 
     Attributes:
         num_pixels: pixels of a frame.
         num_channels: bytes of a pixel.
-        source_last: whether a stored frame has its channels last, else it is planar.
+        source_last: whether a stored frame has its channels last. If not, it is planar.
         add_green: whether R and B are stored minus G.
-        target_last: whether an observation has its channels last, else it is planar.
+        target_last: whether an observation has its channels last. If not, it is planar.
     """
 
     num_pixels: int
@@ -84,15 +84,15 @@ def _add_strided(green: U8, target: U8, step: int, count: int) -> None:
 def emit_frame(source: U8, target: U8, slot: Int, depth: Int, layout: PixelLayout) -> Any:
     """Writes one stored frame into an observation.
 
-    In an observation with channels last the frames of each pixel stand together. In a planar one frame stands after
+    In an observation with channels last, the frames of each pixel are together. In a planar observation, frame follows
     frame.
 
     Args:
         source: uint8 (frame bytes,).
         target: uint8 (depth * frame bytes,), the observation.
         slot: which frame of the observation it becomes.
-        depth: frames of the observation.
-        layout: how the pixels of both lie. The arrays must have the sizes that it gives.
+        depth: frames in the observation.
+        layout: arrangement of the pixels of both. The arrays must have its sizes.
     """
     pixels, channels = layout.num_pixels, layout.num_channels
     size = pixels * channels
@@ -129,8 +129,8 @@ def emit_frames(frames: U8, sources: I64, targets: I64, slots: I64, depth: int, 
         sources: int64 (n,), positions in `frames`.
         targets: int64 (n,), the observation that each becomes a part of.
         slots: int64 (n,), which frame of the observation it becomes.
-        depth: frames of an observation.
-        layout: how the pixels of frames and observations lie.
+        depth: frames in an observation.
+        layout: arrangement of the pixels of frames and observations.
         out: uint8 (batch, depth * frame bytes), the observations.
 
     Returns:

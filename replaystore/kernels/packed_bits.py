@@ -1,8 +1,8 @@
-"""Unsigned integers of 0 to 53 bits, packed in rows, and the fixed-point numbers they stand for.
+"""Packs unsigned integers of 0 to 53 bits in rows, and converts them to fixed-point numbers.
 
-A row of D values takes `max(1, ceil(sum of widths / 8))` bytes: value d has bits `offsets[d] .. offsets[d] + widths[d]`
-of the row, bit 0 being the lowest of the first byte, and the bits left over are zero. All offsets are checked against
-the arrays given; levels are checked against what the caller allows.
+A row of D values takes `max(1, ceil(sum of widths / 8))` bytes. Value d has bits `offsets[d] .. offsets[d] + widths[d]`
+of the row. Bit 0 is the lowest bit of the first byte, and unused bits are zero. All offsets are checked against the
+arrays, and levels are checked against the limits that the caller gives.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _pack_row(levels: Any, widths: Any, packed: Any, row: int) -> None:
 
 @kernel
 def _unpack_row(flat: Any, start: int, offsets: Any, masks: Any, levels: Any) -> None:
-    """Reads the D levels of the row at byte `start` of `flat`; the row must lie inside it."""
+    """Reads the D levels of the row at byte `start` of `flat`. The row must lie inside it."""
     first_byte = np.uint64(start)
     num_wide = offsets.size
     while num_wide > 0 and start + (np.int64(offsets[num_wide - 1]) >> 3) + 8 > flat.size:
@@ -100,7 +100,7 @@ def _unpack_row(flat: Any, start: int, offsets: Any, masks: Any, levels: Any) ->
 
 @kernel
 def _layout(widths: Any, row_bytes: int) -> Any:
-    """Bit offsets and masks of a row, uint64 (D,) each, and its bits; checks widths against `row_bytes`."""
+    """Returns the bit offsets and masks of a row, uint64 (D,) each, and its bits. Checks widths and `row_bytes`."""
     offsets = np.empty(widths.size, np.uint64)
     masks = np.empty(widths.size, np.uint64)
     num_bits = 0
@@ -153,7 +153,7 @@ def unpack_levels(packed: Any, rows: Any, widths: Any, levels: Any) -> None:
 
     Raises:
         ValueError: the arrays do not fit each other.
-        IndexError: a row is not there.
+        IndexError: a row does not exist.
     """
     offsets, masks, _ = _layout(widths, packed.shape[1])
     if levels.shape[0] != rows.size or levels.shape[1] != widths.size:
@@ -167,7 +167,7 @@ def unpack_levels(packed: Any, rows: Any, widths: Any, levels: Any) -> None:
 
 @kernel
 def _product_error(a: float, b: float, product: float) -> float:
-    """`a * b - product` exactly, for `product` = a * b rounded (Dekker 1971); no overflow below 1e290."""
+    """Returns the exact `a * b - product` for the rounded `product` of a and b (Dekker 1971), below 1e290."""
     split = _SPLITTER * a
     a_high = split - (split - a)
     a_low = a - a_high
@@ -179,12 +179,12 @@ def _product_error(a: float, b: float, product: float) -> float:
 
 @kernel
 def _nearest_level(x: float, scale: float, divide: bool) -> Any:
-    """x * scale (or x / scale) rounded half to even, as if computed exactly; its size is at most 2**53."""
+    """Returns x * scale, or x / scale, rounded half to even as if exact. Its size is at most 2**53."""
     scaled = x / scale if divide else x * scale
     nearest = np.rint(scaled)
     if np.abs(scaled - nearest) != 0.5:
         return np.int64(nearest)
-    if divide:  # a tie after rounding: the sign of what was rounded off decides
+    if divide:  # a tie after rounding, so the sign of the rounding error decides
         product = scaled * scale
         rest = (x - product) - _product_error(scaled, scale, product)
     else:
@@ -202,8 +202,8 @@ def quantize_rows(values: Any, levels: Levels, substitutes: Any, packed: Any) ->
 
     Args:
         values: float32 or float64 (rows, D).
-        levels: what values are stored as.
-        substitutes: float64 (3,), what stands for NaN, +infinity and -infinity, or NaN where nothing does.
+        levels: the levels of the values.
+        substitutes: float64 (3,), the numbers to store for NaN, +infinity and -infinity. NaN if there is none.
         packed: uint8 (rows, row_bytes), filled.
 
     Returns:
@@ -254,17 +254,17 @@ def dequantize_rows(packed: Any, rows: Any, targets: Any, levels: Levels, out: A
     Args:
         packed: uint8 (num_rows, row_bytes).
         rows: int64 (B,), the rows to unpack, in any order.
-        targets: int64 (B,), the row of `out` that each becomes.
-        levels: what values are stored as.
-        out: float32 or float64 (n, D), filled; unfinished where a row is damaged.
+        targets: int64 (B,), the row of `out` for each row.
+        levels: the levels of the values.
+        out: float32 or float64 (n, D), filled. It is unfinished if a row is damaged.
 
     Returns:
-        (`OK`, B, 0); or (`LEVEL_TOO_LARGE`, position in `rows`, value), or (`BITS_BEHIND_VALUES`, position in `rows`,
-        0), for the first damage.
+        (`OK`, B, 0). For the first damage (`LEVEL_TOO_LARGE`, position in `rows`, value) or (`BITS_BEHIND_VALUES`,
+        position in `rows`, 0).
 
     Raises:
         ValueError: the arrays do not fit each other.
-        IndexError: a row or target is not there.
+        IndexError: a row or target does not exist.
     """
     offsets, masks, num_bits = _layout(levels.widths, packed.shape[1])
     num_values = levels.widths.size

@@ -1,9 +1,9 @@
-"""Packed values to floats eight at a time, in vector registers: a memory copy's speed is the limit, not the arithmetic.
+"""Unpacks values to floats, eight at a time in vector registers, nearly as fast as memory is copied.
 
-An octet is eight values that follow each other in a row. It is read through 2, 4 or 8 words of 64 bits, each holding
-the octet's next 4, 2 or 1 values; a value is then shifted, masked, checked and converted in its lane. The last octet
-of a row ends at the row's last value and may overlap the one before. Words lie inside their row, so nothing behind a
-row is read. The compiler does not find this by itself: written as loops, the same takes two to three times as long.
+An octet is eight consecutive values of a row. It is read through 2, 4 or 8 words of 64 bits. Each word holds the next
+4, 2 or 1 values of the octet. Each value is then shifted, masked, checked and converted in its lane. The last octet of
+a row ends at the row's last value and may overlap the one before. Words lie inside their row, so nothing behind a row
+is read. The compiler does not produce this code from loops.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from replaystore.kernels.packed_bits import Levels
 from replaystore.kernels.pointers import bytes_at
 
 LANES = 8
-MAX_WIDTH = 52  # bits; a level is made a float64 by writing it into the fraction of one
-MAX_SCALE = 10.0**15  # up to here a division can be replaced; see `two_factors`
+MAX_WIDTH = 52  # bits; writing a level into the fraction of a float64 converts it
+MAX_SCALE = 10.0**15  # divisions by scales up to this one can be replaced; see `two_factors`
 
 _WORD_COUNTS = (2, 4, 8)
 _EXPONENT = 0x4330000000000000  # of 2**52 as float64, whose unit in the last place is 1
@@ -45,10 +45,10 @@ class OctetPlan(NamedTuple):
         shifts: uint64 (octets, 8), shift of each value in its word.
         masks: uint64 (octets, 8), mask of each value after the shift.
         tops: uint64 (octets, 8), last level of each value, as it is packed.
-        firsts: float64 (D,), what is added to a packed level; the sum is at most 2**53 in size.
+        firsts: float64 (D,), added to a packed level. The size of the sum is at most 2**53.
         major: first of `two_factors`.
         minor: second of `two_factors`.
-        unused: uint8, the bits of a row's last byte that are to be 0.
+        unused: uint8, the bits of a row's last byte that must be 0.
     """
 
     starts: NDArray[np.int64]
@@ -63,15 +63,15 @@ class OctetPlan(NamedTuple):
 
 
 def plan_octets(levels: Levels, row_bytes: int) -> OctetPlan | None:
-    """How rows are read in octets.
+    """Returns how rows are read in octets.
 
     Args:
-        levels: what values are stored as.
+        levels: the levels of the values.
         row_bytes: bytes of a packed row.
 
     Returns:
-        The plan; None where rows cannot be read so: rows under 8 values or 8 bytes, values of over 52 bits, or a
-        division that cannot be replaced.
+        The plan. None if rows cannot be read in this way: rows of fewer than 8 values or 8 bytes, values of more than
+        52 bits, or a division that cannot be replaced.
     """
     widths, num_levels = levels.widths, levels.last - levels.first + 1
     is_divided = not levels.is_divided  # levels are divided to give values
@@ -100,7 +100,7 @@ def plan_octets(levels: Levels, row_bytes: int) -> OctetPlan | None:
 
 
 def _aligned(table: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """A copy in which no octet lies across two cache lines; with such, decoding takes a fifth longer."""
+    """Returns a copy in which no octet crosses cache lines, because decoding across them is slower."""
     room = np.empty(table.size + LANES, np.uint64)
     first = -room.ctypes.data % (8 * LANES) // 8
     aligned = room[first : first + table.size].reshape(table.shape)
@@ -109,11 +109,11 @@ def _aligned(table: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def two_factors(scale: float, divide: bool) -> tuple[float, float]:
-    """(a, b) with which `fma(x, a, x * b)` is x * scale, or x / scale where `divide`, rounded once.
+    """Returns (a, b) such that `fma(x, a, x * b)` is x * scale, or with `divide` x / scale, rounded once.
 
-    For whole x up to 2**53 and powers of ten from 1 up to `MAX_SCALE`. a + b is 1 / scale to 106 bits, so the sum
-    before its one rounding is off by at most 2**-105 of itself; and x / scale is never closer than 2**-54 / scale of
-    itself to the middle of two neighbouring floats.
+    This holds for whole x up to 2**53 and powers of ten from 1 up to `MAX_SCALE`. a + b is 1 / scale to 106 bits, so
+    the relative error of the sum before its one rounding is at most 2**-105. The relative distance of x / scale to the
+    middle of two neighbouring floats is never less than 2**-54 / scale.
     """
     if not divide:
         return scale, 0.0
@@ -128,7 +128,7 @@ def _octet_intrinsic(num_words: int) -> Any:
     ) -> tuple[Any, Callable[..., Any]]:  # fmt: skip
         """Decodes octet `number` of the packed row at `address` into row[value : value + 8].
 
-        Returns a bit for each lane whose level is above its last.
+        Returns a bit per lane, set if the level is too large.
         """
         signature = types.uint8(
             types.int64, first_bytes, shifts, masks, tops, firsts, types.intp, types.intp, types.float64,
@@ -167,7 +167,7 @@ def _octet_builder(num_words: int) -> Callable[..., Any]:
         words = builder.shuffle_vector(words, words, ir.Constant(ir.VectorType(_LANE, LANES), lane_words))
         levels = builder.and_(builder.lshr(words, lanes(2, at)), lanes(3, at))
         damaged = builder.icmp_unsigned(">", levels, lanes(4, at))
-        # The level as fraction of 2**52 .. 2**53: exact, and fast where there is no instruction for it.
+        # The level is the fraction of a float64 in 2**52 .. 2**53. That is exact, and needs no instruction to convert.
         exponent = ir.Constant(_INTS, [_EXPONENT] * LANES)
         base = ir.Constant(_DOUBLES, [float(1 << 52)] * LANES)
         floats = builder.fsub(builder.bitcast(builder.or_(levels, exponent), _DOUBLES), base)
@@ -196,11 +196,11 @@ def decode_octets(
     """Unpacks values of packed rows, each `fma(x, major, x * minor)` with x its level.
 
     Args:
-        addresses: int64 (buffers,), of buffers that hold rows one after another.
-        sizes: int64 (buffers,), bytes.
+        addresses: int64 (buffers,), addresses of buffers that hold rows one after another.
+        sizes: int64 (buffers,), bytes of each buffer.
         which: int64 (n,), the buffer of each row.
-        row_in_source: int64 (n,), which row of its buffer it is, in any order.
-        targets: int64 (n,), the row of `out` that it becomes.
+        row_in_source: int64 (n,), position of each row in its buffer, in any order.
+        targets: int64 (n,), the row of `out` for each row.
         row_bytes: bytes of a packed row.
         plan: how rows are read.
         out: float32 or float64 (rows, D), C-contiguous.
@@ -211,7 +211,7 @@ def decode_octets(
 
     Raises:
         ValueError: the arrays do not fit each other.
-        IndexError: a row or target is not there.
+        IndexError: a row or target does not exist.
     """
     starts, first_bytes, shifts, masks, tops, firsts = (
         plan.starts,

@@ -1,4 +1,4 @@
-"""Memory by address, for kernels whose input lies in many buffers. Callers keep the buffers alive."""
+"""Reads and writes memory by address, for kernels with many input buffers. Callers keep the buffers alive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-Int = Any  # Python's or NumPy's: kernels do not tell them apart
+Int = Any  # of Python or NumPy; kernels treat them alike
 
 _BYTE_POINTER = ir.IntType(8).as_pointer()
 
@@ -34,7 +34,7 @@ def _bytes_at(typing_context: Any, address: Any, length: Any) -> Any:
     return kind(types.int64, types.int64), build
 
 
-# (address, length): uint8 (length,) at an address. What numba's `carray` gives, and much sooner compiled.
+# (address, length): uint8 (length,) at an address. It equals numba's `carray` and compiles much faster.
 bytes_at: Any = intrinsic(_bytes_at)
 
 
@@ -67,7 +67,7 @@ store_u64: Any = intrinsic(_store_u64)
 
 
 def _declared(module: Any, name: str, result: Any, arguments: list[Any]) -> Any:
-    """The function of this name in an LLVM module, declared where the module does not have it yet."""
+    """Returns the function of this name in an LLVM module. Declares it if the module does not have it yet."""
     known = module.globals.get(name)
     return ir.Function(module, ir.FunctionType(result, arguments), name) if known is None else known
 
@@ -93,7 +93,7 @@ def _copy_few(typing_context: Any, target: Any, source: Any, mask: Any) -> Any:
     return types.void(target, source, types.uint32), build
 
 
-# (target, source, mask): copies those of 32 bytes whose bit is set, touching no others. Fast only where HAS_MASKS.
+# (target, source, mask): copies the bytes of 32 whose bit is set, and touches no others. Fast only with HAS_MASKS.
 copy_masked: Any = intrinsic(_copy_few)
 
 _features = llvmlite.binding.get_host_cpu_features()

@@ -1,4 +1,4 @@
-"""The published form of differences: index pairs and values."""
+"""Encodes and decodes differences in the published form: index pairs and values."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from replaystore.kernels.spans import U8
 
 @kernel
 def encode_points(frame: U8, reference: U8, width: int, wide: bool, out: U8) -> int:
-    """The published scheme: (row, column, int16 difference) of each changed pixel. Returns bytes written, or -1.
+    """Encodes each changed pixel as (row, column, int16 difference). Returns the bytes written, or -1.
 
-    frame, reference: uint8 (n,), seen as (n // width, width); row and column are u8, or u16 where `wide`.
+    `frame` and `reference` are uint8 (n,), seen as (n // width, width). Rows and columns are u8, or u16 with `wide`.
     """
     step = 6 if wide else 4
     at = 0
@@ -43,7 +43,7 @@ def encode_points(frame: U8, reference: U8, width: int, wide: bool, out: U8) -> 
 
 @kernel
 def decode_points(points: U8, frame: U8, width: Int, wide: Any) -> int:
-    """Adds points to `frame`, which holds the reference. Returns 0, or -1 where they leave a buffer or the range."""
+    """Adds points to `frame`, which holds the reference. Returns 0, or -1 if one leaves a buffer or the range."""
     step = 6 if wide else 4
     if points.size % step != 0:
         return -1

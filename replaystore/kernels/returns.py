@@ -16,15 +16,15 @@ Floats = npt.NDArray[np.float32]
 
 @kernel
 def n_step_returns(reward: Floats, discount: Floats, gamma: Any, out_reward: Floats, out_discount: Floats) -> None:
-    """Discounted sum of rewards and product of discounts over each row of steps, in float32 and in loop order.
+    """Computes the discounted sum of rewards and the product of discounts of each row of steps, in float32.
 
-    `R = 0, acc = 1; for k: R += acc * r[k]; acc *= d[k] * gamma`, every operation rounded to float32: no fused
-    multiply-add and no float64, so that results equal a NumPy loop bit for bit.
+    The loop is `R = 0, acc = 1; for k: R += acc * r[k]; acc *= d[k] * gamma`. Every operation is rounded to float32,
+    without fused multiply-add or float64. So results equal a NumPy loop bit for bit.
 
     Args:
         reward: (batch, n_step) float32.
         discount: (batch, n_step) float32.
-        gamma: float32; a wider float is rounded to float32 first.
+        gamma: float32. A wider float is rounded to float32 first.
         out_reward: (batch,) float32, filled with R.
         out_discount: (batch,) float32, filled with acc.
 
@@ -50,7 +50,7 @@ def cached_returns(
     reward_base: int, rewards: npt.NDArray[np.uint8], discount_base: int, discounts: npt.NDArray[np.uint8], steps: Ints,
     gamma: Any, out_reward: Floats, out_discount: Floats,
 ) -> bool:  # fmt: skip
-    """`n_step_returns` of rewards and discounts where they lie in memory.
+    """Computes `n_step_returns` from rewards and discounts that are in memory.
 
     Args:
         reward_base: the first row in `rewards`.
@@ -58,15 +58,15 @@ def cached_returns(
         discount_base: the first row in `discounts`.
         discounts: (rows, 4) uint8, the bytes of float32 values.
         steps: (batch, n_step) int64, rows.
-        gamma: float32; a wider float is rounded to float32 first.
+        gamma: float32. A wider float is rounded to float32 first.
         out_reward: (batch,) float32, filled with the sums.
         out_discount: (batch,) float32, filled with the products.
 
     Returns:
-        Whether all rows are there; else the outputs are as they were.
+        Whether all rows are in memory. If not, the outputs are unchanged.
 
     Raises:
-        ValueError: the outputs are too small, or rows are not of four bytes.
+        ValueError: the outputs are too small, or rows do not have four bytes.
     """
     batch, n_step = steps.shape
     if out_reward.shape[0] < batch or out_discount.shape[0] < batch:

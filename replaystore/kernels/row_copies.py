@@ -1,7 +1,7 @@
-"""Copying rows of a fixed size out of memory or files, without the interpreter.
+"""Copies rows of a fixed size from memory or files, without the interpreter.
 
-Addresses come with the length of their buffer and every offset is checked against it. Files are read with `pread`,
-exactly the bytes asked for: nothing is read ahead, and a truncated or failing file is an answer, not a signal.
+Each address comes with the length of its buffer, and every offset is checked against it. `pread` reads exactly the
+requested bytes of files. Nothing is read ahead. A truncated or failing file gives a return value, not a signal.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _WILL_NEED = np.int32(os.POSIX_FADV_WILLNEED)
 
 
 class RowSources(NamedTuple):
-    """Where rows of a fixed size lie: in memory, or in open files.
+    """Places of rows of a fixed size, in memory or in open files.
 
     Attributes:
-        addresses: int64 (sources,), address of the first row; 0 where the source is a file.
-        sizes: int64 (sources,), bytes.
-        files: int64 (sources,), descriptor of the file; -1 where the source is in memory.
+        addresses: int64 (sources,), address of the first row, or 0 if the source is a file.
+        sizes: int64 (sources,), bytes of each source.
+        files: int64 (sources,), descriptor of the file, or -1 if the source is in memory.
     """
 
     addresses: I64
@@ -41,7 +41,7 @@ class RowSources(NamedTuple):
 
 @kernel
 def _run_length(which: I64, row_in_source: I64, targets: I64, j: int) -> int:
-    """How many rows from `j` on follow each other both in their source and in the target."""
+    """Returns how many rows from `j` on follow each other both in their source and in the target."""
     run = 1
     while (
         j + run < which.size
@@ -55,21 +55,21 @@ def _run_length(which: I64, row_in_source: I64, targets: I64, j: int) -> int:
 
 @kernel
 def copy_rows(sources: RowSources, which: I64, row_in_source: I64, targets: I64, row_bytes: int, out: U8) -> Any:
-    """Copies rows to rows of `out`, in runs where both follow each other.
+    """Copies rows to rows of `out`. Rows that follow each other in both are copied together.
 
-    Ranges of files are announced to the system before the first is read, so that it has them all under way: as good
-    as many threads on a cold device.
+    Ranges of files are announced to the system before the first one is read. So it reads all of them at once, which is
+    as fast on a cold device as many threads.
 
     Args:
         sources: where the rows lie.
         which: int64 (n,), the source of each row. Runs are found where rows are sorted by source and row.
-        row_in_source: int64 (n,), which row of its source it is.
-        targets: int64 (n,), the row of `out` that it becomes.
+        row_in_source: int64 (n,), position of each row in its source.
+        targets: int64 (n,), the row of `out` for each row.
         row_bytes: bytes of a row.
         out: uint8 (rows, row_bytes), C-contiguous.
 
     Returns:
-        -1, or the position of the row that failed: an index outside a buffer, or a file that could not be read.
+        -1, or the position of the row that failed. Its index is outside a buffer, or its file could not be read.
     """
     n = which.size
     j = np.int64(0)
@@ -121,18 +121,18 @@ def copy_windows(
     """Copies windows of stored rows that lie in memory.
 
     Args:
-        addresses: int64 (chunks,), address of chunk `first_chunk + c`; 0 where it is not in memory.
-        sizes: int64 (chunks,), its bytes.
+        addresses: int64 (chunks,), address of chunk `first_chunk + c`, or 0 if it is not in memory.
+        sizes: int64 (chunks,), bytes of each chunk.
         first_chunk: number of the first chunk.
         chunk_rows: rows per chunk.
         row_bytes: bytes of a row.
-        window_rows: int64 (n, depth), the rows of each window; -1 is a row of zeros.
+        window_rows: int64 (n, depth), the rows of each window. -1 is a row of zeros.
         out: uint8 (n, depth * row_bytes), C-contiguous. `out[b]` becomes the rows `window_rows[b]`, one after another.
-        missing: int64 (n,). Its start is filled with those b of which a row is in no chunk in memory, or beyond its
-            end.
+        missing: int64 (n,). Its start is filled with each b that has a row in no chunk in memory, or beyond the end
+            of its chunk.
 
     Returns:
-        (how many are missing, rows copied for the others).
+        (number of missing windows, rows copied for the others).
 
     Raises:
         ValueError: the arrays do not fit each other.
@@ -210,12 +210,12 @@ def find_rows(rows: I64, chunk_rows: Int, first_chunk: Int, addresses: I64, whic
         rows: int64 (n,).
         chunk_rows: rows per chunk.
         first_chunk: number of the first chunk.
-        addresses: int64 (chunks,), address of chunk `first_chunk + c`; 0 where it is not in memory.
+        addresses: int64 (chunks,), address of chunk `first_chunk + c`, or 0 if it is not in memory.
         which: int64 (n,), filled with the chunk of each row, counted from `first_chunk`.
-        row_in_chunk: int64 (n,), filled with its row in that chunk.
+        row_in_chunk: int64 (n,), filled with the position of each row in its chunk.
 
     Returns:
-        How many of the rows are in chunks in memory. A row before the first or behind the last chunk is not.
+        The number of rows in chunks in memory. Rows before the first or behind the last chunk do not count.
     """
     found = 0
     for j in range(rows.size):
@@ -230,7 +230,7 @@ def find_rows(rows: I64, chunk_rows: Int, first_chunk: Int, addresses: I64, whic
 def read_ranges(files: I64, offsets: I64, lengths: I64, buffer: U8, starts: I64) -> Any:
     """Reads ranges of open files.
 
-    All ranges are announced to the system before the first is read.
+    All ranges are announced to the system before the first one is read.
 
     Args:
         files: int64 (n,), descriptors.

@@ -1,7 +1,7 @@
-"""Frame differences: all arithmetic on pixels is modulo 256, on flat uint8 frames.
+"""Encodes and decodes spans of flat uint8 frames. Arithmetic on pixels is modulo 256.
 
-A payload frame is seen as (rows, pixels, channels) for the keyframe filters; for planar frames `channels` is 1.
-Every kernel that reads encoded bytes checks each offset against the buffer and answers -1 for what does not fit.
+Keyframe filters see a payload frame as (rows, pixels, channels). Planar frames have 1 channel. Every kernel that reads
+encoded bytes checks each offset against the buffer, and returns -1 if one does not fit.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _HEAD = 2
 
 @kernel
 def encode_spans(frame: U8, reference: U8, out: U8) -> int:
-    """Spans of `frame` that differ from `reference`: u16 count, (u8 skip, u8 length) each, then all new bytes.
+    """Encodes the spans of `frame` that differ from `reference`: u16 count, (u8 skip, u8 length) each, all new bytes.
 
-    frame, reference: uint8 (n,). out: uint8 buffer. A longer skip than a byte holds is a head of its own, of length 0,
-    and a u16 of its next bits in the place of another one. Gaps of at most the two bytes that a span would cost are
-    written through.
+    `frame` and `reference` are uint8 (n,), and `out` is a uint8 buffer. A skip that does not fit a byte has a separate
+    head of length 0, followed by a u16 of its next bits in the place of another head. Gaps of one or two bytes become
+    part of a span, because a new head would take two bytes.
 
     Returns:
-        Bytes written, or -1 where they do not fit into `out`, or the heads into the count.
+        Bytes written, or -1 if they do not fit into `out`, or the heads do not fit into the count.
     """
     n = frame.size
     here, there = np.int64(frame.ctypes.data), np.int64(reference.ctypes.data)
@@ -99,8 +99,8 @@ def encode_spans(frame: U8, reference: U8, out: U8) -> int:
 
 @inlined
 def _blend(target: Int, source: Int, length: Int) -> Any:
-    """Copies `length` of 8 bytes, 0 to 8."""
-    half = np.uint64(4 * length)  # in two steps: a shift by 64 bits would be none
+    """Replaces the first `length` of 8 bytes, 0 to 8."""
+    half = np.uint64(4 * length)  # in two steps, because a shift by 64 bits shifts nothing
     mask = ((np.uint64(1) << half) << half) - np.uint64(1)
     store_u64(target, (load_u64(target) & ~mask) | (load_u64(source) & mask))
 
@@ -109,12 +109,12 @@ def _blend(target: Int, source: Int, length: Int) -> Any:
 def decode_spans(address: Int, size: Int, frame: Int, frame_size: Int) -> Any:
     """Writes the spans of `size` bytes at `address` over the frame at `frame`, which holds the reference.
 
-    Spans are short (ten bytes on average) and their lengths cannot be predicted, so up to 32 bytes are copied without a
-    branch by masked instructions; where the processor has none, up to 16 in two blends, and near the end of either
-    buffer byte by byte. The heads stand together so that none waits for the length of the one before.
+    Spans are short and their lengths cannot be predicted. So masked instructions copy up to 32 bytes without a branch.
+    If the processor has none, two blends copy up to 16. Near the end of either buffer, bytes are copied one by one. The
+    heads are together, so that none waits for the length of the span before.
 
     Returns:
-        0, or -1 where they leave a buffer.
+        0, or -1 if a span leaves a buffer.
     """
     if size == 0:
         return 0

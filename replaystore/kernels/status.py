@@ -1,16 +1,16 @@
-"""What kernels return when bytes are damaged or not where they were looked for: a status, and an index beside it."""
+"""The status that kernels return, with an index, if bytes are damaged or not where they should be."""
 
 from __future__ import annotations
 
 OK = 0
 
-# Finding groups of frames. The index is a position in the rows asked for.
+# Finding groups of frames. The index is a position in the requested rows.
 TABLE_UNKNOWN, ROW_IN_NO_GROUP = 1, 2
 
 # Decoding groups of frames. The index is that of the group.
 BAD_LENGTH, BAD_BLOCK, BAD_LIST, BAD_INDEX = 3, 4, 5, 6
 
-# Reading packed rows. The index is a position in the rows asked for.
+# Reading packed rows. The index is a position in the requested rows.
 LEVEL_TOO_LARGE, BITS_BEHIND_VALUES = 7, 8
 
 MESSAGES = {

@@ -1,4 +1,4 @@
-"""Rows of transitions: windows of frames and of n steps over an index of parts.
+"""Finds the rows of transitions: windows of frames and of n steps, over an index of parts.
 
 A part holds consecutive rows of one episode. Row `part_first_row[p] + k` is time step `part_t_start[p] + k`, for k
 below `part_num_rows[p]`.
@@ -43,14 +43,14 @@ class PartIndex(NamedTuple):
 
 @kernel
 def part_of(row: int, index: PartIndex) -> int:
-    """Position of the part that holds a row.
+    """Returns the position of the part that holds a row.
 
     Args:
         row: int64.
         index: the live parts.
 
     Returns:
-        The position, or -1 where no live part holds the row.
+        The position, or -1 if no live part holds the row.
     """
     part_first_row = index.part_first_row
     part = 0
@@ -77,7 +77,7 @@ def _fill_window(time: int, part: int, index: PartIndex, out: Ints) -> bool:
         out: (depth,) int64, filled. `out[k]` becomes the row of frame `time - depth + 1 + k`.
 
     Returns:
-        Whether all frames are there.
+        Whether all frames exist.
     """
     row = np.int64(0)
     for k in range(out.size - 1, -1, -1):
@@ -98,10 +98,10 @@ def _fill_window(time: int, part: int, index: PartIndex, out: Ints) -> bool:
 
 @kernel
 def window_rows(rows: Ints, index: PartIndex, out: Ints) -> int:
-    """Rows of the frames of the stack at each of `rows`, oldest first.
+    """Finds the rows of the frames of the stack at each of `rows`, oldest first.
 
     With t the time step of `rows[b]`, `out[b, k]` becomes the row of frame t - depth + 1 + k. Frames before the
-    episode's first are that first row, or -1 (a frame of zeros) where the part says so.
+    episode's first one become that first row, or -1 (a frame of zeros) if the part has zero padding.
 
     Args:
         rows: (batch,) int64.
@@ -128,7 +128,7 @@ def window_rows(rows: Ints, index: PartIndex, out: Ints) -> int:
 
 @kernel
 def transition_rows(rows: Ints, index: PartIndex, steps: Ints, windows: Ints) -> int:
-    """Everything that transitions are made of: their n steps, and the stacks before the first and after the last.
+    """Finds all rows of transitions: their n steps, and the stacks before the first and after the last step.
 
     Args:
         rows: (batch,) int64, the row of time step i of each transition.

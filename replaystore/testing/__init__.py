@@ -1,4 +1,4 @@
-"""Contracts that samplers and batch views keep, and made-up episodes to check them with. For any test runner."""
+"""Contracts of samplers and batch views, and made-up episodes to check them with, for any test runner."""
 
 from replaystore.testing.samplers import sampler_contract
 from replaystore.testing.views import view_contract

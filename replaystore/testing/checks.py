@@ -22,7 +22,7 @@ def same_arrays(found: Arrays, expected: Arrays, label: str) -> None:
 
 
 def copied(batch: Arrays) -> dict[str, NDArray[Any]]:
-    """Copies of the arrays or tensors of a batch."""
+    """Returns copies of the arrays or tensors of a batch."""
     return {name: np.asarray(array).copy() for name, array in batch.items()}
 
 

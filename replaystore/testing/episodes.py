@@ -1,4 +1,4 @@
-"""Episodes that identify themselves: every frame and every action says which episode and time step it is from."""
+"""Episodes that identify themselves: every frame and every action shows its episode and time step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HISTORY_LENGTHS = (9, 2, 31, 5, 17, 14, 14, 12, 1, 22)  # rows of the episodes o
 
 
 def frame_of(episode: int, t: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A frame of which nearly every pixel differs from that of any other episode and time step: (*shape) uint8."""
+    """Returns a uint8 frame (*shape). Nearly every pixel differs from that of any other episode and time step."""
     position = np.arange(int(np.prod(shape)), dtype=np.uint64)
     mixed = (position + np.uint64(1_000_003 * episode + 7_919 * t + 1)) * np.uint64(0x9E3779B97F4A7C15)
     return (mixed >> np.uint64(56)).astype(np.uint8).reshape(shape)
@@ -32,12 +32,12 @@ class Episode:
     """An episode with each frame once.
 
     Attributes:
-        number: of the episode.
+        number: number of the episode.
         frames: (rows, *frame shape) uint8.
         action: (rows, 2) float32, the number of the episode and the time step.
         reward: (rows,) float32.
         discount: (rows,) float32.
-        zero_padding: whether the first stacks hold zeros before the first frame, else that frame repeated.
+        zero_padding: whether the first stacks hold zeros before the first frame. If not, they repeat that frame.
     """
 
     number: int
@@ -49,19 +49,19 @@ class Episode:
 
     @property
     def num_rows(self) -> int:
-        """Time steps, the reset included."""
+        """Time steps, including the reset."""
         return len(self.frames)
 
 
 def make_episode(
     number: int, num_rows: int, frame_shape: tuple[int, ...] = FRAME_SHAPE, zero_padding: bool = False
 ) -> Episode:
-    """The episode of a number. Rewards and discounts depend on its length, frames and actions do not.
+    """Returns the episode of a number. Its length changes rewards and discounts, but not frames and actions.
 
     Args:
-        number: the same number and length give the same episode.
-        num_rows: time steps, the reset included.
-        frame_shape: of one frame.
+        number: number of the episode. The same number and length give the same episode.
+        num_rows: time steps, including the reset.
+        frame_shape: shape of one frame.
         zero_padding: see `Episode`.
     """
     rng = np.random.default_rng([number, 17])
@@ -76,13 +76,13 @@ def make_episode(
 
 
 def valid_steps(num_rows: int, n_step: int) -> list[int]:
-    """Every time step i of an episode that names a transition."""
+    """Returns the time steps i of an episode that start a transition."""
     length = num_rows - 1
     return [i for i in range(1, num_rows) if i <= length - n_step + 1]
 
 
 def stack_frames(episode: Episode, t: int, frame_stack: int) -> list[Array]:
-    """The frames of the stack at time step t, oldest first."""
+    """Returns the frames of the stack at time step t, oldest first."""
     frames = []
     for s in range(t - frame_stack + 1, t + 1):
         if s >= 0:
@@ -95,7 +95,7 @@ def stack_frames(episode: Episode, t: int, frame_stack: int) -> list[Array]:
 
 
 def join(frames: list[Array], channels: str) -> Array:
-    """One observation from its frames."""
+    """Returns the observation that consists of these frames."""
     if len(frames) == 1:
         return frames[0]
     if frames[0].ndim == 2:
@@ -104,12 +104,12 @@ def join(frames: list[Array], channels: str) -> Array:
 
 
 def stacks(episode: Episode, frame_stack: int, channels: str) -> Array:
-    """All observations of an episode: (rows, *stacked shape)."""
+    """Returns all observations of an episode, (rows, *stacked shape)."""
     return np.stack([join(stack_frames(episode, t, frame_stack), channels) for t in range(episode.num_rows)])
 
 
 def fields() -> tuple[FieldSpec, ...]:
-    """The fields of `arrays_of`: a camera with three frames per observation, action, reward and discount."""
+    """Returns the fields of `arrays_of`: a camera with three frames per observation, action, reward and discount."""
     return (
         FieldSpec.image("observation", FRAME_SHAPE, frame_stack=FRAME_STACK),
         FieldSpec(name="action", shape=(2,), dtype="float32", role="action"),
@@ -119,7 +119,7 @@ def fields() -> tuple[FieldSpec, ...]:
 
 
 def arrays_of(number: int, num_rows: int, zero_padding: bool = False) -> dict[str, Array]:
-    """An episode as `ReplayStore.append` takes it; see `make_episode` for the arguments."""
+    """Returns an episode for `ReplayStore.append`. `make_episode` describes the arguments."""
     episode = make_episode(number, num_rows, zero_padding=zero_padding)
     return {
         "observation": stacks(episode, FRAME_STACK, "first"),
@@ -133,13 +133,13 @@ def make_store(
     path: str | os.PathLike[str], lengths: Sequence[int] = (9, 9, 9, 9), *, mode: Mode = "full",
     capacity: int | None = None,
 ) -> ReplayStore:  # fmt: skip
-    """A store with small chunks, open for writing.
+    """Makes a store with small chunks, and returns it open for writing.
 
     Args:
-        path: a directory that does not exist yet.
+        path: directory of the store. It must not exist yet.
         lengths: rows of the episodes 0, 1, and so on.
         mode: as in `ReplayStore.create`.
-        capacity: likewise.
+        capacity: as in `ReplayStore.create`.
     """
     store = ReplayStore.create(path, fields(), mode=mode, chunk_rows=16, capacity=capacity)
     for number, num_rows in enumerate(lengths):
@@ -148,21 +148,21 @@ def make_store(
 
 
 def history_episode(number: int) -> Episode:
-    """An episode of `make_history`; every third one has zeros before its first frame."""
+    """Returns an episode of `make_history`. Every third one has zeros before its first frame."""
     return make_episode(number, HISTORY_LENGTHS[number], zero_padding=number % 3 == 1)
 
 
 def history_arrays(number: int) -> dict[str, Array]:
-    """An episode of `make_history` as `ReplayStore.append` takes it."""
+    """Returns an episode of `make_history` for `ReplayStore.append`."""
     return arrays_of(number, HISTORY_LENGTHS[number], number % 3 == 1)
 
 
 def make_history(path: str | os.PathLike[str], mode: Mode = "full") -> ReplayStore:
-    """A store in which much has happened, open for writing.
+    """Makes a store with a long history, and returns it open for writing.
 
-    The first three episodes are evicted. Episodes 5 and 6 were recorded side by side and lie in parts. Episode 6 is
-    open and lacks its last rows. Episode 8 has a single row. Chunks are sealed but for the last. The ids of the
-    episodes are their numbers.
+    The first three episodes are evicted. Episodes 5 and 6 were recorded at the same time and have several parts.
+    Episode 6 is open and lacks its last rows. Episode 8 has a single row. All chunks but the last are sealed. The ids
+    of the episodes are their numbers.
     """
     store = ReplayStore.create(path, fields(), mode=mode, chunk_rows=16)
     for number in range(5):

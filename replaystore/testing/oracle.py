@@ -1,4 +1,4 @@
-"""What transitions are, as loops over one episode. Shares no code with what it checks."""
+"""Computes transitions with loops over one episode. It shares no code with the package."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from replaystore.testing.episodes import Episode, stack_frames
 
 
 def transition(episode: Episode, i: int, n_step: int, gamma: float, frame_stack: int) -> dict[str, Any]:
-    """The transition i of an episode.
+    """Returns transition i of an episode.
 
     Args:
-        episode: with each frame once.
-        i: the time step of its action.
-        n_step: of the return.
-        gamma: the factor for each step.
+        episode: the episode.
+        i: time step of the action.
+        n_step: steps of the return.
+        gamma: discount per step.
         frame_stack: frames per observation.
 
     Returns:
-        `obs` and `next_obs`, (frame_stack, *frame shape); `action`; `reward` and `discount` in float32.
+        `obs` and `next_obs` (frame_stack, *frame shape), `action`, and `reward` and `discount` in float32.
     """
     step = np.float32(gamma)
     reward, acc = np.float32(0), np.float32(1)

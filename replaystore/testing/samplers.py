@@ -26,7 +26,7 @@ Probability = Callable[[IndexSnapshot], Mapping[int, float]]
 
 _SIZE = 64
 _MANY = 40_000
-_DEVIATIONS = 5  # of the chi-square statistic; a right sampler is beyond them once in a million seeds
+_DEVIATIONS = 5  # of the chi-square statistic; a correct sampler exceeds them once in a million seeds
 
 
 def sampler_contract(
@@ -35,15 +35,15 @@ def sampler_contract(
     """Checks that a sampler keeps its contract, on stores of made-up episodes. Needs the extra `torch`.
 
     Rows are live and have the steps that the view needs, also after appends and evictions. The same seed gives the same
-    draws, and the same batches of a loader for any number of threads. A draw can be gathered although its rows were
-    evicted meanwhile. State and generator restored give the same draws. The sampler can be pickled. Where there is
-    nothing to draw, nothing changes.
+    draws, and a loader gives the same batches for any number of threads. A draw can be gathered after its rows were
+    evicted. A restored state and generator give the same draws. The sampler can be pickled. If there is nothing to
+    draw, the state does not change.
 
     Args:
-        make_sampler: makes a new sampler, always the same one.
-        view: what the rows are drawn for; None: `TransitionView()`.
-        probability: of each row that can be drawn, for a new sampler on a snapshot. Without it the distribution is not
-            checked.
+        make_sampler: makes a new sampler. Every call makes an equal one.
+        view: the view that the rows are drawn for. None takes `TransitionView()`.
+        probability: returns, for a snapshot, the probability of each row that a new sampler can draw. None does not
+            check the distribution.
 
     Raises:
         AssertionError: the sampler breaks the contract.
@@ -65,7 +65,7 @@ def sampler_contract(
 
 
 class _Driven:
-    """A sampler over a store, with a generator, notified as a loader does."""
+    """A sampler over a store, with a generator. It is notified of appends and evictions, as by a loader."""
 
     def __init__(self, sampler: RowSampler, store: ReplayStore, rng: np.random.Generator) -> None:
         self.sampler = sampler
@@ -82,7 +82,7 @@ class _Driven:
         return self.sampler.draw(self.follow(), self.rng, size)
 
     def arrays(self) -> dict[str, Any]:
-        """Those of a draw, copied."""
+        """Returns copies of the arrays of a draw."""
         draw = self.draw()
         return copied({"rows": draw.rows, **draw.extras()})
 
@@ -92,7 +92,7 @@ def _driven(make_sampler: Callable[[], RowSampler], store: ReplayStore, seed: in
 
 
 def _history(path: Path) -> ReplayStore:
-    return make_history(path, "disk")  # rows do not depend on how images are stored, and this is the quickest
+    return make_history(path, "disk")  # rows do not depend on the mode, and this one is the fastest
 
 
 def _check(draw: Draw, snapshot: IndexSnapshot, view: BatchView, label: str) -> None:

@@ -32,16 +32,16 @@ def view_contract(
 ) -> None:
     """Checks that a batch view keeps its contract, on stores of made-up episodes. Needs the extra `torch`.
 
-    Every valid row becomes the same arrays in every mode, for any number of threads, in any order of the rows, in the
-    memory of one array or of two, and beside any other episodes: nothing crosses an episode. Every element is filled.
-    Rows that are not live or have too few steps are refused. A draw can be gathered with its snapshot although its rows
-    were evicted meanwhile. The view can be pickled.
+    Every valid row becomes the same arrays in every mode, for any number of threads, and in any order of the rows. It
+    does not matter whether a pair of arrays shares its memory, or which other episodes the store holds. Every element
+    is filled. Rows that are not live or have too few steps are refused. A draw can be gathered with its snapshot after
+    its rows were evicted. The view can be pickled.
 
     Args:
         make_view: makes the view.
-        expected: the arrays of one row, given its episode and time step. Without it only the above is checked.
-        draw_of: makes a draw of rows, with the columns that the view needs, which depend on a row's episode and time
-            step alone; None: rows without columns.
+        expected: returns the arrays of one row, given its episode and time step. None checks only the above.
+        draw_of: makes a draw of rows, with the columns that the view needs. The columns depend only on a row's episode
+            and time step. None draws rows without columns.
 
     Raises:
         AssertionError: the view breaks the contract.
@@ -61,7 +61,7 @@ def view_contract(
 
 
 class _DrawsOf(RowSampler):
-    """Uniform, with the columns of `draw_of`."""
+    """Draws uniformly, and adds the columns of `draw_of`."""
 
     def __init__(self, num_steps: int, draw_of: DrawOf) -> None:
         self._sampler = Sampler(n_step=num_steps)
@@ -77,13 +77,13 @@ class _ViewCheck:
         self.draw_of = draw_of
 
     def gather(self, store: ReplayStore, rows: I64, snapshot: IndexSnapshot | None = None, **options: Any) -> Any:
-        """The arrays of the layout."""
+        """Returns the arrays of the layout."""
         draw = self.draw_of(rows, store.snapshot() if snapshot is None else snapshot)
         batch = store.gather(draw, view=self.view, snapshot=snapshot, **options)
         return {name: batch[name] for name in batch if name not in draw.extras()}
 
     def valid(self, snapshot: IndexSnapshot) -> tuple[I64, I64, I64]:
-        """Rows that the view takes, and their episodes' ids and time steps."""
+        """Returns the rows that the view takes, and the ids of their episodes and their time steps."""
         rows = np.concatenate([
             np.arange(first, first + count) for first, count in
             zip(snapshot.index.part_first_row.tolist(), snapshot.index.part_num_rows.tolist(), strict=True)
@@ -142,7 +142,7 @@ class _ViewCheck:
                 same_arrays(found, batch, f"{label} that held bytes {byte:#x}: an element is not filled")
 
     def episodes_alone(self, path: Path) -> None:
-        """The rows of an episode become the same where nothing else was ever in the store."""
+        """Checks that the rows of an episode become the same arrays in a store without other episodes."""
         with make_history(path / "together") as store:
             rows, episodes, times = self.valid(store.snapshot())
             complete = {info.episode for info in store.episodes() if info.complete} & set(episodes.tolist())

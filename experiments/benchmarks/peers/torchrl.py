@@ -15,7 +15,9 @@ class LazyMemmap(Peer):
     def __init__(self, data: PeerData) -> None:
         tensordict, torchrl = imported("tensordict"), imported("torchrl.data")
         count = sum(len(part["reward"]) for part in data.n_step_transitions())
-        notes = ("n-step transitions are assembled before they are added, as in MultiStep",) if data.n_step > 1 else ()
+        notes = (
+            ("n-step transitions are assembled before they are added, as in its MultiStep",) if data.n_step > 1 else ()
+        )
         super().__init__(num_transitions=count, n_step=data.n_step, notes=notes)
         self._directory = Path(tempfile.mkdtemp(prefix="torchrl-", dir=data.scratch))
         storage = torchrl.LazyMemmapStorage(count, scratch_dir=str(self._directory))

@@ -9,7 +9,7 @@ from experiments.benchmarks.peers.peer import Candidate
 
 
 def versions_of(candidates: Sequence[Candidate]) -> dict[str, str]:
-    """Returns the version of each installed distribution, and of torch if any of them is installed."""
+    """Returns the version of each installed distribution. Includes torch if there are any candidates with packages."""
     names = dict.fromkeys(candidate.package for candidate in candidates if candidate.package)
     found = {}
     for name in (*names, *(["torch"] if names else [])):

@@ -41,7 +41,7 @@ class StoreReplayBuffer(ReplayBuffer):
     80
     >>> directory.cleanup()
 
-    Samples are those of `ReplayBuffer`, or of `NStepReplayBuffer` with `n_steps`. An observation of a dict space has
+    Samples equal those of `ReplayBuffer`, or of `NStepReplayBuffer` with `n_steps`. An observation of a dict space has
     a field for each of its parts; the keys of the space are then names of fields: lower case letters, digits and
     underscores, and not action, reward or discount.
 

@@ -39,7 +39,7 @@ class EnvironmentEpisode:
 
 
 class EpisodeWriter:
-    """Adds transitions to a store, each environment to an episode of its own.
+    """Adds transitions to a store. Each environment has its own episode.
 
     Args:
         store: open for writing.

@@ -30,7 +30,7 @@ def fields_of_spaces(
         frame_stack: frames that are stacked in an image, along its channels.
 
     Raises:
-        SpecError: the channels of an image cannot be those of `frame_stack` frames.
+        SpecError: `frame_stack` does not divide the channels of an image.
     """
     parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {OBSERVATION: observation_space}
     return [

@@ -1,4 +1,4 @@
-"""The frame_delta chunk on disk (docs/format.md): header, table of groups, payload. Packing and checked parsing."""
+"""Packs and parses frame_delta chunks (docs/format.md): header, table of groups, payload. Parsing checks everything."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ COLOR_NONE, COLOR_LAST, COLOR_FIRST = 0, 1, 2
 
 @dataclass(frozen=True, kw_only=True)
 class FrameFormat:
-    """How the frames of a chunk are written: what its header says, apart from counts.
+    """How the frames of a chunk are encoded. The header of the chunk holds this and some counts.
 
     Attributes:
         frame_shape: (height, width), or with a channel axis first or last.
@@ -63,7 +63,7 @@ class FrameFormat:
 
     @cached_property
     def filter_view(self) -> tuple[int, int]:
-        """(pixels per row, channels) of a payload frame for the keyframe filters; planar frames have one channel."""
+        """(pixels per row, channels) of a payload frame, for keyframe filters. Planar frames have one channel."""
         if self.channels_moved:
             return self.frame_shape[2], self.frame_shape[0]
         if self.color == COLOR_LAST or (len(self.frame_shape) == 3 and self.frame_shape[2] <= 4):
@@ -72,7 +72,7 @@ class FrameFormat:
 
     @cached_property
     def points_width(self) -> int:
-        """Columns of the frame as the published scheme indexes it: (everything, last axis)."""
+        """Columns of a frame in the published scheme, which sees it as (everything, last axis)."""
         return self.frame_shape[-1]
 
     @cached_property
@@ -83,7 +83,16 @@ class FrameFormat:
 
 @dataclass(frozen=True)
 class FrameChunk:
-    """A parsed header and table. `table`: structured array of `GROUP`; `payload_start`: bytes before the payload."""
+    """A parsed header and table.
+
+    Attributes:
+        format: how the frames are encoded.
+        num_rows: rows of the chunk, including padding.
+        table: the table of groups, a structured array of `GROUP`.
+        payload_start: bytes before the payload.
+        payload_bytes: bytes of the payload.
+        root_crc: CRC32C of header and table.
+    """
 
     format: FrameFormat
     num_rows: int
@@ -94,18 +103,18 @@ class FrameChunk:
 
     @cached_property
     def table_address(self) -> int:
-        """Where `table` lies in memory."""
+        """Address of `table` in memory."""
         return int(self.table.ctypes.data)
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
-        """Where each group starts in the chunk, int64, in bytes; the last entry is where the chunk ends."""
+        """Byte in the chunk at which each group starts, int64. The last entry is the end of the chunk."""
         ends = self.payload_start + np.cumsum(self.table["length"], dtype=np.int64)
         return np.concatenate(([self.payload_start], ends))
 
 
 def pack_chunk(frame_format: FrameFormat, num_rows: int, groups: Sequence[tuple[int, int, bytes]]) -> bytes:
-    """A chunk of `groups`: (rows, form, bytes) each, in row order."""
+    """Returns the bytes of a chunk of `groups`, each (rows, form, bytes), in row order."""
     table = np.zeros(len(groups), GROUP)
     offset = row = 0
     for entry, (rows, form, payload) in zip(table, groups, strict=True):
@@ -129,10 +138,11 @@ def pack_chunk(frame_format: FrameFormat, num_rows: int, groups: Sequence[tuple[
 
 
 def table_bytes(head: bytes | memoryview, where: str) -> int:
-    """Bytes of header and table, from the first 64 bytes of a chunk.
+    """Returns the bytes of header and table together, from the first 64 bytes of a chunk.
 
     Raises:
-        ChunkError: it is not a frame_delta chunk. FormatVersionError: it is one of another version.
+        ChunkError: the bytes are not a frame_delta chunk.
+        FormatVersionError: this release does not read the chunk's version.
     """
     if len(head) < HEADER.itemsize:
         raise ChunkError(f"{where}: truncated: expected a header of {HEADER.itemsize} bytes, found {len(head)}")
@@ -147,15 +157,16 @@ def table_bytes(head: bytes | memoryview, where: str) -> int:
 
 
 def parse_chunk(head: bytes | memoryview, chunk_bytes: int, where: str) -> FrameChunk:
-    """Header and table of a chunk, every field checked against the others and against the chunk's length.
+    """Returns the header and table of a chunk. Checks every field against the others and the chunk's length.
 
     Args:
         head: at least the first `table_bytes` bytes of the chunk.
         chunk_bytes: length of the whole chunk.
-        where: names the chunk in errors.
+        where: name of the chunk in errors.
 
     Raises:
-        ChunkError: damaged, truncated, or not such a chunk. FormatVersionError: another version.
+        ChunkError: the chunk is damaged or truncated, or is no frame_delta chunk.
+        FormatVersionError: this release does not read the chunk's version.
     """
     end = table_bytes(head, where)
     if len(head) < end:

@@ -1,4 +1,4 @@
-"""Encoding and decoding groups of frames: a keyframe and the frames that need it."""
+"""Encodes and decodes groups of frames. A group is a keyframe and the frames that need it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LZ4_HC_FROM = 3  # levels of LZ4's high-compression encoder start here
 
 
 def payload_frames(frames: U8, fmt: FrameFormat) -> U8:
-    """Frames (rows, *frame_shape) in payload form, as (rows, frame_bytes): channels moved, R and B minus G."""
+    """Returns frames (rows, *frame_shape) in payload form (rows, frame_bytes), with channels moved and G subtracted."""
     if fmt.channels_moved:
         frames = frames.transpose(0, 2, 3, 1)
     if fmt.color == COLOR_NONE:
@@ -44,10 +44,10 @@ def payload_frames(frames: U8, fmt: FrameFormat) -> U8:
 
 @cache
 def group_layout(fmt: FrameFormat, channels_last: bool) -> FrameLayout:
-    """What the kernel that decodes groups needs to know of chunks.
+    """Returns the layout of groups and observations for the kernel that decodes groups.
 
     Args:
-        fmt: what the chunks' headers say.
+        fmt: format of the chunks.
         channels_last: whether observations have their channels last.
     """
     shape = fmt.frame_shape
@@ -67,17 +67,17 @@ def decode_groups(
     request: GroupRequest, fmt: FrameFormat, channels_last: bool, depth: int, out: U8, label: Callable[[int], str],
     start: int = 0, stop: int | None = None,
 ) -> None:  # fmt: skip
-    """Decodes the frames wanted of many groups into observations.
+    """Decodes the requested frames of many groups into observations.
 
     Args:
         request: the groups, with addresses as `places`.
-        fmt: what the headers of their chunks say.
+        fmt: format of their chunks.
         channels_last: whether observations have their channels last.
-        depth: frames of an observation.
+        depth: frames in an observation.
         out: uint8 (batch, depth * frame_bytes), the observations.
-        label: the name of a group in errors.
+        label: returns the name of a group for errors.
         start: the first group to decode.
-        stop: the first group not to decode; None decodes all others.
+        stop: the first group not to decode. None decodes all from `start` on.
 
     Raises:
         ChunkError: a group does not decode to its frames.
@@ -93,12 +93,12 @@ def decode_groups(
 
 
 def encode_run(payload: U8, fmt: FrameFormat, level: int, block_rows: int) -> list[tuple[int, int, bytes]]:
-    """(rows, form, bytes) of the groups of a run of frames: groups of `block_rows`.
+    """Returns (rows, form, bytes) of each group of a run of frames, in groups of `block_rows`.
 
-    With entropy `lz4` and neighbours as reference, spans take the place of a block, and one group of spans that of the
-    whole run, where they are not larger: they are faster to decode.
+    With entropy `lz4` and a neighbour as reference, spans replace a block if they are not larger, because they are
+    faster to decode. In the same way one group of spans replaces all groups of the run.
 
-    payload: frames in payload form, uint8 (run rows, frame bytes).
+    The frames in `payload` are in payload form, uint8 (run rows, frame bytes).
     """
     pieces = [payload[first : first + block_rows] for first in range(0, len(payload), block_rows)]
     groups = [(len(piece), *_encode_group(piece, fmt, level)) for piece in pieces]
@@ -118,7 +118,7 @@ def encode_run(payload: U8, fmt: FrameFormat, level: int, block_rows: int) -> li
 
 
 def _encode_group(payload: U8, fmt: FrameFormat, level: int) -> tuple[int, bytes]:
-    """(form, bytes) of one group."""
+    """Returns the form and the bytes of one group."""
     payload, ahead = _decode_order(payload, fmt)
     if fmt.entropy in (_SPANS, _POINTS) or (fmt.reference == filters.REFERENCE_KEYFRAME and fmt.entropy != 0):
         listed = _encode_list(payload, ahead, fmt, level, payload.size - 1, fast=fmt.entropy == _SPANS)
@@ -139,9 +139,9 @@ def _encode_group(payload: U8, fmt: FrameFormat, level: int) -> tuple[int, bytes
 
 
 def _decode_order(payload: U8, fmt: FrameFormat) -> tuple[U8, int]:
-    """The frames of a group in the order in which they are decoded, and how many of them from the keyframe on.
+    """Returns the frames of a group in decoding order, and the number of frames from the keyframe on.
 
-    With reference `inward` the keyframe is in the middle, and the frames before it come last, going back.
+    With reference `inward` the keyframe is in the middle. The frames before it come last, going back.
     """
     middle = len(payload) // 2 if fmt.reference == filters.REFERENCE_INWARD else 0
     if not middle:
@@ -150,7 +150,7 @@ def _decode_order(payload: U8, fmt: FrameFormat) -> tuple[U8, int]:
 
 
 def _compress_chains(frames: U8, ahead: int, entropy: int, level: int) -> bytes:
-    """One block; or two, with the length of the first before them."""
+    """Returns one block, or the length of the first block and two blocks."""
     if ahead == len(frames):
         return _compress(frames, entropy, level)
     first = _compress(frames[:ahead], entropy, level)
@@ -178,9 +178,9 @@ def _compress(data: Any, entropy: int, level: int) -> bytes:
 def _encode_list(
     payload: U8, ahead: int, fmt: FrameFormat, level: int, most: int, *, fast: bool = False
 ) -> bytes | None:
-    """A group in decode order frame by frame; None if that takes more than `most` bytes.
+    """Returns a group frame by frame, in decoding order, or None if that takes more than `most` bytes.
 
-    A compressed keyframe takes as long to read as the spans of twenty frames: with `fast` it must be worth it.
+    Reading a compressed keyframe takes as long as the spans of twenty frames. With `fast` it must save enough bytes.
     """
     frame_bytes = fmt.frame_bytes
     by_frame = fmt.reference == filters.REFERENCE_KEYFRAME and fmt.entropy in (_LZ4, _ZSTD)
@@ -204,7 +204,7 @@ def _encode_list(
             written = points.encode_points(frame, reference, fmt.points_width, fmt.points_wide, scratch)
         if 0 <= written < frame_bytes:
             kind, body = changed_kind, scratch[:written].data
-        # Spans of a keyframe, or after a cut, are not much smaller than the frame: there a block is.
+        # Spans of a keyframe, or after a cut, are hardly smaller than the frame. A block is.
         is_large = k == 0 if fmt.entropy == _LZ4 else len(body) > frame_bytes // 4
         if by_frame or (fmt.entropy in (_SPANS, _LZ4) and is_large):
             difference = frame - reference

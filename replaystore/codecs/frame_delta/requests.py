@@ -1,4 +1,4 @@
-"""From rows to the groups that hold them: what the decoder is asked for, whether of one chunk or of many."""
+"""Finds the groups that hold rows, in one chunk or in many, and makes the request for the decoder."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ I64 = NDArray[np.int64]
 
 
 def find_groups(table: GroupTable, rows: I64, targets: I64, slots: I64, label: str) -> GroupRequest:
-    """The request of stored rows.
+    """Returns the request for stored rows.
 
     Args:
         table: the tables of all chunks of the rows.
         rows: int64 (n,), ascending.
-        targets: int64 (n,), the observation of each row.
-        slots: int64 (n,), its place in the observation.
-        label: names the chunks in errors.
+        targets: int64 (n,), the observation that each row belongs to.
+        slots: int64 (n,), the position of each row in its observation.
+        label: name of the chunks in errors.
 
     Raises:
         ChunkError: a row is in no group of its chunk.
@@ -34,15 +34,15 @@ def find_groups(table: GroupTable, rows: I64, targets: I64, slots: I64, label: s
 
 
 def find_window_groups(table: GroupTable, window_rows: I64) -> tuple[GroupRequest, I64] | None:
-    """The request of the rows of observations, as far as their chunks are in memory.
+    """Returns the request for the rows of observations whose chunks are in memory.
 
     Args:
         table: the tables of chunks in memory, with addresses as `payloads`.
-        window_rows: int64 (n, depth), C-contiguous; -1 for a frame of zeros.
+        window_rows: int64 (n, depth), C-contiguous. -1 is a frame of zeros.
 
     Returns:
-        The request, and the positions in `window_rows`, counted flat, of the rows that are not in memory; None where
-        these are more than an eighth.
+        The request, and the flat positions in `window_rows` of the rows that are not in memory. None if more than an
+        eighth of the rows are not in memory.
 
     Raises:
         ChunkError: a row is in no group of its chunk.

@@ -217,19 +217,20 @@ class RoundClamp(PackingCodec):
         """Unpacks rows of several buffers in place, without copying their bytes first.
 
         Args:
-            addresses: int64 (buffers,), of buffers that hold packed rows and nothing else, kept alive by the caller.
-            sizes: int64 (buffers,), bytes.
+            addresses: int64 (buffers,), addresses of the buffers. They hold only packed rows, and the caller keeps
+                them alive.
+            sizes: int64 (buffers,), bytes of each buffer.
             which: int64 (n,), the buffer of each row.
-            row_in_buffer: int64 (n,), which row of its buffer it is.
+            row_in_buffer: int64 (n,), the position of each row in its buffer.
             out: `dtype` (rows, row_size), C-contiguous.
-            targets: int64 (n,), the row of `out` that it becomes.
+            targets: int64 (n,), the row of `out` for each unpacked row.
 
         Returns:
-            Whether it was done. If not, rows of this kind cannot be read so, or one is damaged: `decode_rows` says
-            which.
+            Whether the rows were unpacked. If not, these rows cannot be read in this way, or one is damaged.
+            `decode_rows` then unpacks them or raises the error.
 
         Raises:
-            IndexError: a row or target is not there.
+            IndexError: a row or target does not exist.
             ValueError: the arrays do not fit each other.
         """
         if self._octets is None or out.dtype != self.dtype or not out.flags.c_contiguous or out.dtype == np.float16:
