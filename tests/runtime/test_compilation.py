@@ -229,7 +229,7 @@ print(json.dumps(shown))
 
 
 @pytest.mark.timeout(600)
-def test_after_a_warm_upprobe_is_compiled(tmp_path):
+def test_after_a_warm_up_nothing_is_compiled(tmp_path):
     # In the cache that the tests use, which may be full already; then the other assertion is all there is.
     cli = [sys.executable, "-m", "replaystore", "warmup", "--json"]
     done = subprocess.run(cli, capture_output=True, text=True, check=True)

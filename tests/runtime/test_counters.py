@@ -1,6 +1,7 @@
 """Counters against what is known of the data: which rows a batch reads, in which groups they lie, what was evicted."""
 
 import dataclasses
+import itertools
 import os
 import threading
 import time
@@ -197,18 +198,22 @@ def test_threads_of_loaders_lose_no_increment(tmp_path, mode):
 def test_a_loader_counts_its_waits(tmp_path):
     path = make_store(tmp_path / "store", "half")
     with ReplayStore.open(path, read_only=True) as store:
-        go_on, gather = threading.Event(), store.gather
-        store.gather = lambda *given, **options: (go_on.wait(), gather(*given, **options))
+        go_on, third, gather, numbers = threading.Event(), threading.Event(), store.gather, itertools.count(1)
+
+        def gated(*given, **options):
+            if next(numbers) == 3:
+                third.set()  # so the one thread has handed the second batch over
+            go_on.wait()
+            return gather(*given, **options)
+
+        store.gather = gated
         with ReplayLoader(store, batch_size=4, seed=0, num_threads=1, pin_memory=False) as loader:
             threading.Timer(0.1, go_on.set).start()
             next(loader)
             stats = loader.stats()
             assert (stats.batches, stats.waits) == (1, 1)
             assert 0.05 < stats.wait_seconds < 60
-            deadline = time.monotonic() + 60
-            while store.stats().batches_gathered < 2 and time.monotonic() < deadline:
-                time.sleep(0.01)
-            time.sleep(0.2)  # the thread has gathered the next batch, and hands it over now
+            assert third.wait(60)
             next(loader)
             assert dataclasses.replace(loader.stats(), batches=1, buffers=stats.buffers) == stats
 
