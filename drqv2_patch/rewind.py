@@ -102,7 +102,14 @@ def finish_rewind(path: Path) -> None:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Locks the directory of the store. The lock leaves no file behind."""
+    """Locks the directory of the store. The lock leaves no file behind.
+
+    Args:
+        path: of the store.
+
+    Raises:
+        RunError: another process holds the lock.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         lock = ExclusiveLock(path.parent)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _UNLIMITED_BYTES = 1 << 60  # without a limit v1 writes a number near 2**63
-REMOVAL_SECONDS = 5.0
+REMOVAL_SECONDS = 5.0  # for the processes of a group to end once they are killed
 _numbering = itertools.count()
 
 

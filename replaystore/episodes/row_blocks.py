@@ -13,8 +13,8 @@ from replaystore.spec import FieldSpec
 
 Array = npt.NDArray[Any]
 
-BLOCK_BYTES = 1 << 22
-FEWEST_ROWS, MOST_ROWS = 16, 1024
+BLOCK_BYTES = 1 << 22  # of a block, within the next two
+FEWEST_ROWS, MOST_ROWS = 16, 1024  # per block
 _MOST_SPARE = 4  # spare blocks: allocating memory costs more than copying into it
 
 
