@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -160,7 +161,7 @@ class FieldSpec:
         """Whether the field holds image frames."""
         return self.channels is not None
 
-    @property
+    @cached_property
     def stacked_shape(self) -> tuple[int, ...]:
         """Shape of one observation.
 

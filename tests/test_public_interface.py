@@ -11,6 +11,7 @@ import inspect
 import os
 import tomllib
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,8 +64,9 @@ def _described(name: str, entry: Any) -> Iterator[str]:
     for member, value in sorted(members.items()):
         if member in ("__init__", "__module__", "__doc__") or (member.startswith("_") and member not in SPECIAL):
             continue
-        if isinstance(value, property):
-            yield f"{name}.{member} -> {value.fget.__annotations__['return']}"  # type: ignore[union-attr]
+        if isinstance(value, (property, cached_property)):
+            read: Any = value.fget if isinstance(value, property) else value.func
+            yield f"{name}.{member} -> {read.__annotations__['return']}"
         elif isinstance(value, (classmethod, staticmethod)):
             yield f"{name}.{member}{_signature(getattr(entry, member))}  # {type(value).__name__}"
         elif inspect.isfunction(value):

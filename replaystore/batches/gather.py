@@ -77,7 +77,7 @@ class Gatherer:
             arrays = [both]
         start = 0
         for array in arrays:
-            values = array.reshape(-1, *column.value_shape)
+            values = array.reshape(-1, *column.spec.stacked_shape)
             stop = start + len(values)
             if values.dtype != column.dtype or stop > len(windows):
                 break
@@ -86,7 +86,7 @@ class Gatherer:
         else:
             if start == len(windows):
                 return
-        places = sum(out[name].size for name in into) // math.prod(column.value_shape)
+        places = sum(out[name].size for name in into) // math.prod(column.spec.stacked_shape)
         raise SpecError(
             f"field {column.name!r} into {list(into)}: expected {places} windows and {column.dtype} arrays, got"
             f" {len(windows)} windows and {[out[name].dtype.name for name in into]}; mend the view's layout or rows_of"

@@ -55,14 +55,9 @@ class Column:
         return 1 + len(self.shape)
 
     @cached_property
-    def value_shape(self) -> tuple[int, ...]:
-        """The shape of a value in a batch: a whole frame stack, or what the field holds."""
-        return self.spec.stacked_shape
-
-    @cached_property
     def stacks_on_read(self) -> bool:
         """Whether reading builds each observation from several stored rows."""
-        return self.spec.frame_stack > 1 and self.shape != self.value_shape
+        return self.spec.frame_stack > 1 and self.shape != self.spec.stacked_shape
 
     @cached_property
     def window_depth(self) -> int:

@@ -83,7 +83,7 @@ class FieldReader:
         """All fields of single rows, as they would be appended: images as (rows, *stacked shape)."""
         out: dict[str, NDArray[Any]] = {}
         for column in self.columns:
-            out[column.name] = np.empty((len(rows), *column.value_shape), column.dtype)
+            out[column.name] = np.empty((len(rows), *column.spec.stacked_shape), column.dtype)
             self.read(column, self.windows(snapshot, column, rows), out[column.name], Workers())
         return out
 
