@@ -111,8 +111,8 @@ def in_turns(pair: tuple[Checkout, Checkout], request: str, turns: int) -> dict[
 def main(other: Path, episodes: Path, modes: str, threads: str, turns: int, append_turns: int) -> None:
     """Compares this checkout with OTHER. A ratio above 1: this one is slower."""
     this = Path(__file__).parent.parent
+    counts = [int(count) for count in threads.split(",")]
     for mode in modes.split(","):
-        counts = [int(count) for count in threads.split(",")]
         for count in counts:
             pair = (
                 Checkout(other.absolute(), mode, count, episodes.absolute()),

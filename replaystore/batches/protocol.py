@@ -1,4 +1,4 @@
-"""The protocol of batch views. A view decides which stored rows a batch is built from, and which arrays it has."""
+"""The protocol of batch views, which turn drawn rows into the arrays of a batch."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from replaystore.spec import FieldSpec
 
 
 class PackedRows(RowCodec):
-    """A column whose rows are packed floats.
+    """A column whose rows a `PackingCodec` packs.
 
     Args:
         codec: packs a row.

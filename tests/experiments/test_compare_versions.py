@@ -7,22 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
+from made_up_episodes import write_directory
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_this_checkout_beside_itself(tmp_path):
-    rows = 12
-    frames = np.concatenate([np.zeros(2, np.uint8), np.arange(rows, dtype=np.uint8)])
-    stacks = np.stack([frames[row : row + 3] for row in range(rows)])[:, :, None, None]
-    np.savez_compressed(
-        tmp_path / f"20260101T000000_0_{rows - 1}.npz",
-        observation=np.broadcast_to(stacks, (rows, 3, 84, 84)),
-        action=np.zeros((rows, 6), np.float32),
-        reward=np.zeros((rows, 1), np.float32),
-        discount=np.ones((rows, 1), np.float32),
-    )
+    write_directory(tmp_path, [12])
     command = [sys.executable, "-m", "experiments.compare_versions", str(ROOT), "--episodes", str(tmp_path)]
     options = ["--modes", "half", "--threads", "1", "--turns", "3", "--append-turns", "2"]
     done = subprocess.run([*command, *options], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
