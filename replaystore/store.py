@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import uuid
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,20 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.batches.gather import Gatherer
-from replaystore.batches.layout import Batch, allocate_batch, check_batch, with_extras
+from replaystore.batches.layout import Batch
 from replaystore.batches.protocol import BatchView
-from replaystore.batches.transitions import TransitionView
-from replaystore.columns.column import columns_of
-from replaystore.columns.registry import resolved_fields
+from replaystore.batches.transitions import view_or_transitions
 from replaystore.errors import SpecError, StoreClosed, StoreError
 from replaystore.index.parts import EpisodeInfo
 from replaystore.index.snapshot import IndexSnapshot
 from replaystore.recording.limits import check_positive
 from replaystore.recording.session import WritingSession
 from replaystore.runtime.counters import Counters, StoreStats
-from replaystore.sampling.protocol import Draw, RowSampler
-from replaystore.spec import DEFAULT_CHUNK_ROWS, Durability, FieldSpec, Mode, Residency, StoreSpec
-from replaystore.storage.catalog.opening import OpenedStore, create_store, open_to_read, open_to_write
+from replaystore.sampling.protocol import RowSampler
+from replaystore.spec import DEFAULT_CHUNK_ROWS, Durability, FieldSpec, Mode, Residency
+from replaystore.storage.catalog.opening import OpenedStore, create_store, new_spec, open_to_read, open_to_write
 from replaystore.storage.reading.field_reader import FieldReader
 from replaystore.storage.reading.session import ReadingSession
 from replaystore.storage.statistics import store_statistics
@@ -66,11 +62,10 @@ class ReplayStore:
         self._files = files
         self._catalog = catalog
         self._closed = False
-        self._num_threads = num_threads
         self._counters = Counters()
         self._reading = ReadingSession(files, residency, budget_bytes, num_threads, self._counters)
         self._fields = FieldReader(catalog.columns, self._reading.readers, self._reading.small.rows)
-        self._gatherer = Gatherer(self.spec, self._fields)
+        self._gatherer = Gatherer(self.spec, self._fields, self._reading, num_threads, self._counters)
         self._writing = None
         if files.log is not None:
             self._writing = WritingSession(files, files.log, self._reading, self._counters)
@@ -110,10 +105,7 @@ class ReplayStore:
         """
         check_positive("capacity", capacity)
         check_positive("disk_budget_bytes", disk_budget_bytes)
-        resolved = resolved_fields(mode, tuple(fields))
-        store_id = uuid.uuid4().hex
-        spec = StoreSpec(mode=mode, fields=resolved, chunk_rows=chunk_rows, durability=durability, store_id=store_id)
-        columns_of(spec)
+        spec = new_spec(fields, mode, chunk_rows, durability)
         files = create_store(Path(path).absolute(), spec, capacity, disk_budget_bytes)
         return cls._from_files(files, residency, budget_bytes, num_threads)
 
@@ -151,9 +143,7 @@ class ReplayStore:
         try:
             return cls(files, residency, budget_bytes, num_threads)
         except BaseException:
-            if files.log is not None:
-                files.log.close()
-            files.close()
+            files.abandon()
             raise
 
     def close(self) -> None:
@@ -166,20 +156,13 @@ class ReplayStore:
         """
         if self._closed:
             return
-        writing = None if self.read_only else self._writing
+        self._closed = True
         try:
-            if writing is not None:
-                writing.episodes.end_open_episodes()
+            if self._writing is not None and not self.read_only:
+                self._writing.close()
         finally:
-            self._closed = True
-            try:
-                self._reading.stop()
-                if writing is not None:
-                    self._reading.release(everything=True)
-                    writing.close()
-            finally:
-                self._reading.close()
-                _logger.info("%s: closed", self.path)
+            self._reading.close()
+            _logger.info("%s: closed", self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -305,26 +288,8 @@ class ReplayStore:
             SpecError: a value that cannot work, or two that contradict.
         """
         self._require_open()
-        draw = rows if isinstance(rows, Draw) else Draw(rows)
-        draw = Draw(np.ascontiguousarray(draw.rows, np.int64), draw.weights, draw.columns)
-        if view is None:
-            view = _transition_view(1 if n_step is None else n_step, 0.99 if discount is None else float(discount))
-        elif n_step is not None or discount is not None:
-            name = "discount" if n_step is None else "n_step"
-            raise SpecError(f"gather: {name}= is part of a view, and view= is given; give it to the view alone")
-        layout = self._gatherer.layout(view)
-        if out is None:
-            out = allocate_batch(layout, len(draw.rows))
-        else:
-            check_batch(layout, len(draw.rows), out)
-        live = self.snapshot() if snapshot is None else snapshot
-        threads = self._num_threads if num_threads is None else num_threads
-        pool = self._reading.threads(threads)
-        self._reading.with_refresh(lambda: self._gatherer.gather(live, draw, view, out, pool, threads))
-        self._counters.add(batches_gathered=1, transitions_gathered=len(draw.rows))
-        if draw.weights is None and not draw.columns:
-            return out
-        return with_extras(out, draw)
+        chosen = view_or_transitions(view, n_step, discount)
+        return self._gatherer.gather(rows, chosen, out, snapshot, num_threads)
 
     def allocate(self, batch_size: int, *, view: BatchView | None = None) -> Batch:
         """Empty arrays for `gather(out=...)`.
@@ -333,7 +298,7 @@ class ReplayStore:
             batch_size: the first axis.
             view: as in `gather`; None: of transitions.
         """
-        return allocate_batch(self._gatherer.layout(_transition_view(1, 0.99) if view is None else view), batch_size)
+        return self._gatherer.allocate(view_or_transitions(view), batch_size)
 
     def episodes(self) -> list[EpisodeInfo]:
         """The live episodes, oldest first."""
@@ -420,13 +385,7 @@ class ReplayStore:
     def info(self) -> dict[str, Any]:
         """Figures about the store: plain data, bytes as on disk now."""
         self._require_open()
-        with self._reading.lock:
-            statistics = store_statistics(self._files.paths, self._catalog)
-        cache = self._reading.cache
-        return statistics | {
-            "residency": cache.residency, "held_bytes": self.held_bytes, "cached_bytes": cache.cached_bytes,
-            "budget_bytes": cache.budget_bytes,
-        }  # fmt: skip
+        return store_statistics(self._files, self._reading)
 
     def stats(self) -> StoreStats:
         """What this object did since it was opened: `StoreStats` has the meaning of each counter. Also when closed."""
@@ -458,8 +417,3 @@ class ReplayStore:
         if self._writing is None or self.read_only:
             raise StoreError(f"{self.path}: not open for writing in this process; open it here without read_only")
         return self._writing
-
-
-@lru_cache(typed=True)  # the layout of a view that was just used is at hand
-def _transition_view(n_step: int, discount: float) -> TransitionView:
-    return TransitionView(n_step=n_step, discount=discount)

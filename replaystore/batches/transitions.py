@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -110,3 +111,27 @@ class TransitionView(BatchView):
         ):
             reward, discount = fields.float32(fields.reward, 0, steps), fields.float32(fields.discount, 1, steps)
             n_step_returns(reward, discount, gamma, sums, products)
+
+
+def view_or_transitions(view: BatchView | None, n_step: int | None = None, discount: float | None = None) -> BatchView:
+    """Returns `view`, or a `TransitionView` if it is None.
+
+    Args:
+        view: a view of the caller's own.
+        n_step: steps of the n-step return, only without a view. None: 1.
+        discount: discount factor per step, only without a view. None: 0.99.
+
+    Raises:
+        SpecError: a value cannot work, or there is a view as well.
+    """
+    if view is None:
+        return _transition_view(1 if n_step is None else n_step, 0.99 if discount is None else float(discount))
+    if n_step is not None or discount is not None:
+        name = "discount" if n_step is None else "n_step"
+        raise SpecError(f"gather: {name}= is part of a view, and view= is given; give it to the view alone")
+    return view
+
+
+@lru_cache(typed=True)  # the same object each time: `Gatherer` keeps the layout of the view that was used last
+def _transition_view(n_step: int, discount: float) -> TransitionView:
+    return TransitionView(n_step=n_step, discount=discount)

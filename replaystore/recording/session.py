@@ -71,9 +71,14 @@ class WritingSession:
         self._writer.publisher.publish()
 
     def close(self) -> None:
-        """Seals and syncs all rows that are left, and closes the log.
+        """Ends the open episodes and the reading threads, seals and syncs all rows that are left, and closes the log.
 
         Raises:
             ReplayStoreError: a background error since the last call, or a write failed. The log is closed nevertheless.
         """
-        self._writer.close()
+        try:
+            self.episodes.end_open_episodes()
+        finally:
+            self._reading.stop()
+            self._reading.release(everything=True)
+            self._writer.close()

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from replaystore.storage.catalog.catalog import Catalog
+from replaystore.storage.catalog.opening import OpenedStore
 from replaystore.storage.format.layout import Paths
+from replaystore.storage.reading.session import ReadingSession
 
 _BLOCK = 512  # unit of st_blocks
 
@@ -23,8 +25,19 @@ def allocated_bytes(path: Path) -> int:
     return min(status.st_size, status.st_blocks * _BLOCK) if status.st_blocks else status.st_size
 
 
-def store_statistics(paths: Paths, catalog: Catalog) -> dict[str, Any]:
-    """Returns the figures of `ReplayStore.info` that describe the files.
+def store_statistics(files: OpenedStore, reading: ReadingSession) -> dict[str, Any]:
+    """Returns what `ReplayStore.info` returns."""
+    with reading.lock:
+        on_disk = _on_disk(files.paths, files.catalog)
+    cache = reading.cache
+    return on_disk | {
+        "residency": cache.residency, "held_bytes": reading.held_bytes, "cached_bytes": cache.cached_bytes,
+        "budget_bytes": cache.budget_bytes,
+    }  # fmt: skip
+
+
+def _on_disk(paths: Paths, catalog: Catalog) -> dict[str, Any]:
+    """Returns the figures that describe the files.
 
     Sizes are bytes on disk. Padding counts only where it takes space.
     """

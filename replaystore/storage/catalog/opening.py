@@ -6,14 +6,17 @@ import errno
 import logging
 import shutil
 import uuid
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from replaystore.columns.column import columns_of
+from replaystore.columns.registry import resolved_fields
 from replaystore.errors import StoreExists, StoreLocked, WriteError
 from replaystore.runtime.durable_files import sync_directory
 from replaystore.runtime.locks import ExclusiveLock, LockHeld
-from replaystore.spec import StoreSpec
+from replaystore.spec import Durability, FieldSpec, Mode, StoreSpec
 from replaystore.storage.catalog import recovery
 from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.catalog.log import LogReader, LogWriter
@@ -51,6 +54,26 @@ class OpenedStore:
         self.reader.close()
         if self.lock is not None:
             self.lock.release()
+
+    def abandon(self) -> None:
+        """Closes everything, `log` too, because the store could not be opened."""
+        if self.log is not None:
+            self.log.close()
+        self.close()
+
+
+def new_spec(fields: Iterable[FieldSpec], mode: Mode, chunk_rows: int, durability: Durability) -> StoreSpec:
+    """Returns the specification of a new store, with an id and with the schemes that its mode gives to images.
+
+    Raises:
+        SpecError: the configuration cannot work.
+    """
+    spec = StoreSpec(
+        mode=mode, fields=resolved_fields(mode, tuple(fields)), chunk_rows=chunk_rows, durability=durability,
+        store_id=uuid.uuid4().hex,
+    )  # fmt: skip
+    columns_of(spec)
+    return spec
 
 
 def create_store(root: Path, spec: StoreSpec, capacity: int | None, disk_budget_bytes: int | None) -> OpenedStore:

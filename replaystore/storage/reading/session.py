@@ -208,7 +208,8 @@ class ReadingSession:
             self._pool.shutdown()
 
     def close(self) -> None:
-        """Closes the files; the next writer may open the store."""
+        """Ends the threads and closes the files. Then another writer can open the store."""
+        self.stop()
         self._files.close()
         self._open_files.clear()
         for chunks in self._chunks:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from replaystore import FieldSpec, ReplayStore
-from replaystore.batches.gather import Gatherer
+from replaystore.batches.protocol import ViewRows
+from replaystore.batches.transitions import TransitionView
 from replaystore.errors import ChunkError, Evicted
 from replaystore.spec import MODES
 from replaystore.testing.episodes import frame_of
@@ -35,13 +36,13 @@ def check(batch: dict[str, np.ndarray], number: int, steps: range) -> None:
 def attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The size of each batch that was tried."""
     calls: list[int] = []
-    gather = Gatherer.gather
+    rows_of = TransitionView.rows_of
 
-    def counted(gatherer: Gatherer, snapshot: Any, draw: Any, *given: Any) -> None:
+    def counted(view: TransitionView, draw: Any, *given: Any) -> ViewRows:
         calls.append(len(draw.rows))
-        gather(gatherer, snapshot, draw, *given)
+        return rows_of(view, draw, *given)
 
-    monkeypatch.setattr(Gatherer, "gather", counted)
+    monkeypatch.setattr(TransitionView, "rows_of", counted)
     return calls
 
 
