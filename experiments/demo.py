@@ -28,7 +28,7 @@ with needs("experiments.demo", "bench", "dmc", in_command=__name__ == "__main__"
 
     from replaystore import ReplayStore
     from replaystore.bench.paging import run_paging
-    from replaystore.bench.paging_result import PagingConfig
+    from replaystore.bench.paging_config import PagingConfig
     from replaystore.bench.report import to_table, write_report
 
 RECORDED = Path(__file__).parent / "recorded" / "walker_walk"

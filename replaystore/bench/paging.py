@@ -20,10 +20,10 @@ import numpy as np
 from replaystore.bench.conditions import conditions, random_read_milliseconds
 from replaystore.bench.frame_example import frame_example
 from replaystore.bench.memory_limit import memory_group
+from replaystore.bench.paging_config import PagingConfig
 from replaystore.bench.paging_result import (
     FrameExample,
     Measurement,
-    PagingConfig,
     PagingResult,
     Status,
     StoreSummary,

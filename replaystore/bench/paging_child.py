@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.bench.control_group import read_memory
-from replaystore.bench.paging_result import PagingConfig
+from replaystore.bench.paging_config import PagingConfig
 from replaystore.errors import BudgetError
 from replaystore.sampling.sampler import Sampler
 from replaystore.spec import RESIDENCIES, Residency

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from replaystore.bench.conditions import conditions
 from replaystore.bench.spread import Spread
+from replaystore.bench.write_result import AddTimes, WriteResult, WriteTimes
 from replaystore.datasets.drqv2_npz import list_episode_files, read_episode
 from replaystore.datasets.fields import fields_from_episode, with_schemes
 from replaystore.errors import EpisodeFileError, SpecError
@@ -29,61 +29,6 @@ Episode = dict[str, npt.NDArray[Any]]
 
 _SOURCE_BYTES = 1 << 30  # most bytes of episodes in memory
 _ADDED_EPISODES = 4  # added row by row in each repeat
-
-
-@dataclass(frozen=True, kw_only=True)
-class AddTimes:
-    """Microseconds that `add` takes for one row. Rows whose `add` commits an episode are left out.
-
-    Attributes:
-        p50: median.
-        p99: 99th percentile.
-        count: number of rows.
-    """
-
-    p50: float
-    p99: float
-    count: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class WriteTimes:
-    """Speed of writing in one mode, or of writing plain files.
-
-    Attributes:
-        mode: mode of the store. None for plain files, which hold the same arrays, one file per thread.
-        rows_per_second: rows per second, until everything is encoded and in its files.
-        append_milliseconds: time of one `append`, after which the episode is committed. None for plain files.
-        add_microseconds: time of one `add`, which adds one row. None for plain files.
-        megabytes_per_second: 10^6 appended bytes per second, at the median.
-    """
-
-    mode: str | None
-    rows_per_second: Spread
-    append_milliseconds: Spread | None
-    add_microseconds: AddTimes | None
-    megabytes_per_second: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class WriteResult:
-    """What `run_write` measured.
-
-    Attributes:
-        rows: rows appended in each repeat.
-        num_bytes: bytes appended in each repeat, images as raw stacks.
-        times: times of each mode and of plain files.
-        conditions: conditions of the measurement, by name.
-    """
-
-    rows: int
-    num_bytes: int
-    times: tuple[WriteTimes, ...]
-    conditions: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain data."""
-        return asdict(self)
 
 
 def run_write(

@@ -79,7 +79,7 @@ def paging(
     """
     check_packages()
     from replaystore.bench.paging import run_paging
-    from replaystore.bench.paging_result import PagingConfig
+    from replaystore.bench.paging_config import PagingConfig
 
     frame_delta = chosen_frame_delta(
         keyframe_interval=keyframe_interval, reference=reference, entropy=entropy, level=level

@@ -11,7 +11,8 @@ import pytest
 from replaystore.bench.conditions import random_read_milliseconds
 from replaystore.bench.memory_limit import MemoryGroup, memory_group
 from replaystore.bench.paging import MeasurementFailed, run_paging
-from replaystore.bench.paging_result import PagingConfig, PagingResult
+from replaystore.bench.paging_config import PagingConfig
+from replaystore.bench.paging_result import PagingResult
 from replaystore.bench.paging_stores import EpisodeSource
 from replaystore.bench.report import write_report
 from replaystore.errors import DamageError, EpisodeFileError, StoreExists

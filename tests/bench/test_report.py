@@ -14,8 +14,9 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from replaystore.bench.frame_example import frame_example
+from replaystore.bench.paging_config import PagingConfig
 from replaystore.bench.paging_plot import plot_png
-from replaystore.bench.paging_result import FrameExample, Measurement, PagingConfig, PagingResult, StoreSummary
+from replaystore.bench.paging_result import FrameExample, Measurement, PagingResult, StoreSummary
 from replaystore.bench.paging_text import (
     MEMORY_COLUMNS,
     NARROW_COLUMNS,
