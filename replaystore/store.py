@@ -1,4 +1,4 @@
-"""`ReplayStore`: experience in one directory, written by one process, read by any number."""
+"""`ReplayStore`: a replay buffer in a directory, written by one process and read by any number."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ DEFAULT_THREADS = min(4, os.cpu_count() or 1)
 
 
 class ReplayStore:
-    """Experience of a run: episodes in one directory, in a Zarr group that plain `zarr.open_group` reads.
+    """A replay buffer in a directory, as a Zarr group that plain `zarr.open_group` reads.
 
-    Made by `create` and `open`. One process writes, enforced by a lock; any number read and see what it commits
-    within a second. Reading is thread-safe; `append` and `add` are for one thread at a time.
+    `create` and `open` make one. A lock ensures that one process writes. Any number of processes read, and see what it
+    commits within a second. Reading is thread-safe. `append` and `add` are for one thread at a time.
 
     >>> import tempfile, numpy as np
     >>> from replaystore import Sampler
@@ -88,20 +88,26 @@ class ReplayStore:
 
         Args:
             path: a directory that does not exist yet, or is empty.
-            fields: what a row holds.
-            mode: how images are stored: `"disk"` whole stacks, `"half"` each frame once, `"full"` frame differences.
-            capacity: most transitions; the oldest whole episodes are evicted first. None: no limit.
-            disk_budget_bytes: most bytes on disk, chunks and tail; evicts likewise. Freed one chunk at a time.
-            chunk_rows: rows per chunk, of every field.
-            durability: `"process"`: what is committed survives the process; `"power"`: it survives a power cut too.
+            fields: the fields of a row.
+            mode: how images are stored. `"disk"` stores whole stacks, `"half"` each frame once, `"full"` the
+                differences between frames.
+            capacity: most transitions. The oldest whole episodes are evicted to keep it. None: no limit.
+            disk_budget_bytes: most bytes on disk, chunks and tail together. The oldest whole episodes are evicted to
+                keep it, and their space is freed one chunk at a time. None: no limit.
+            chunk_rows: rows per chunk, for every field.
+            durability: with `"process"`, committed rows survive the death of the process. With `"power"`, they survive
+                a power cut too.
             residency: as in `open`.
             budget_bytes: as in `open`.
             num_threads: as in `open`.
 
+        Returns:
+            The open store.
+
         Raises:
             SpecError: the configuration cannot work.
             StoreExists: the path is in use.
-            WriteError: the directory cannot be made there.
+            WriteError: the directory cannot be made.
         """
         check_positive("capacity", capacity)
         check_positive("disk_budget_bytes", disk_budget_bytes)
@@ -114,27 +120,32 @@ class ReplayStore:
         cls, path: str | os.PathLike[str], *, read_only: bool = False, residency: Residency = "auto",
         budget_bytes: int | None = None, num_threads: int = DEFAULT_THREADS,
     ) -> Self:  # fmt: skip
-        """Opens a store, to write as its only writer, or to read. Reading makes no attempt to write.
+        """Opens a store, as its only writer or to read it.
 
         Args:
             path: the store's directory.
-            read_only: open beside a writer, or from a file system that cannot be written.
-            residency: `"ram"`: sealed chunks are held in memory, as they are encoded, and what does not fit is
-                refused. `"mapped"`: they stay in files, of which the OS keeps what it can. `"auto"`: they are held
-                while they fit; many of them are read in the background (see `wait_until_filled`).
-                Fields with rows of at most 256 bytes are held always.
-            budget_bytes: for chunks in memory. None: what is available (`"ram"`), or half of it (`"auto"`).
+            read_only: open only to read. Works beside a writer and on a read-only file system, and writes nothing.
+            residency: where sealed chunks are held, in their encoded form. `"ram"` holds all of them in memory, and
+                raises `BudgetError` if they do not fit. `"mapped"` leaves them in files, and the system caches what it
+                can. `"auto"` holds as many as fit, oldest first, and leaves the others in files. If they are many, it
+                reads them in the background (see `wait_until_filled`). Fields with rows of at most 256 bytes are
+                always in memory.
+            budget_bytes: most bytes of chunks in memory. None: the available memory (`"ram"`), or half of it
+                (`"auto"`).
             num_threads: threads that work on one batch.
+
+        Returns:
+            The open store.
 
         Raises:
             StoreNotFound: there is no store.
-            StoreLocked: it is open for writing elsewhere.
-            FormatVersionError: another release wrote it.
+            StoreLocked: another process, or another object in this one, has it open for writing.
+            FormatVersionError: this release cannot read its format.
             LogError: its log is damaged.
             ChunkError: a chunk is damaged or missing.
-            BudgetError: residency `"ram"`, and the chunks do not fit.
+            BudgetError: residency is `"ram"` and the chunks do not fit.
         """
-        whole = Path(path).absolute()  # the process may go elsewhere
+        whole = Path(path).absolute()  # the process may change its directory
         files = open_to_read(whole) if read_only else open_to_write(whole)
         return cls._from_files(files, residency, budget_bytes, num_threads)
 
@@ -147,12 +158,14 @@ class ReplayStore:
             raise
 
     def close(self) -> None:
-        """Ends the store's use; a writer seals what is left, fsyncs, and lets the next one in.
+        """Closes the store. Does nothing if it is closed.
 
-        Rows of open episodes that were not committed are dropped. Plain Zarr readers then see every committed row.
+        A writer first drops the uncommitted rows of open episodes, seals the tail, and calls fsync. Plain Zarr readers
+        then see every committed row, and another process can open the store for writing.
 
         Raises:
-            ReplayStoreError: what went wrong since the last call. The store is closed all the same.
+            ReplayStoreError: a background error since the last call, or a write failed. The store is closed
+                nevertheless.
         """
         if self._closed:
             return
@@ -173,86 +186,93 @@ class ReplayStore:
     # Writing
 
     def append(self, episode: Mapping[str, Any]) -> int:
-        """Commits a whole episode. When it returns, the episode survives this process.
+        """Commits a whole episode. When it returns, the episode survives the death of the process.
 
         Args:
-            episode: for each field its rows, the reset row first: the field's dtype, shape (rows, *stacked shape) or,
-                for images, (rows, *frame shape).
+            episode: maps each field to an array of the field's dtype, the reset row first. Its shape is
+                (rows, *stacked shape). Images may also be single frames, (rows, *frame shape).
 
         Returns:
             The episode's id.
 
         Raises:
-            EpisodeError: the data do not fit the fields; nothing was written.
-            CapacityError: the episode is longer than the capacity; nothing was evicted.
-            WriteError: nothing was committed.
+            EpisodeError: the data do not fit the fields. Nothing was written.
+            CapacityError: the episode is longer than the capacity. Nothing was evicted.
+            WriteError: a file could not be written. Nothing was committed.
         """
         return self._require_writing().episodes.append(episode)
 
     def add(self, time_step: Any, *, env: int | str = 0, last: bool | None = None) -> int | None:
-        """Adds one row of one environment, and commits the episode when it ends.
+        """Adds one row of an environment. The last row of an episode commits it.
 
         Args:
-            time_step: a mapping of fields to values, or an object whose `time_step[name]` or attributes are those.
-            env: which environment it comes from; each has its own open episode.
-            last: whether the episode ends with this row. None: `time_step.last()`.
+            time_step: the values by field name, as a mapping, as attributes or as `time_step[name]`.
+            env: the environment that the row comes from. Each environment has an open episode of its own.
+            last: whether the episode ends with this row. None: what `time_step.last()` returns.
 
         Returns:
-            The episode's id where it ends, else None.
+            The episode's id if it ended, else None.
 
         Raises:
-            EpisodeError: the row does not fit; it was not added.
-            CapacityError: as `append`, when it commits.
-            WriteError: as `append`, when it commits.
+            EpisodeError: the row does not fit. It was not added.
+            CapacityError: see `append`. Only a last row raises it.
+            WriteError: see `append`. Only a last row raises it. The rows are kept, and `end_episode` tries again.
         """
         return self._require_writing().episodes.add(time_step, env, last)
 
     def commit_part(self, env: int | str = 0) -> None:
-        """Commits what the open episode of `env` has so far, so that it can be sampled; the episode goes on."""
+        """Commits the rows that the open episode of `env` has so far. They can be sampled, and the episode goes on."""
         self._require_writing().episodes.commit_open(env, last=False)
 
     def end_episode(self, env: int | str = 0) -> int | None:
-        """Commits the open episode of `env` as it is, and ends it; returns its id, or None if it has no rows."""
+        """Ends the open episode of `env` and commits it. Returns its id, or None if it has no rows."""
         return self._require_writing().episodes.commit_open(env, last=True)
 
     def discard_episode(self, env: int | str = 0) -> None:
-        """Forgets the rows of `env` that are not committed; parts that are remain, as an episode that ended there."""
+        """Drops the uncommitted rows of the open episode of `env`. Its committed rows stay, as an ended episode."""
         self._require_writing().episodes.discard(env)
 
     def set_capacity(self, capacity: int | None) -> None:
-        """Changes the capacity, in transitions; episodes beyond it are evicted at once."""
+        """Changes the capacity, in transitions. The oldest episodes beyond it are evicted at once. None: no limit."""
         self._require_writing().limits.set_capacity(capacity)
 
     def flush(self, *, sync: bool = False) -> None:
-        """Waits until all full chunks are sealed, and raises what went wrong; with `sync` fsyncs everything."""
+        """Waits until all full chunks are sealed.
+
+        Args:
+            sync: also call fsync, so that everything committed survives a power cut.
+
+        Raises:
+            ReplayStoreError: a background error since the last call, or the fsync failed.
+        """
         self._require_writing().flush(sync=sync)
 
     # Reading
 
     def snapshot(self) -> IndexSnapshot:
-        """What is live now. While it is in use, its chunks stay on disk (in the writer's process)."""
+        """Returns what is live now. In the writer's process, its chunks stay on disk while it is in use."""
         self._require_open()
         return self._reading.snapshot()
 
     def draw(
         self, sampler: RowSampler, rng: np.random.Generator, batch_size: int, *, snapshot: IndexSnapshot | None = None
     ) -> NDArray[np.int64]:
-        """Draws rows for `gather`, with a sampler whose draws are rows alone, as those of `Sampler` are.
+        """Draws rows for `gather`, with a sampler whose draws have neither weights nor columns, such as `Sampler`.
 
-        `sampler.draw(store.snapshot(), rng, batch_size)` returns the whole draw of any sampler, and `gather` takes it.
+        For other samplers call `sampler.draw(store.snapshot(), rng, batch_size)` and pass the result to `gather`.
 
         Args:
-            sampler: of transitions, say.
-            rng: advanced by the draw.
-            batch_size: rows to draw.
-            snapshot: what to draw from; None: what is live now.
+            sampler: chooses the rows.
+            rng: the random generator that the sampler uses.
+            batch_size: number of rows.
+            snapshot: the rows to choose from. None: what is live now.
 
         Returns:
-            (batch_size,) int64 rows.
+            int64 (batch_size,), row numbers.
 
         Raises:
             NotEnoughData: there is no valid row yet.
-            SpecError: the draw has weights or columns, which rows alone would lose.
+            SpecError: the draw has weights or columns, which this method would drop.
         """
         draw = sampler.draw(self.snapshot() if snapshot is None else snapshot, rng, batch_size)
         if draw.weights is not None or draw.columns:
@@ -266,48 +286,60 @@ class ReplayStore:
         self, rows: Any, *, view: BatchView | None = None, n_step: int | None = None, discount: float | None = None,
         out: Batch | None = None, snapshot: IndexSnapshot | None = None, num_threads: int | None = None,
     ) -> Batch:  # fmt: skip
-        """Reads a batch: transitions, or what a view makes of rows.
+        """Reads a batch.
 
         Args:
-            rows: (batch,) int64, or a sampler's `Draw`.
-            view: what the rows become; None: `TransitionView(n_step=n_step, discount=discount)`.
-            n_step: of the transitions, 1 where it is None. Not together with `view`.
-            discount: of the transitions, 0.99 where it is None. Not together with `view`.
-            out: arrays to fill (see `allocate`); None: new ones.
-            snapshot: what the rows were drawn from; keeps their chunks readable although evicted meanwhile.
-            num_threads: threads to use; None: as opened.
+            rows: int64 (batch,) row numbers, or a sampler's `Draw`.
+            view: turns the rows into a batch. None: `TransitionView(n_step=n_step, discount=discount)`.
+            n_step: steps per transition. None: 1. Not together with `view`.
+            discount: discount per step. None: 0.99. Not together with `view`.
+            out: the arrays to fill (see `allocate`). None: new arrays.
+            snapshot: the snapshot that the rows were drawn from. Its chunks stay readable if they are evicted
+                meanwhile.
+            num_threads: threads to use. None: as the store was opened.
 
         Returns:
-            The arrays of `view.layout(store.spec)`, of transitions without a view: for each observation field `name`
-            and `next_name`, (batch, *stacked shape); actions and extra fields at the row; reward and discount float32.
-            A draw adds its `weight` and columns.
+            The arrays of `view.layout(store.spec)`. Without a view these are: `name` and `next_name` for each
+            observation field, (batch, *stacked shape); actions and extra fields at the row; reward and discount as
+            float32. A `Draw` adds its weights as `weight`, and its columns.
 
         Raises:
-            Evicted: a row is not live (any more), or what the view needs leaves its episode.
-            ChunkError: damaged data.
-            SpecError: a value that cannot work, or two that contradict.
+            Evicted: a row is not live, or the view needs steps beyond the end of its episode.
+            ChunkError: stored bytes are damaged.
+            SpecError: an argument cannot work, or two contradict each other.
         """
         self._require_open()
         chosen = view_or_transitions(view, n_step, discount)
         return self._gatherer.gather(rows, chosen, out, snapshot, num_threads)
 
     def allocate(self, batch_size: int, *, view: BatchView | None = None) -> Batch:
-        """Empty arrays for `gather(out=...)`.
+        """Returns empty arrays for `gather(out=...)`.
 
         Args:
-            batch_size: the first axis.
-            view: as in `gather`; None: of transitions.
+            batch_size: length of the first axis.
+            view: as in `gather`. None: transitions.
         """
         return self._gatherer.allocate(view_or_transitions(view), batch_size)
 
     def episodes(self) -> list[EpisodeInfo]:
-        """The live episodes, oldest first."""
+        """Returns the live episodes, oldest first."""
         self._require_open()
         with self._reading.lock:
             return self._catalog.index.episodes()
 
     def read_episode(self, episode: int) -> dict[str, NDArray[Any]]:
-        """All committed rows of an episode, as they would be appended again: images as (rows, *stacked shape)."""
+        """Returns all committed rows of an episode, in the form that `append` takes.
+
+        Args:
+            episode: the episode's id.
+
+        Returns:
+            Maps each field to its rows. Images have the shape (rows, *stacked shape).
+
+        Raises:
+            StoreError: there is no such live episode.
+            ChunkError: stored bytes are damaged.
+        """
         snapshot = self.snapshot()
         info = next((info for info in self.episodes() if info.episode == episode), None)
         if info is None:
@@ -316,14 +348,15 @@ class ReplayStore:
         return self._reading.with_refresh(lambda: self._fields.read_rows(snapshot, np.concatenate(rows)))
 
     def wait_until_filled(self) -> None:
-        """Waits for what residency `"auto"` takes into memory in the background; nothing has to. For measurements."""
+        """Waits until residency `"auto"` has read its chunks into memory. Useful before a measurement."""
         self._require_open()
         self._reading.cache.wait()
 
     def refresh(self) -> bool:
-        """Looks for what the writer committed since the last time; returns whether there was anything.
+        """Takes in what the writer has committed. Sampling does so by itself, every quarter of a second.
 
-        Sampling does so by itself, every quarter of a second.
+        Returns:
+            Whether there was anything new.
         """
         self._require_open()
         return self._reading.refresh()
@@ -347,12 +380,12 @@ class ReplayStore:
 
     @property
     def next_episode_id(self) -> int:
-        """One past the largest episode id ever committed; what the next new episode gets."""
+        """Id of the next new episode: one more than the largest id ever committed."""
         return self._catalog.index.next_episode_id
 
     @property
     def capacity(self) -> int | None:
-        """Most transitions, or None."""
+        """Most transitions. None: no limit."""
         return self._catalog.capacity
 
     @property
@@ -362,17 +395,17 @@ class ReplayStore:
 
     @property
     def read_only(self) -> bool:
-        """Whether the store was opened to read, or inherited by a forked child."""
+        """Whether this object only reads: it was opened to read, or a forked child inherited it."""
         return not self._reading.writes
 
     @property
     def residency(self) -> Residency:
-        """Where bytes live: `"mapped"`, `"ram"` or `"auto"`."""
+        """Where sealed chunks are held: `"mapped"`, `"ram"` or `"auto"`."""
         return self._reading.cache.residency
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of encoded chunks and of small fields held in memory."""
+        """Bytes of encoded chunks and of small fields in memory."""
         return self._reading.held_bytes
 
     def __len__(self) -> int:
@@ -383,22 +416,37 @@ class ReplayStore:
         return f"<ReplayStore {str(self.path)!r} mode={self.spec.mode!r} {state}>"
 
     def info(self) -> dict[str, Any]:
-        """Figures about the store: plain data, bytes as on disk now."""
+        """Returns figures of the store, as plain data that JSON can hold.
+
+        Returns:
+            - `path`, `format_version`, `mode`, `chunk_rows`, `durability`, `capacity`, `disk_budget_bytes`: as created
+              or set.
+            - `transitions`, `episodes`, `rows`: what is live.
+            - `chunks`, `rows_in_tail`: sealed chunks, and rows that are not sealed.
+            - `bytes_on_disk`: bytes of chunks, tail and log. Padding that was never written does not count.
+            - `bytes_per_transition`, `observation_bytes_per_transition`: bytes of chunks and tail per live transition,
+              of all fields and of observations. None without transitions.
+            - `compression_factor`: bytes of the live observations as whole stacks, over their bytes on disk.
+            - `residency`, `budget_bytes`: as in `open`.
+            - `held_bytes`, `cached_bytes`: bytes in memory, with and without small fields.
+            - `fields`: for each field `role`, `dtype`, `shape`, `stored_shape`, `scheme`, `bytes_on_disk`, and
+              `values_clamped`, the number of values that a codec changed to fit its range.
+        """
         self._require_open()
         return store_statistics(self._files, self._reading)
 
     def stats(self) -> StoreStats:
-        """What this object did since it was opened: `StoreStats` has the meaning of each counter. Also when closed."""
+        """Returns counters of what this object has done since it was opened. Works on a closed store too."""
         return self._counters.stats(chunk_files_held=self._reading.cache.num_cached, bytes_held=self.held_bytes)
 
     def verify(self, *, progress: Callable[[int, int], None] | None = None) -> Report:
-        """Compares every byte of the store with what its log says.
+        """Compares every byte of the store with its log. A writer first seals the full chunks.
 
         Args:
-            progress: called with (files done, files in all).
+            progress: called with (files checked, files in all) after each file.
 
         Returns:
-            What was checked and a line for each problem; `report.ok` where there is none.
+            A report of what was checked, with one line per problem. `report.ok` is True if there is none.
         """
         self._require_open()
         if not self.read_only:
@@ -406,7 +454,7 @@ class ReplayStore:
         with self._reading.lock:
             return verify_store(self._files.paths, self._catalog, progress=progress)
 
-    # Inside
+    # Private
 
     def _require_open(self) -> None:
         if self._closed:

@@ -1,4 +1,4 @@
-"""Writing files so that they survive: whole, under their name, and on the device."""
+"""Writes files durably: a file is replaced as a whole, and fsync covers its content and its name."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import BinaryIO
 
 
 class SyncError(OSError):
-    """fsync failed: what the file holds on disk is unknown, and a second fsync would not tell."""
+    """An fsync failed. The content on disk is unknown, and a second fsync could succeed without writing it."""
 
 
 def sync_file(descriptor: int) -> None:
-    """fsync of an open file.
+    """Calls fsync on an open file.
 
     Raises:
         SyncError: it failed.
@@ -27,7 +27,7 @@ def sync_file(descriptor: int) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """fsync of a directory: names made in it survive a power cut.
+    """Calls fsync on a directory, so that new names in it survive a power cut.
 
     Raises:
         SyncError: it failed.
@@ -40,10 +40,10 @@ def sync_directory(path: Path) -> None:
 
 
 def sync_files(files: Iterable[Path]) -> None:
-    """fsync of files and of the directories they are in. Files that are gone are passed over.
+    """Calls fsync on files and on their directories. Skips files that do not exist.
 
     Raises:
-        SyncError: one fsync failed.
+        SyncError: an fsync failed.
     """
     directories = set()
     for path in files:
@@ -61,7 +61,16 @@ def sync_files(files: Iterable[Path]) -> None:
 
 
 def write_fully(descriptor: int, data: bytes | memoryview, offset: int) -> None:
-    """Writes all of `data` at `offset`; a short write is continued until the system names the cause."""
+    """Writes all of `data`. After a short write it goes on, so that the system reports why.
+
+    Args:
+        descriptor: a file open for writing.
+        data: the bytes.
+        offset: position of the first byte in the file.
+
+    Raises:
+        OSError: a write failed. A part of the data may have been written.
+    """
     view = memoryview(data).cast("B")
     while view:
         written = os.pwrite(descriptor, view[: 1 << 30], offset)
@@ -71,18 +80,23 @@ def write_fully(descriptor: int, data: bytes | memoryview, offset: int) -> None:
 
 @contextmanager
 def replacement(path: Path, *, sync: bool, shared: bool = False) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` when the block ends, or is removed where it fails.
+    """Opens a new file that replaces `path` when the `with` block ends. If the block raises, the new file is removed.
 
-    Nobody sees a part of the file: it is written under another name beside `path`, which ends in `.partial`.
+    The file is written under a second name in the same directory, which ends in `.partial`. So no process sees a part
+    of it under `path`.
 
     Args:
-        path: where the file will be; what is there is replaced.
-        sync: whether the file and its name survive a power cut when the block has ended.
-        shared: whether several processes may write `path` at once. Each then has a name of its own beside it.
+        path: the file to replace or to make.
+        sync: call fsync, so that the file and its name survive a power cut once the block has ended.
+        shared: whether several processes may replace `path` at the same time. Each then uses a second name of its own.
+
+    Yields:
+        The new file, open for writing.
 
     Raises:
-        OSError: the file cannot be written or renamed; `path` is as it was.
-        SyncError: fsync of the file failed, and `path` is as it was, or that of its directory, and it is replaced.
+        OSError: the file could not be written or renamed. `path` is unchanged.
+        SyncError: an fsync failed. If it was that of the file, `path` is unchanged. If it was that of the directory,
+            `path` is replaced.
     """
     name = f".{path.name}.{secrets.token_hex(4)}.partial" if shared else f"{path.name}.partial"
     temporary = path.with_name(name)
@@ -95,23 +109,24 @@ def replacement(path: Path, *, sync: bool, shared: bool = False) -> Iterator[Bin
                 sync_file(file.fileno())
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)  # where there is no space, what was written takes some
+        temporary.unlink(missing_ok=True)  # the disk may be full
         raise
     if sync:
         sync_directory(path.parent)
 
 
 def replace_file(path: Path, data: bytes | str, *, sync: bool, shared: bool = False) -> None:
-    """Writes a file whole or not at all.
+    """Writes a file as a whole or not at all.
 
     Args:
-        path: where the file will be; what is there is replaced.
-        data: its content; text is written as UTF-8.
+        path: the file to replace or to make.
+        data: its content. Text is written as UTF-8.
         sync: as in `replacement`.
         shared: as in `replacement`.
 
     Raises:
-        OSError: as `replacement`.
+        OSError: see `replacement`.
+        SyncError: see `replacement`.
     """
     with replacement(path, sync=sync, shared=shared) as file:
         write_fully(file.fileno(), data.encode() if isinstance(data, str) else data, 0)

@@ -1,4 +1,4 @@
-"""What happens to open objects when their process forks."""
+"""`ForkRegistry`: prepares objects for a fork of their process."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ class Forkable(Protocol):
     """An object that a forked child inherits."""
 
     def before_fork(self) -> None:
-        """Called in the parent: takes the locks, so that a child does not inherit what a thread is changing."""
+        """Called in the parent before a fork. Takes the locks, so that no thread changes the object during the fork."""
 
     def after_fork_in_parent(self) -> None:
-        """Called in the parent after the fork: gives the locks back."""
+        """Called in the parent after a fork. Gives the locks back."""
 
     def after_fork_in_child(self) -> None:
-        """Called in the child, which has one thread: makes new locks, and forgets what belongs to the parent."""
+        """Called in the child, which has one thread. Makes new locks, and drops what belongs to the parent."""
 
 
 T = TypeVar("T", bound=Forkable)
 
 
 class ForkRegistry(Generic[T]):
-    """Objects that are prepared for forks while they live. Nothing is registered with the system before the first.
+    """Calls the hooks of its members at each fork. It holds weak references, so members can be collected.
 
-    It keeps no object alive.
+    It registers with the system when the first member is added, so importing the package has no effect on forks.
     """
 
     def __init__(self) -> None:
         self._members: weakref.WeakSet[T] = weakref.WeakSet()
-        self._prepared: list[T] = []  # while this process forks
+        self._prepared: list[T] = []  # the members, during a fork
         self._registered = False
         self._lock = threading.Lock()
 
     def add(self, member: T) -> None:
-        """Prepares an object for forks from now on."""
+        """Adds a member."""
         with self._lock:
             self._members.add(member)
             if not self._registered:
@@ -54,7 +54,7 @@ class ForkRegistry(Generic[T]):
 
     def _before(self) -> None:
         self._lock.acquire()
-        self._prepared = sorted(self._members, key=id)  # two threads that fork take locks in one order
+        self._prepared = sorted(self._members, key=id)  # the same order of locks in every thread that forks
         for member in self._prepared:
             member.before_fork()
 

@@ -1,4 +1,4 @@
-"""Exclusive locks that die with their owner."""
+"""`ExclusiveLock`: a lock on a file or directory that the system releases when the process ends."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _MOST_OWNER_BYTES = 1024
 
 
 class LockHeld(Exception):
-    """Another process, or another lock object of this one, has the lock; the message names the owner."""
+    """Another process, or another lock object in this one, holds the lock. The message names the owner."""
 
 
 class ExclusiveLock:
-    """The lock of a file or directory, held until `release` or until the process ends.
+    """Locks a file or directory until `release` is called or the process ends.
 
-    A lock file that is held says who holds it. A directory stays as it is.
+    A lock file contains the name of its owner while it is locked. A directory is not changed.
 
     Args:
-        path: a directory that exists, or a file, which is made if missing.
-        wait: whether to wait for the lock while another has it.
+        path: an existing directory, or a file. A missing file is made.
+        wait: wait until the lock is free.
 
     Raises:
-        LockHeld: another has it, and `wait` is False.
-        OSError: the file or directory cannot be opened; a file for writing.
+        LockHeld: the lock is not free and `wait` is False.
+        OSError: the directory cannot be opened, or the file cannot be opened for writing.
     """
 
     def __init__(self, path: Path, *, wait: bool = False) -> None:
@@ -45,7 +45,7 @@ class ExclusiveLock:
                 raise
             raise LockHeld(owner) from err
         if self._is_file:
-            with suppress(OSError):  # no space: the lock is held, only its owner has no name
+            with suppress(OSError):  # on a full disk the lock works, but does not name its owner
                 os.ftruncate(self._descriptor, 0)
                 os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
 
@@ -56,7 +56,7 @@ class ExclusiveLock:
         return os.pread(self._descriptor, _MOST_OWNER_BYTES, 0).decode(errors="replace").strip() or unknown
 
     def release(self) -> None:
-        """Lets the next one have the lock."""
+        """Releases the lock. Does nothing if it was released."""
         if self._descriptor is None:
             return
         if self._is_file:
@@ -66,7 +66,7 @@ class ExclusiveLock:
         self.close_in_child()
 
     def close_in_child(self) -> None:
-        """Closes the file that a forked child inherited; the parent keeps the lock."""
+        """Closes the inherited file in a forked child. The parent keeps the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -28,8 +28,11 @@ _LEVELS = {"lz4": range(13), "zstd": range(-7, 23), "spans": range(13)}
 class FrameDelta(Codec):  # type: ignore[misc]
     """Stores each frame as its difference to another frame, in compressed groups. A frame decodes from its group alone.
 
-    Lossless for uint8 frames of any size. docs/format.md describes the bytes. Three frames of 1 x 4 pixels, each stored
-    as its difference to the frame before:
+    Lossless for uint8 frames of any size. docs/format.md describes the bytes. As a numcodecs `Codec` it turns an array
+    of frames into the bytes of a chunk and back, and works with any Zarr array. In a store the `RowCodec` `FrameGroups`
+    (in `columns/`) calls its kernels for many chunks at once, so that a batch decodes only the groups it needs.
+
+    Three frames of 1 x 4 pixels, each stored as its difference to the frame before:
 
     >>> frames = np.array([[[10, 10, 10, 10]], [[10, 99, 10, 10]], [[10, 99, 10, 12]]], np.uint8)
     >>> codec = FrameDelta(frame_shape=(1, 4), reference="previous", entropy="none")

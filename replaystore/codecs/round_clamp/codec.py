@@ -26,6 +26,9 @@ _DTYPES = ("float16", "float32", "float64")
 class RoundClamp(PackingCodec):
     """Stores round(clamp(s, low, high), decimals), exactly and in ceil(log2(number of levels)) bits per value.
 
+    As a numcodecs `Codec` it packs an array and works with any Zarr array. In a store the `RowCodec` `PackedRows` (in
+    `columns/`) uses it to pack and unpack the rows of a field.
+
     Three rows of two values, 12 bits per value and 3 bytes per row:
 
     >>> codec = RoundClamp(decimals=1, low=-127.0, high=127.0, row_size=2)

@@ -1,1 +1,1 @@
-"""Reading rows, wherever they are: in memory, in chunk files, in the tail."""
+"""Reads rows from memory, from chunk files and from the tail."""

@@ -1,4 +1,4 @@
-"""Which chunks are in memory, as residency and budget say."""
+"""`ChunkCache`: decides which chunks are in memory."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _logger = logging.getLogger(__name__)
 
 _AUTO_SHARE = 0.5  # of the memory available, where `auto` is given no budget
 _LOADERS = 4  # threads that read chunks when a store is opened
-AT_ONCE_BYTES = 256 << 20  # of chunks: what is read in a fraction of a second need not be read in the background
+AT_ONCE_BYTES = 256 << 20  # most bytes of chunks that opening a store waits for; more are read in the background
 
 
 class ChunkCache:
-    """Keeps chunks of a store in memory within a budget.
-
-    Args:
-        path: of the store, for messages.
-        catalog: what the log says.
-        columns: the chunks of each column.
-        residency: `"mapped"`, `"ram"` or `"auto"`.
-        budget_bytes: for chunks in memory; None: what is available (`ram`), or half of it (`auto`).
+    """Keeps sealed chunks of a store in memory, within a budget.
 
     Attributes:
-        residency: as given.
-        budget_bytes: for chunks in memory; 0 for `"mapped"`.
+        residency: `"mapped"`, `"ram"` or `"auto"`.
+        budget_bytes: most bytes of chunks in memory. 0 for `"mapped"`.
+
+    Args:
+        path: the store's directory, for messages.
+        catalog: the state of the log.
+        columns: the chunks of each column, one per column.
+        residency: `"mapped"`, `"ram"` or `"auto"`.
+        budget_bytes: most bytes of chunks in memory. None: the available memory (`"ram"`), or half of it (`"auto"`).
 
     Raises:
-        SpecError: no such residency.
+        SpecError: there is no such residency.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class ChunkCache:
         self._large = [chunks for chunks in columns if not chunks.column.is_small]
         self._closing = False
         self._filler: threading.Thread | None = None
-        self._room = threading.Lock()  # guards the next one
-        self._coming_bytes = 0  # of chunks that are being read
-        self._overflowed = False  # the log says so once, and not for every chunk
+        self._room = threading.Lock()  # guards `_coming_bytes`
+        self._coming_bytes = 0  # bytes of the chunks that are being read
+        self._overflowed = False  # whether the overflow was logged; it is logged once
         self.residency = residency
         if residency == "mapped":
             self.budget_bytes = 0
@@ -68,23 +68,25 @@ class ChunkCache:
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes of chunks in memory."""
+        """Encoded bytes of the chunks in memory."""
         return sum(chunks.cached_bytes for chunks in self._large)
 
     @property
     def num_cached(self) -> int:
-        """Chunk files in memory."""
+        """Number of chunk files in memory."""
         return sum(chunks.num_cached for chunks in self._large)
 
     def fill(self) -> None:
-        """Takes sealed chunks into memory as far as residency and budget say, oldest first.
+        """Reads sealed chunks into memory, oldest first, until all are there or the budget is used up.
 
-        With residency `"auto"`, where they are many, a thread does so, and until it has they are read from their files.
+        With residency `"mapped"` it does nothing. With `"auto"` a background thread reads more than `AT_ONCE_BYTES`.
+        Chunks that it has not reached are read from their files. The thread logs the errors of single chunks, and
+        reading such a chunk raises them again.
 
         Raises:
-            Missing: a chunk is not where the catalog says, and no thread was needed.
-            BudgetError: residency `"ram"`, and they do not all fit.
-            ChunkError: one is damaged, and no thread was needed; else reading it raises the error.
+            Missing: a chunk is not where the catalog says.
+            BudgetError: residency is `"ram"` and the chunks do not all fit. None was read.
+            ChunkError: a chunk is damaged.
         """
         if self.residency == "mapped" or self._filler is not None:
             return
@@ -103,7 +105,7 @@ class ChunkCache:
                 list(pool.map(lambda entry: self._load(*entry), wanted))
 
     def _absent(self) -> list[tuple[ColumnChunks, int, int]]:
-        """Sealed chunks that are not in memory: column, chunk, bytes."""
+        """Returns the sealed chunks that are not in memory, as (chunks of the column, number, bytes)."""
         return [
             (chunks, seal.chunk, seal.files[chunks.column.position].file_bytes)
             for seal in list(self._catalog.seals.values())
@@ -112,7 +114,7 @@ class ChunkCache:
         ]
 
     def _load(self, chunks: ColumnChunks, chunk: int, num_bytes: int) -> None:
-        """Takes a chunk into memory if there is room."""
+        """Reads a chunk into memory if the budget has room for it."""
         if not self._reserve(num_bytes):
             return
         try:
@@ -121,7 +123,7 @@ class ChunkCache:
             self._reserve(-num_bytes)
 
     def _reserve(self, num_bytes: int) -> bool:
-        """Keeps room for bytes that come into memory, or gives it back where negative; whether there is any."""
+        """Reserves room in the budget, or gives it back if negative. Returns False if there is not enough."""
         with self._room:
             if num_bytes > 0 and self.cached_bytes + self._coming_bytes + num_bytes > self.budget_bytes:
                 return False
@@ -132,7 +134,7 @@ class ChunkCache:
         try:
             let_others_preempt()
             self._fill_one_by_one()
-        except Exception:  # nobody waits for this thread: chunks that it did not come to are read from their files
+        except Exception:  # nobody waits for this thread; chunks that it did not reach are read from their files
             _logger.exception("%s: filling memory in the background failed; chunks are read from files", self._path)
         finally:
             self._filler = None
@@ -146,9 +148,9 @@ class ChunkCache:
                 break
             try:
                 self._load(chunks, chunk, num_bytes)
-            except Missing:  # evicted meanwhile by a writer elsewhere; if it is not, reading it raises the error
+            except Missing:  # a writer elsewhere has evicted it; if not, reading it raises the error
                 continue
-            except ReplayStoreError as err:  # a damaged chunk stays in its file, and reading it raises the error
+            except ReplayStoreError as err:  # reading the damaged chunk raises the error again
                 damaged += 1
                 why = str(err)  # a handler that keeps the error would keep its file open
                 _logger.warning("%s: chunk %d of %r stays in its file: %s", self._path, chunk, chunks.column.name, why)
@@ -159,29 +161,29 @@ class ChunkCache:
         )  # fmt: skip
 
     def wait(self) -> None:
-        """Returns when nothing works in the background any more."""
+        """Waits until the background thread has ended."""
         filler = self._filler
         if filler is not None:
             filler.join()
 
     def close(self) -> None:
-        """Ends what works in the background."""
+        """Ends the background thread."""
         self._closing = True
         self.wait()
 
     def reset_after_fork(self) -> None:
-        """Forgets the thread, which stayed in the parent."""
+        """Makes the object usable in a forked child, which does not have the background thread."""
         self._filler, self._room, self._coming_bytes = None, threading.Lock(), 0
 
     def admit(self, chunk: int, contents: Sequence[CachedChunk]) -> None:
-        """Takes a chunk that was just sealed into memory, if there is room.
+        """Takes a chunk that was just sealed into memory, if the budget has room for it.
 
         Args:
             chunk: number of the chunk.
-            contents: one per column.
+            contents: the contents of its files, one per column.
 
         Raises:
-            BudgetError: residency `"ram"`, and there is no room; the chunk is read from its file then.
+            BudgetError: residency is `"ram"` and there is no room. The chunk is then read from its file.
         """
         for chunks in self._columns:
             chunks.forget_tail(chunk)

@@ -1,4 +1,4 @@
-"""Where the chunks of one column are: in memory, in a chunk file, in the tail; and checking files at first touch."""
+"""`ColumnChunks`: finds the chunks of a column in memory, in chunk files or in the tail, and checks files once."""
 
 from __future__ import annotations
 
@@ -28,25 +28,30 @@ I64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Source(ChunkSource):
-    """The rows of one chunk, also of one that is not sealed.
+    """Where the rows of a chunk are, sealed or not.
 
     Attributes:
-        segments: the commits in the tail file; None where the chunk is sealed.
+        segments: the commits in the tail file. None for a sealed chunk.
     """
 
     segments: list[Segment] | None = None
 
 
 class ColumnChunks:
-    """Finds the chunks of a column, and keeps some of them in memory. Thread-safe.
+    """Finds the chunks of a column, and keeps those in memory that `ChunkCache` chose. Thread-safe.
+
+    Attributes:
+        column: the column.
+        chunk_rows: rows per chunk.
+        files_at_once: most files that one thread uses at once.
 
     Args:
         column: the column.
         paths: the files of the store.
-        catalog: what the log says.
+        catalog: the state of the log.
         files: the open files of the store.
         lock: guards the catalog.
-        counters: count chunks that are read into memory.
+        counters: the counters of the store.
     """
 
     def __init__(
@@ -55,7 +60,7 @@ class ColumnChunks:
     ) -> None:  # fmt: skip
         self.column = column
         self.chunk_rows = catalog.spec.chunk_rows
-        self.files_at_once = max(1, files.most // 8)  # open files in use by one thread
+        self.files_at_once = max(1, files.most // 8)
         self._paths = paths
         self._catalog = catalog
         self._files = files
@@ -64,7 +69,7 @@ class ColumnChunks:
         self._cached: dict[int, CachedChunk] = {}
         self._cached_bytes = 0
         self._map: ChunkMap | None = None
-        self._tables: dict[int, Any] = {}  # of encoded chunk files
+        self._tables: dict[int, Any] = {}  # one per encoded chunk file
         self._row_checked: dict[int, NDArray[np.bool_]] = {}
         self._file_checked: set[int] = set()
         self._tail_checked: dict[int, int] = {}
@@ -73,20 +78,20 @@ class ColumnChunks:
 
     @property
     def cached_bytes(self) -> int:
-        """Bytes of chunks in memory."""
+        """Encoded bytes of the chunks in memory."""
         return self._cached_bytes
 
     @property
     def num_cached(self) -> int:
-        """Chunks in memory."""
+        """Number of chunks in memory."""
         return len(self._cached)
 
     def is_cached(self, chunk: int) -> bool:
-        """Whether a chunk is in memory."""
+        """Returns whether a chunk is in memory."""
         return chunk in self._cached
 
     def map(self) -> ChunkMap:
-        """The chunks that are in memory now, as arrays for kernels."""
+        """Returns the chunks in memory as arrays for kernels."""
         chunks = self._map
         if chunks is None:
             with self._lock:
@@ -94,26 +99,26 @@ class ColumnChunks:
         return chunks
 
     def keep(self, chunk: int, cached: CachedChunk) -> None:
-        """Keeps a sealed chunk in memory while it is live."""
+        """Keeps a sealed chunk in memory until it is dropped. Does nothing if the chunk has no live rows any more."""
         with self._lock:
-            if chunk in self._catalog.seals:  # else it died while it was read, and nothing would drop it
+            if chunk in self._catalog.seals:  # else it was retired while it was read, and nothing would drop it
                 self._cached[chunk] = cached
                 self._cached_bytes += cached.data.size
                 self._tables.pop(chunk, None)
                 self._map = None
 
     def load(self, chunk: int) -> None:
-        """Reads a sealed chunk into memory, checking every byte.
+        """Reads a sealed chunk into memory and checks every byte. Does nothing if it is there, or was evicted.
 
         Raises:
-            Missing: it is not where the catalog says.
-            ChunkError: it is damaged.
+            Missing: the file is not where the catalog says.
+            ChunkError: the file is damaged.
         """
         if chunk in self._cached:
             return
         with self._lock:
             seal = self._catalog.seals.get(chunk)
-        if seal is None:  # evicted this moment
+        if seal is None:  # it was evicted
             return
         file = self._open(chunk, self._chunk_path(chunk), is_dead=False)
         cached = read_chunk(file, self.column, seal.files[self.column.position], seal.num_rows)
@@ -122,7 +127,7 @@ class ColumnChunks:
         self.keep(chunk, cached)
 
     def drop(self, chunk: int) -> None:
-        """Forgets a chunk that is gone."""
+        """Drops a released chunk from memory, closes its files, and discards what is known of them."""
         with self._lock:
             self._catalog.dead_seals.pop(chunk, None)
             cached = self._cached.pop(chunk, None)
@@ -135,29 +140,40 @@ class ColumnChunks:
         self.forget_tail(chunk)
 
     def forget_tail(self, chunk: int) -> None:
-        """Forgets the tail file of a chunk that was sealed."""
+        """Closes the tail file of a chunk that was sealed."""
         self._tail_checked.pop(chunk, None)
         self._files.forget(self._paths.tail(self.column.name, chunk))
 
     def clear(self) -> None:
-        """Forgets all chunks in memory."""
+        """Drops all chunks from memory."""
         with self._lock:
             self._cached.clear()
             self._cached_bytes = 0
             self._map = None
 
     def reset_after_fork(self, lock: threading.RLock) -> None:
-        """Takes the child's lock."""
+        """Makes the object usable in a forked child.
+
+        Args:
+            lock: the child's lock, which guards the catalog.
+        """
         self._lock = lock
 
     # Sources
 
     def find(self, chunk: int) -> Source:
-        """Where the rows of a chunk are now. A file is checked as far as no row of it can be read without.
+        """Finds a chunk in memory, in its chunk file, or in its tail file.
+
+        It checks a file when it is first used. An encoded chunk file is checked up to the end of its group table. The
+        groups have checksums of their own. A chunk file of plain rows is checked by its length if each row has a
+        checksum (see `check_rows`), and in full otherwise. A tail file is checked in full, as far as it is committed.
+
+        Returns:
+            The source of its rows.
 
         Raises:
-            Missing: neither in memory nor in a file that is there.
-            Evicted: the chunk is dead, and its file is gone.
+            Missing: a file is not where the catalog says, or the catalog has no such chunk.
+            Evicted: the chunk has no live rows, and its file is gone.
             ChunkError: the file is damaged.
         """
         cached = self._cached.get(chunk)
@@ -187,7 +203,7 @@ class ColumnChunks:
         try:
             return self._files.get(path)
         except FileNotFoundError as err:
-            if is_dead:  # a writer elsewhere has unlinked it
+            if is_dead:  # a writer elsewhere has removed it
                 raise self._evicted(chunk) from err
             error = ChunkError(f"{path}: missing; restore the file from a copy")
             raise Missing((self.column.name, chunk), error) from err
@@ -227,16 +243,16 @@ class ColumnChunks:
         self._tail_checked[chunk] = count
 
     def check_rows(self, source: Source, rows_in_chunk: I64, out: U8, targets: I64) -> None:
-        """Compares rows that were read from a sealed file with their CRCs, each once.
+        """Compares rows from a sealed file with their checksums. A row is checked only the first time.
 
         Args:
-            source: what they were read from.
-            rows_in_chunk: int64 (n,).
-            out: uint8 (m, row_bytes), into which they were read.
-            targets: int64 (n,), where in `out` each row is.
+            source: the sealed file that the rows were read from.
+            rows_in_chunk: int64 (n,), numbers of the rows within the chunk.
+            out: uint8 (m, row_bytes), holds the rows.
+            targets: int64 (n,), the position of each row in `out`.
 
         Raises:
-            ChunkError: a row is not what was written.
+            ChunkError: a row differs from what was written.
         """
         assert source.sealed is not None
         flags = self._row_checked.get(source.chunk)

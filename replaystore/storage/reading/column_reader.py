@@ -1,4 +1,4 @@
-"""Reading rows of one column, wherever they are: in memory, in chunk files, in the tail."""
+"""`ColumnReader`: reads rows of a column from memory, chunk files and the tail."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class ColumnReader:
     """Reads rows of a column. Thread-safe.
 
     Args:
-        chunks: where they are.
-        counters: count what is read.
+        chunks: finds the chunks of the column.
+        counters: the counters of the store.
     """
 
     def __init__(self, chunks: ColumnChunks, counters: Counters) -> None:
@@ -36,22 +36,22 @@ class ColumnReader:
         self._codec = chunks.column.codec
 
     def read(self, window_rows: I64, out: NDArray[Any], workers: Workers) -> None:
-        """out[b] = the value that the stored rows window_rows[b] make.
+        """Reads values: out[b] is made of the stored rows window_rows[b].
 
         Args:
-            window_rows: int64 (n, depth), C-contiguous; -1 for a row of zeros.
-            out: values, (n, ...), C-contiguous.
+            window_rows: int64 (n, depth), C-contiguous, row numbers. -1 stands for a row of zeros.
+            out: (n, ...), C-contiguous, takes the values.
             workers: threads that share the work.
 
         Raises:
             Missing: a chunk is not where the catalog says.
             Evicted: a row is not live any more.
-            ChunkError: its bytes are damaged.
+            ChunkError: stored bytes are damaged.
         """
         left = self._codec.read_cached(self._chunks.map(), window_rows, out, workers, self._counters)
         if not left.size:
             return
-        # Once for all workers: neighbours in one range share their groups, and files are read in order.
+        # Sorted once for all workers: neighbours share groups of frames, and files are read in order.
         rows, depth = window_rows.reshape(-1)[left], window_rows.shape[1]
         order = np.argsort(rows)
         rows, left = rows[order], left[order]
@@ -68,19 +68,19 @@ class ColumnReader:
         workers.share(read, workers.edges(len(rows)))
 
     def read_stored(self, rows: I64, targets: I64, out: U8) -> None:
-        """out[targets[j]] = stored row rows[j], of a column whose chunk files are the rows themselves.
+        """Reads stored rows: out[targets[j]] is row rows[j]. The column's codec must not encode its chunk files.
 
         Args:
-            rows: int64 (n,), ascending.
-            targets: int64 (n,).
-            out: uint8 (m, row_bytes), C-contiguous.
+            rows: int64 (n,), ascending row numbers.
+            targets: int64 (n,), positions in `out`.
+            out: uint8 (m, row_bytes), C-contiguous, takes the rows.
 
         Raises:
             Missing: a chunk is not where the catalog says.
             Evicted: a row is not live any more.
-            ChunkError: its bytes are damaged.
+            ChunkError: stored bytes are damaged.
         """
-        for span, sources, which, rows_in_chunk in self._steps(rows):
+        for span, sources, which, rows_in_chunk in self._shares(rows):
             self._copy(sources, which, rows_in_chunk, targets[span], out)
 
     def _place_zeros(self, placement: Placement) -> None:
@@ -90,10 +90,12 @@ class ColumnReader:
         else:
             self._codec.place(np.zeros((len(placement.targets), self._codec.row_bytes), np.uint8), placement)
 
-    def _steps(self, rows: I64) -> Iterator[tuple[slice, list[Source], I64, I64]]:
-        """Rows, in ascending order, by as many chunks as may be open at once.
+    def _shares(self, rows: I64) -> Iterator[tuple[slice, list[Source], I64, I64]]:
+        """Splits ascending rows into shares that need at most `files_at_once` open files each.
 
-        Yields which of the rows, the sources of their chunks, and for each row its source and its row in the chunk.
+        Yields:
+            The share as a slice of `rows`, the sources of its chunks, and for each of its rows the position of its
+            source in that list and its number within the chunk.
         """
         chunks = rows // self._chunks.chunk_rows
         rows_in_chunk = rows - chunks * self._chunks.chunk_rows
@@ -107,7 +109,7 @@ class ColumnReader:
             yield span, sources, which, rows_in_chunk[span]
 
     def _read_sorted(self, rows: I64, placement: Placement) -> None:
-        for span, sources, which, rows_in_chunk in self._steps(rows):
+        for span, sources, which, rows_in_chunk in self._shares(rows):
             placed = placement.some(span)
             if not self._codec.is_encoded:
                 self._read_plain(sources, which, rows_in_chunk, placed)
@@ -135,7 +137,7 @@ class ColumnReader:
         self._codec.place(rows, placement)
 
     def _copy(self, sources: list[Source], which: I64, rows_in_chunk: I64, targets: I64, out: U8) -> None:
-        """out[targets[j]] = row rows_in_chunk[j] of sources[which[j]]."""
+        """Copies rows: out[targets[j]] is row rows_in_chunk[j] of sources[which[j]]."""
         row_bytes = self._codec.row_bytes
         addresses = np.array([0 if source.cached is None else source.cached.address for source in sources])
         files = np.array([-1 if source.file is None else source.file.fd for source in sources])
@@ -143,7 +145,7 @@ class ColumnReader:
         failed = copy_rows(RowSources(addresses, sizes, files), which, rows_in_chunk, targets, row_bytes, out)
         if failed >= 0:
             source, row = sources[int(which[failed])], int(rows_in_chunk[failed])
-            if source.file is not None:  # again, through the call that names the cause
+            if source.file is not None:  # read it again with a call that names the cause
                 source.file.read_into(out[targets[failed]], row * row_bytes)
             raise ChunkError(f"{source.label}: row {row} of the chunk could not be read; try again")
         in_memory = int((files[which] < 0).sum()) * row_bytes

@@ -1,4 +1,4 @@
-"""Values of fields by row, wherever the rows are: in memory, in chunk files, in the tail."""
+"""`FieldReader`: reads the values of fields by row number."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ I64 = NDArray[np.int64]
 
 
 def raise_unless_live(failed: int, rows: I64, shift: int) -> None:
-    """Raises `Evicted` for the row at position `failed` of `rows`, where that is not -1."""
+    """Raises `Evicted` for the row at position `failed` of `rows`, unless `failed` is -1."""
     if failed >= 0:
         raise Evicted(
             f"row {int(rows[failed])}: no live transition reaching {shift} steps on; draw rows with this store's"
@@ -32,9 +32,9 @@ class FieldReader:
     """Reads values of the fields of a store. Thread-safe.
 
     Args:
-        columns: the fields.
+        columns: the columns of the store.
         readers: one per column.
-        small: rows in memory, one per column; None for a column whose rows are not small.
+        small: rows in memory, one per column. None for a column whose rows are not small.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class FieldReader:
         self._small = {column.name: rows for column, rows in zip(columns, small, strict=True)}
 
     def read(self, column: Column, window_rows: I64, out: NDArray[Any], workers: Workers) -> None:
-        """out[b] = the value that the stored rows window_rows[b] make.
+        """Reads values of a field: out[b] is made of the stored rows window_rows[b].
 
         Args:
-            column: the field.
-            window_rows: int64 (n, depth), C-contiguous; -1 for a frame of zeros.
-            out: (n, ...), C-contiguous.
+            column: the column of the field.
+            window_rows: int64 (n, depth), C-contiguous, row numbers. -1 stands for a frame of zeros.
+            out: (n, ...), C-contiguous, takes the values.
             workers: threads that share the work.
 
         Raises:
             Missing: a chunk is not where the catalog says.
             Evicted: a row is not live any more.
-            ChunkError: its bytes are damaged.
+            ChunkError: stored bytes are damaged.
         """
         if not len(window_rows):
             return
@@ -73,14 +73,18 @@ class FieldReader:
             column.codec.from_rows(rows, out)
 
     def windows(self, snapshot: IndexSnapshot, column: Column, rows: I64) -> I64:
-        """Stored rows of the values at `rows`, int64 (n, depth)."""
+        """Returns the stored rows that make the values at `rows`: int64 (n, depth), -1 for a frame of zeros.
+
+        Raises:
+            Evicted: a row is not live in `snapshot`.
+        """
         frames = np.empty((len(rows), column.window_depth), np.int64)
         failed = window_rows(rows, snapshot.index, frames)
         raise_unless_live(failed, rows, 0)
         return frames
 
     def read_rows(self, snapshot: IndexSnapshot, rows: I64) -> dict[str, NDArray[Any]]:
-        """All fields of single rows, as they would be appended: images as (rows, *stacked shape)."""
+        """Returns all fields of single rows, in the form that `append` takes: images as (rows, *stacked shape)."""
         out: dict[str, NDArray[Any]] = {}
         for column in self.columns:
             out[column.name] = np.empty((len(rows), *column.spec.stacked_shape), column.dtype)
@@ -88,7 +92,7 @@ class FieldReader:
         return out
 
     def float32_rows(self, column: Column | None) -> SmallRows | None:
-        """The rows in memory of a column of one float32 each; None where they are something else."""
+        """Returns the rows in memory of a column with one float32 per row, or None for any other column."""
         if column is None or not column.codec.stores_values or column.dtype != np.float32 or column.row_bytes != 4:
             return None
         return self._small[column.name]

@@ -1,4 +1,4 @@
-"""What a reader raises where a chunk is not where the catalog says."""
+"""`Missing`: a chunk is not where the catalog says."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from replaystore.errors import ChunkError, Evicted
 
 
 class Missing(Exception):
-    """A chunk is not where the catalog says. The catalog may be behind the files: look again after a refresh.
+    """A chunk is not where the catalog says. The files may be newer than the catalog: refresh it and try again.
 
     Attributes:
-        chunk: name of the column, and number of the chunk.
-        error: what to raise where the chunk stays missing.
+        chunk: name of the column and number of the chunk.
+        error: the error to raise if the chunk stays missing.
     """
 
     def __init__(self, chunk: tuple[str, int], error: Evicted | ChunkError) -> None:

@@ -1,4 +1,4 @@
-"""Open chunk files, a bounded number of them, and reading exact ranges."""
+"""`OpenFiles`: keeps a bounded number of chunk files open, and reads exact ranges of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST = 1024
 
 
 class OpenFile:
-    """A file open for reading; closed when nobody holds the object any more, so that no reader loses it."""
+    """A file open for reading. It is closed when the last reference to the object is gone."""
 
     __slots__ = ("fd", "path", "size")
 
@@ -26,7 +26,7 @@ class OpenFile:
         self.fd = -1
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.size = os.fstat(self.fd).st_size
-        # The block layer may read megabytes ahead for each request; a batch uses none of it.
+        # Without this the system reads megabytes ahead for each request, and a batch uses none of them.
         os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_RANDOM)
 
     def __del__(self) -> None:
@@ -34,10 +34,14 @@ class OpenFile:
             os.close(self.fd)
 
     def read_into(self, out: NDArray[np.uint8], offset: int) -> None:
-        """Fills `out`, uint8 (n,), from byte `offset`.
+        """Reads len(out) bytes.
+
+        Args:
+            out: uint8 (n,), C-contiguous, takes the bytes.
+            offset: position of the first byte in the file.
 
         Raises:
-            ChunkError: the file ends before, or the device fails.
+            ChunkError: the file is too short, or reading it failed.
         """
         view = out.data.cast("B")
         while view:
@@ -51,15 +55,15 @@ class OpenFile:
             offset += got
 
     def drop_cache(self) -> None:
-        """Tells the system that its copy of the file is not needed: the caller holds the bytes now."""
+        """Advises the system to drop the file from its page cache. For a caller that has a copy of the bytes."""
         os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class OpenFiles:
-    """The most recently used files of a store. Thread-safe.
+    """Keeps the most recently used files of a store open. Thread-safe.
 
     Attributes:
-        most: files kept open; a quarter of what the process may have, at most 1,024.
+        most: most files kept open. A quarter of the process's limit, at most 1,024.
     """
 
     def __init__(self) -> None:
@@ -69,7 +73,11 @@ class OpenFiles:
         self._files: OrderedDict[Path, OpenFile] = OrderedDict()
 
     def get(self, path: Path) -> OpenFile:
-        """The file, opened if need be. Raises `FileNotFoundError`."""
+        """Returns the file, and opens it if it is not open.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
         with self._lock:
             file = self._files.get(path)
             if file is not None:
@@ -83,15 +91,15 @@ class OpenFiles:
         return file
 
     def forget(self, path: Path) -> None:
-        """Closes a file that is gone or replaced, once nobody reads it any more."""
+        """Closes a file once no reader uses it. For a file that was removed or replaced."""
         with self._lock:
             self._files.pop(path, None)
 
     def clear(self) -> None:
-        """Closes all files, once nobody reads them any more."""
+        """Closes every file once no reader uses it."""
         with self._lock:
             self._files.clear()
 
     def reset_after_fork(self) -> None:
-        """Makes the object usable in a forked child, whatever thread held its lock."""
+        """Makes the object usable in a forked child, where its lock may be held by a thread of the parent."""
         self._lock = threading.Lock()

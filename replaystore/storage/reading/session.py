@@ -1,4 +1,4 @@
-"""The reading half of an open store: readers, what is in memory, and how it follows the log."""
+"""`ReadingSession`: the reading half of an open store."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from replaystore.storage.reading.small_fields import SmallFields
 
 _logger = logging.getLogger(__name__)
 
-REFRESH_SECONDS = 0.25  # a reader looks for new episodes at most this often
-_ATTEMPTS = 3  # to find a chunk
+REFRESH_SECONDS = 0.25  # shortest time between two looks at the log
+_ATTEMPTS = 3  # times that a chunk may be missing before its error is raised
 
 _Result = TypeVar("_Result")
 
@@ -36,29 +36,29 @@ _sessions: ForkRegistry[ReadingSession] = ForkRegistry()
 
 
 class ReadingSession:
-    """Reads an open store, beside its writer or in the writer's process. Thread-safe.
+    """Reads an open store, in the writer's process or in another one. Thread-safe.
 
-    In a forked child it reads on, with locks and threads of its own, and no longer writes.
+    A forked child goes on reading, with a lock and threads of its own. It does not write.
 
     Attributes:
-        lock: guards the catalog, and the log where this process writes it.
-        events: what happens to chunks.
+        lock: guards the catalog, and the log if this process writes it.
+        events: publishes what happens to chunks.
         readers: one per column.
-        cache: chunks in memory.
-        small: fields with small rows, always in memory.
-        writes: whether this process is the writer: the catalog is up to date then.
+        cache: holds the chunks in memory.
+        small: holds the fields with small rows.
+        writes: whether this process is the writer. Its catalog is always up to date.
 
     Args:
-        files: the store's files.
+        files: the files of the store.
         residency: `"mapped"`, `"ram"` or `"auto"`.
-        budget_bytes: for chunks in memory, or None.
+        budget_bytes: most bytes of chunks in memory, or None (see `ChunkCache`).
         num_threads: threads that work on one batch.
-        counters: of the store.
+        counters: the counters of the store.
 
     Raises:
-        SpecError: no such residency.
-        BudgetError: residency `"ram"`, and the chunks do not fit.
-        ChunkError: damaged data.
+        SpecError: there is no such residency.
+        BudgetError: residency is `"ram"` and the chunks do not fit.
+        ChunkError: stored bytes are damaged.
     """
 
     def __init__(
@@ -91,17 +91,17 @@ class ReadingSession:
         _sessions.add(self)
 
     def snapshot(self) -> IndexSnapshot:
-        """What is live now. Chunks that it names stay readable in the writer's process while it is in use."""
+        """Returns what is live now. Its chunks stay readable while it is in use, in the writer's process."""
         if not self.writes and time.monotonic() >= self._next_refresh:
             self.refresh()
         with self.lock:
             return self._retention.hand_out(self._catalog.index.snapshot())
 
     def refresh(self) -> bool:
-        """Looks for what the writer committed since the last time.
+        """Takes in what the writer has committed since the last call.
 
         Returns:
-            Whether there was anything; False in the writer's process.
+            Whether there was anything new. Always False in the writer's process.
         """
         self._next_refresh = time.monotonic() + REFRESH_SECONDS
         if self.writes:
@@ -113,7 +113,7 @@ class ReadingSession:
         return changed
 
     def _follow(self) -> bool:
-        """Takes in what the writer committed since the last time, small fields too; whether there was anything."""
+        """Brings the catalog and the small fields up to date with the log. Returns whether there was anything new."""
         with self.lock:
             loaded = self._catalog.next_row
             changed = self._follow_log()
@@ -125,7 +125,7 @@ class ReadingSession:
         return changed
 
     def _follow_log(self) -> bool:
-        """Brings the catalog up to date with the log; whether there was anything. The writer's always is."""
+        """Brings the catalog up to date with the log. Returns whether there was anything new."""
         if self.writes or self._closed:
             return False
         with self.lock:
@@ -136,7 +136,7 @@ class ReadingSession:
         return changed
 
     def _load_small(self, first_row: int) -> None:
-        """Reads the small fields of the live rows from `first_row` on. What is evicted meanwhile is left out."""
+        """Reads the small fields of the live rows from `first_row` on. Starts again if rows are evicted meanwhile."""
         while True:
             end = self._catalog.end
             try:
@@ -148,18 +148,21 @@ class ReadingSession:
             return
 
     def with_refresh(self, read: Callable[[], _Result], refresh: Callable[[], object] | None = None) -> _Result:
-        """What `read` returns. Where a chunk is not where the catalog says, refreshes the catalog and tries again.
+        """Calls `read`. If a chunk is not where the catalog says, it refreshes the catalog and calls `read` again.
 
-        In the writer's process trying again suffices: what was a tail has become a chunk. Chunks are not taken into
-        memory here, because the caller may hold the lock that the loading threads need.
+        In the writer's process the second call succeeds without a refresh: a tail has become a chunk file. No chunks
+        are read into memory here, because the caller may hold the lock that the loading threads need.
 
         Args:
-            read: reads from chunks.
-            refresh: brings the catalog up to date; None: the small fields too.
+            read: a function that reads chunks.
+            refresh: brings the catalog up to date. None: brings the small fields up to date too.
+
+        Returns:
+            What `read` returns.
 
         Raises:
-            Evicted: a chunk stays missing because its rows are not live any more.
-            ChunkError: a chunk stays missing although they are.
+            Evicted: a chunk stays missing and has no live rows.
+            ChunkError: a chunk with live rows stays missing.
         """
         missed: list[tuple[str, int]] = []
         while True:
@@ -177,10 +180,10 @@ class ReadingSession:
         return self.cache.cached_bytes + self.small.nbytes
 
     def release(self, *, everything: bool = False) -> None:
-        """Drops retired chunks that no batch in flight can need any more.
+        """Releases the retired chunks that no batch in flight can need.
 
         Args:
-            everything: whether to drop those that a batch may need too; for closing.
+            everything: release all of them. For closing the store.
         """
         with self.lock:
             self.events.released(self._retention.release(everything=everything))
@@ -191,7 +194,7 @@ class ReadingSession:
                 chunks_of_column.drop(chunk)
 
     def threads(self, count: int) -> ThreadPoolExecutor | None:
-        """The threads that share the work on a batch; None where `count` is 1, and the caller works alone."""
+        """Returns the threads that share the work on a batch. None if `count` is 1: the caller works alone."""
         if count == 1:
             return None
         with self.lock:
@@ -208,7 +211,7 @@ class ReadingSession:
             self._pool.shutdown()
 
     def close(self) -> None:
-        """Ends the threads and closes the files. Then another writer can open the store."""
+        """Ends the threads, closes the files and gives the writer's lock back."""
         self.stop()
         self._files.close()
         self._open_files.clear()
@@ -216,11 +219,11 @@ class ReadingSession:
             chunks.clear()
 
     def before_fork(self) -> None:
-        """Keeps threads from changing the catalog while it is copied into a child."""
+        """Takes the lock, so that no thread changes the catalog while the process forks."""
         self.lock.acquire()
 
     def after_fork_in_parent(self) -> None:
-        """Lets threads go on."""
+        """Gives the lock back."""
         self.lock.release()
 
     def after_fork_in_child(self) -> None:

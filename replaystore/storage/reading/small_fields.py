@@ -1,4 +1,4 @@
-"""Fields with small rows (actions, rewards, discounts), in memory as they come."""
+"""Keeps fields with small rows in memory: actions, rewards, discounts."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ _ROWS_AT_ONCE = 1 << 16
 
 
 class SmallRows:
-    """Rows of one column by number, from the first live one on. One thread writes, any number read.
+    """Rows of one column in memory. One thread writes, any number of threads read.
+
+    Attributes:
+        row_bytes: bytes per row.
+        end: one past the last row in memory.
 
     Args:
-        row_bytes: bytes of a stored row.
+        row_bytes: bytes per row.
     """
 
     def __init__(self, row_bytes: int) -> None:
@@ -39,16 +43,16 @@ class SmallRows:
         return self._held[1].nbytes
 
     def put(self, first_row: int, rows: U8, first_live: int) -> None:
-        """Takes in rows.
+        """Stores rows.
 
         Args:
-            first_row: number of the first of them.
+            first_row: number of the first row.
             rows: uint8 (n, row_bytes).
-            first_live: rows before it may be dropped.
+            first_live: rows before this one may be dropped.
         """
         base, held = self._held
         stop = first_row + len(rows)
-        if first_row < base:  # later rows came first, and those before `base` have died meanwhile
+        if first_row < base:  # later rows were stored first, and rows before `base` are not live any more
             if stop <= base:
                 return
             first_row, rows = base, rows[base - first_row :]
@@ -57,24 +61,24 @@ class SmallRows:
             grown = np.empty((max(1024, 2 * (stop - first_live)), self.row_bytes), np.uint8)
             keep = max(0, self.end - first_live)
             grown[:keep] = held[first_live - base : first_live - base + keep]
-            # Readers that hold the old array go on with it: rows never move within one.
+            # A thread that reads from the old array goes on: rows never move within an array.
             self._held = base, held = first_live, grown
         held[first_row - base : stop - base] = rows
         self.end = max(self.end, stop)
 
     def held(self) -> tuple[int, U8]:
-        """The first row in memory, and the rows from there on, uint8 (n, row_bytes)."""
+        """Returns the number of the first row in memory, and the rows from there on, uint8 (n, row_bytes)."""
         return self._held
 
     def take(self, rows: I64, out: U8) -> None:
         """Copies rows.
 
         Args:
-            rows: int64 (n,).
-            out: uint8 (n, row_bytes), C-contiguous.
+            rows: int64 (n,), row numbers.
+            out: uint8 (n, row_bytes), C-contiguous, takes the rows.
 
         Raises:
-            Evicted: one was dropped to make room.
+            Evicted: a row is not in memory any more.
         """
         base, held = self._held
         failed = take_rows(held, base, rows, out)
@@ -83,16 +87,16 @@ class SmallRows:
 
 
 class SmallFields:
-    """The fields of a store with small rows. One thread writes, any number read.
-
-    Args:
-        columns: those of the store.
-        readers: one per column.
-        catalog: what the log says.
-        retention: snapshots in use, whose rows stay.
+    """The fields of a store with small rows, in memory. One thread writes, any number of threads read.
 
     Attributes:
-        rows: one per column; None for a column whose rows are not small.
+        rows: one per column. None for a column whose rows are not small.
+
+    Args:
+        columns: the columns of the store.
+        readers: one per column.
+        catalog: the state of the log.
+        retention: knows the snapshots in use. Their rows stay in memory.
     """
 
     def __init__(
@@ -110,10 +114,10 @@ class SmallFields:
         return sum(rows.nbytes for rows in self.rows if rows is not None)
 
     def put(self, first_row: int, stored: Sequence[U8]) -> None:
-        """Takes in rows that are about to be committed.
+        """Stores rows that are about to be committed.
 
         Args:
-            first_row: number of the first of them.
+            first_row: number of the first row.
             stored: uint8 (n, row_bytes), one per column.
         """
         first_live = self._first_needed_row()
@@ -126,8 +130,8 @@ class SmallFields:
 
         Raises:
             Missing: a chunk is not where the catalog says.
-            Evicted: a chunk is gone.
-            ChunkError: it is damaged.
+            Evicted: a chunk has no live rows any more.
+            ChunkError: stored bytes are damaged.
         """
         snapshot = self._catalog.index.snapshot()
         keep = (snapshot.index.part_first_row >= first_row) & (snapshot.index.part_num_rows > 0)
@@ -144,6 +148,6 @@ class SmallFields:
                     rows.put(start, span, self._first_needed_row())
 
     def _first_needed_row(self) -> int:
-        """The oldest row that is live, or in a snapshot in use; the next row to come if there is none."""
+        """Returns the oldest row that is live or in a snapshot in use. The next row to be written if there is none."""
         first = self._retention.first_row(self._catalog.index.snapshot())
         return self._catalog.next_row if first is None else first
