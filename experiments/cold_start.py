@@ -22,7 +22,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-RECORDED = Path(__file__).parent / "recorded" / "walker_walk"
+from experiments import RECORDED
+
 BATCH, N_STEP, BATCHES = 256, 3, 20
 CHUNK_ROWS, ROUNDS = 128, 3
 STEPS = ("import", "append", "first_batch", "batches")

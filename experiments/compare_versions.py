@@ -20,7 +20,8 @@ from typing import Any
 import click
 import numpy as np
 
-RECORDED = Path(__file__).parent / "recorded" / "walker_walk"
+from experiments import RECORDED
+
 BATCH, N_STEP, BATCHES_PER_TURN, WARM_UP = 256, 3, 4, 20
 ANSWER = "answer: "  # the package may print other lines
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 
+from experiments import RECORDED
 from replaystore.collect import CollectConfig, RenderingUnavailable, collect
 from replaystore.datasets.convert import convert
 from replaystore.runtime.extras import needs
@@ -31,7 +32,6 @@ with needs("experiments.demo", "bench", "dmc", in_command=__name__ == "__main__"
     from replaystore.bench.paging_config import PagingConfig
     from replaystore.bench.report import to_table, write_report
 
-RECORDED = Path(__file__).parent / "recorded" / "walker_walk"
 SIZES = (0.5, 4.0)  # raw stacked data as multiples of the limit
 STEPS = 500  # per episode: 1,000 frames of the simulator, two per step
 

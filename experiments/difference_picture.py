@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments import RECORDED
 from replaystore.datasets.drqv2_npz import list_episode_files, read_episode
 from replaystore.datasets.fields import fields_from_episode
 from replaystore.runtime.extras import needs
@@ -22,8 +23,6 @@ with needs("experiments.difference_picture", "bench", in_command=__name__ == "__
 
     from replaystore import FrameDelta
     from replaystore.bench.frame_example import frame_example
-
-RECORDED = Path(__file__).parent / "recorded" / "walker_walk"
 
 
 def main(target: Path) -> None:

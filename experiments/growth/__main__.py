@@ -23,6 +23,7 @@ from typing import Any
 import click
 import numpy as np
 
+from experiments import RECORDED
 from replaystore.runtime.extras import needs
 
 with needs("experiments.growth", "bench", "torch", in_command=__name__ == "__main__"):
@@ -33,7 +34,6 @@ with needs("experiments.growth", "bench", "torch", in_command=__name__ == "__mai
     import replaystore as rs  # its names import lazily, and that is part of what is measured
 
 
-RECORDED = Path(__file__).parents[1] / "recorded" / "walker_walk"
 EPISODE_ROWS, FRAME_STACK = 501, 3
 BATCH, N_STEP, DISCOUNT = 256, 3, 0.99
 BATCHES = 200
