@@ -80,7 +80,7 @@ class TupleLoader:
     ) -> None:  # fmt: skip
         if min(max_size, batch_size, n_step) < 1:
             raise SpecError(f"max_size, batch_size and nstep are at least 1, got {max_size}, {batch_size} and {n_step}")
-        self._path = Path(replay_dir) / STORE_NAME
+        self._path = Path(replay_dir).absolute() / STORE_NAME
         self._max_size = int(max_size)
         self._mode: Mode = mode
         self._reading: dict[str, Any] = {"residency": residency, "budget_bytes": budget_bytes}

@@ -58,7 +58,7 @@ class ReplayBufferStorage:
         missing = [name for name in ROLES if name not in self._fields]
         if missing:
             raise SpecError(f"data_specs: expected {list(ROLES)}, got {list(self._fields)}: missing {missing}")
-        self._path = Path(replay_dir) / STORE_NAME
+        self._path = Path(replay_dir).absolute() / STORE_NAME
         self._mode: Mode = mode
         self._frame_stack = frame_stack
         self._options: dict[str, Any] = {"residency": residency, "budget_bytes": budget_bytes}

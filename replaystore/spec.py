@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, cast
@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from replaystore.errors import SpecError
+from replaystore.runtime.numbers import whole_number
 
 Mode = Literal["disk", "half", "full"]
 Residency = Literal["mapped", "ram", "auto"]
@@ -34,12 +35,14 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _RESERVED = {"episodes", "zarr", "c"}
 _KINDS = "biuf"
 _MAX_ROW_BYTES = 1 << 30
+# Two axes of at least 16 beside one of at most 4 are height and width.
+_FEWEST_PIXELS, _MOST_CHANNELS = 16, 4
 
 
 def _json_shape(shape: Any, where: str) -> tuple[int, ...]:
     try:
-        result = tuple(int(n) for n in shape)
-    except (TypeError, ValueError) as err:
+        result = tuple(whole_number(n, "shape", least=0) for n in shape)
+    except (TypeError, SpecError) as err:
         raise SpecError(f"{where}: expected a shape (a tuple of whole numbers), got {shape!r}") from err
     if any(n < 1 for n in result):
         raise SpecError(f"{where}: expected a shape of positive numbers, got {result}; drop empty axes")
@@ -87,6 +90,7 @@ class FieldSpec:
         if self.name.startswith("next_"):
             raise SpecError(f"{where}: names starting with 'next_' are taken by batches; rename the field")
         object.__setattr__(self, "shape", _json_shape(self.shape, where))
+        object.__setattr__(self, "frame_stack", whole_number(self.frame_stack, f"{where}: frame_stack"))
         try:
             dtype = np.dtype(self.dtype)
         except TypeError as err:
@@ -120,7 +124,7 @@ class FieldSpec:
                 f"{where}: an image is uint8 (height, width) or with a channel axis, got {self.dtype} {self.shape};"
                 " store other arrays as plain fields (channels=None)"
             )
-        if not 1 <= int(self.frame_stack) <= 64:
+        if self.frame_stack > 64:
             raise SpecError(f"{where}: frame_stack is 1 to 64, got {self.frame_stack}")
         if self.role not in ("observation", "extra"):
             raise SpecError(f"{where}: an image is an observation or an extra field, not {self.role!r}")
@@ -145,10 +149,21 @@ class FieldSpec:
             frame_stack: frames in an observation.
             channels: position of the channels, `"first"` or `"last"`.
             scheme: configuration of a `FrameDelta`, for mode `"full"`. None takes that mode's default.
+
+        Raises:
+            SpecError: an argument is invalid, or the channels are clearly on the other axis.
         """
+        shape = _json_shape(frame_shape, f"field {name!r}")
+        if len(shape) == 3:
+            thin, wide = (shape[2], shape[:2]) if channels == "first" else (shape[0], shape[1:])  # if they are swapped
+            if thin <= _MOST_CHANNELS and min(wide) >= _FEWEST_PIXELS:
+                other = "last" if channels == "first" else "first"
+                raise SpecError(
+                    f"field {name!r}: a frame of shape {shape} has its channels {other}; give channels={other!r}"
+                )
         return cls(
             name=name,
-            shape=frame_shape,
+            shape=shape,
             dtype="uint8",
             role="observation",
             frame_stack=frame_stack,
@@ -203,6 +218,25 @@ class FieldSpec:
             raise SpecError(f"not a field description: {data!r}") from err
 
 
+def field_list(fields: Any) -> tuple[FieldSpec, ...]:
+    """Returns the fields of a new store.
+
+    Raises:
+        SpecError: `fields` is not an iterable of `FieldSpec`.
+    """
+    if isinstance(fields, FieldSpec):
+        raise SpecError("fields: expected a list of FieldSpec, got a single one; put it into a list")
+    if isinstance(fields, (str, Mapping)) or not isinstance(fields, Iterable):
+        raise SpecError(
+            f"fields: expected a list of FieldSpec, got {type(fields).__name__}; each FieldSpec has its own name"
+        )
+    result = tuple(fields)
+    for entry in result:
+        if not isinstance(entry, FieldSpec):
+            raise SpecError(f"fields: expected a list of FieldSpec, got {type(entry).__name__} {entry!r} in it")
+    return result
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoreSpec:
     """What stays the same for the life of a store.
@@ -245,7 +279,8 @@ class StoreSpec:
         for role in ("reward", "discount"):
             if sum(spec.role == role for spec in self.fields) > 1:
                 raise SpecError(f"more than one field has the role {role!r}; give the others role 'extra'")
-        if not 1 <= int(self.chunk_rows) <= 1 << 20:
+        object.__setattr__(self, "chunk_rows", whole_number(self.chunk_rows, "chunk_rows"))
+        if self.chunk_rows > 1 << 20:
             raise SpecError(f"chunk_rows is 1 to {1 << 20}, got {self.chunk_rows}")
 
     def field(self, name: str) -> FieldSpec:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -18,13 +17,15 @@ from replaystore.batches.transitions import view_or_transitions
 from replaystore.errors import SpecError, StoreClosed, StoreError
 from replaystore.index.parts import EpisodeInfo
 from replaystore.index.snapshot import IndexSnapshot
-from replaystore.recording.limits import check_positive
 from replaystore.recording.session import WritingSession
 from replaystore.runtime.counters import Counters, StoreStats
+from replaystore.runtime.numbers import byte_size, whole_number
+from replaystore.runtime.paths import local_path
 from replaystore.sampling.protocol import RowSampler
 from replaystore.spec import DEFAULT_CHUNK_ROWS, Durability, FieldSpec, Mode, Residency
 from replaystore.storage.catalog.opening import OpenedStore, create_store, new_spec, open_to_read, open_to_write
 from replaystore.storage.reading.field_reader import FieldReader
+from replaystore.storage.reading.options import ReadingOptions
 from replaystore.storage.reading.session import ReadingSession
 from replaystore.storage.statistics import store_statistics
 from replaystore.storage.verify import Report, verify_store
@@ -53,9 +54,7 @@ class ReplayStore:
     ((4, 3, 8, 8), 1.75)
     """
 
-    def __init__(self, files: OpenedStore, residency: Residency, budget_bytes: int | None, num_threads: int) -> None:
-        check_positive("num_threads", num_threads)
-        check_positive("budget_bytes", budget_bytes)
+    def __init__(self, files: OpenedStore, reading: ReadingOptions) -> None:
         catalog = files.catalog
         self.path = files.paths.root
         self.spec = catalog.spec
@@ -63,16 +62,16 @@ class ReplayStore:
         self._catalog = catalog
         self._closed = False
         self._counters = Counters()
-        self._reading = ReadingSession(files, residency, budget_bytes, num_threads, self._counters)
+        self._reading = ReadingSession(files, *reading, self._counters)
         self._fields = FieldReader(catalog.columns, self._reading.readers, self._reading.small.rows)
-        self._gatherer = Gatherer(self.spec, self._fields, self._reading, num_threads, self._counters)
+        self._gatherer = Gatherer(self.spec, self._fields, self._reading, reading.num_threads, self._counters)
         self._writing = None
         if files.log is not None:
             self._writing = WritingSession(files, files.log, self._reading, self._counters)
         _logger.info(
             "%s: opened to %s: mode %s, %d episodes, %d transitions, residency %s",
             self.path, "read" if self.read_only else "write", self.spec.mode, self.num_episodes,
-            self.num_transitions, residency,
+            self.num_transitions, self.residency,
         )  # fmt: skip
 
     # Opening and closing
@@ -80,8 +79,8 @@ class ReplayStore:
     @classmethod
     def create(
         cls, path: str | os.PathLike[str], fields: Iterable[FieldSpec], *, mode: Mode = "full",
-        capacity: int | None = None, disk_budget_bytes: int | None = None, chunk_rows: int = DEFAULT_CHUNK_ROWS,
-        durability: Durability = "process", residency: Residency = "auto", budget_bytes: int | None = None,
+        capacity: int | None = None, disk_budget_bytes: int | str | None = None, chunk_rows: int = DEFAULT_CHUNK_ROWS,
+        durability: Durability = "process", residency: Residency = "auto", budget_bytes: int | str | None = None,
         num_threads: int = DEFAULT_THREADS,
     ) -> Self:  # fmt: skip
         """Makes a store and opens it for writing.
@@ -92,8 +91,9 @@ class ReplayStore:
             mode: how images are stored. `"disk"` stores whole stacks, `"half"` each frame once, `"full"` the
                 differences between frames.
             capacity: most transitions. The oldest whole episodes are evicted to keep it. None: no limit.
-            disk_budget_bytes: most bytes on disk, chunks and tail together. The oldest whole episodes are evicted to
-                keep it, and their space is freed one chunk at a time. None: no limit.
+            disk_budget_bytes: most bytes on disk, chunks and tail together, as a number or text such as `"100GB"`. The
+                oldest whole episodes are evicted to keep it, and their space is freed one chunk at a time. None: no
+                limit.
             chunk_rows: rows per chunk, for every field.
             durability: with `"process"`, committed rows survive the death of the process. With `"power"`, they survive
                 a power cut too.
@@ -109,16 +109,18 @@ class ReplayStore:
             StoreExists: the path is in use.
             WriteError: the directory cannot be made.
         """
-        check_positive("capacity", capacity)
-        check_positive("disk_budget_bytes", disk_budget_bytes)
-        spec = new_spec(fields, mode, chunk_rows, durability)
-        files = create_store(Path(path).absolute(), spec, capacity, disk_budget_bytes)
-        return cls._from_files(files, residency, budget_bytes, num_threads)
+        root, reading = local_path(path), ReadingOptions.checked(residency, budget_bytes, num_threads)
+        if capacity is not None:
+            capacity = whole_number(capacity, "capacity")
+        if disk_budget_bytes is not None:
+            disk_budget_bytes = byte_size(disk_budget_bytes, "disk_budget_bytes")
+        files = create_store(root, new_spec(fields, mode, chunk_rows, durability), capacity, disk_budget_bytes)
+        return cls._from_files(files, reading)
 
     @classmethod
     def open(
         cls, path: str | os.PathLike[str], *, read_only: bool = False, residency: Residency = "auto",
-        budget_bytes: int | None = None, num_threads: int = DEFAULT_THREADS,
+        budget_bytes: int | str | None = None, num_threads: int = DEFAULT_THREADS,
     ) -> Self:  # fmt: skip
         """Opens a store, as its only writer or to read it.
 
@@ -130,8 +132,8 @@ class ReplayStore:
                 can. `"auto"` holds as many as fit, oldest first, and leaves the others in files. If they are many, it
                 reads them in the background (see `wait_until_filled`). Fields with rows of at most 256 bytes are
                 always in memory.
-            budget_bytes: most bytes of chunks in memory. None: the available memory (`"ram"`), or half of it
-                (`"auto"`).
+            budget_bytes: most bytes of chunks in memory, as a number or text such as `"16GiB"`. None: the available
+                memory (`"ram"`), or half of it (`"auto"`).
             num_threads: threads that work on one batch.
 
         Returns:
@@ -145,14 +147,14 @@ class ReplayStore:
             ChunkError: a chunk is damaged or missing.
             BudgetError: residency is `"ram"` and the chunks do not fit.
         """
-        whole = Path(path).absolute()  # the process may change its directory
-        files = open_to_read(whole) if read_only else open_to_write(whole)
-        return cls._from_files(files, residency, budget_bytes, num_threads)
+        root, reading = local_path(path), ReadingOptions.checked(residency, budget_bytes, num_threads)
+        files = open_to_read(root) if read_only else open_to_write(root)
+        return cls._from_files(files, reading)
 
     @classmethod
-    def _from_files(cls, files: OpenedStore, residency: Residency, budget_bytes: int | None, num_threads: int) -> Self:
+    def _from_files(cls, files: OpenedStore, reading: ReadingOptions) -> Self:
         try:
-            return cls(files, residency, budget_bytes, num_threads)
+            return cls(files, reading)
         except BaseException:
             files.abandon()
             raise

@@ -77,7 +77,7 @@ class FieldsByRole:
         """
         steps, windows = np.empty((len(rows), num_steps), np.int64), np.empty((2 * len(rows), self.depth), np.int64)
         failed = transition_rows(rows, snapshot.index, steps, windows)
-        raise_unless_live(failed, rows, num_steps)
+        raise_unless_live(failed, rows, num_steps, snapshot)
         return steps, windows
 
     def float32(self, column: Column | None, default: float, rows: I64) -> NDArray[np.float32]:

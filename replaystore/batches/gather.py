@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from replaystore.batches.fields_by_role import FieldsByRole
 from replaystore.batches.layout import Batch, Layout, allocate_batch, check_batch, halves_of_one, with_extras
 from replaystore.batches.protocol import BatchView, Read
@@ -14,7 +12,7 @@ from replaystore.errors import SpecError
 from replaystore.index.snapshot import IndexSnapshot
 from replaystore.runtime.counters import Counters
 from replaystore.runtime.workers import Workers
-from replaystore.sampling.protocol import Draw
+from replaystore.sampling.protocol import Draw, row_ids
 from replaystore.spec import StoreSpec
 from replaystore.storage.reading.field_reader import FieldReader
 from replaystore.storage.reading.session import ReadingSession
@@ -73,7 +71,7 @@ class Gatherer:
             SpecError: `out` or the draw does not fit the view, or the view's reads do not fit its layout.
         """
         draw = rows if isinstance(rows, Draw) else Draw(rows)
-        draw = Draw(np.ascontiguousarray(draw.rows, np.int64), draw.weights, draw.columns)
+        draw = Draw(row_ids(draw.rows), draw.weights, draw.columns)
         if out is None:
             out = self.allocate(view, len(draw.rows))
         else:

@@ -13,8 +13,8 @@ from replaystore.batches.protocol import BatchView, Read, ViewRows
 from replaystore.errors import SpecError
 from replaystore.index.snapshot import IndexSnapshot
 from replaystore.kernels.returns import cached_returns, n_step_returns
+from replaystore.runtime.numbers import whole_number
 from replaystore.sampling.protocol import Draw
-from replaystore.sampling.sampler import whole_number
 from replaystore.spec import StoreSpec
 
 
@@ -44,7 +44,7 @@ class TransitionView(BatchView):
         discount: discount factor per step.
 
     Raises:
-        SpecError: `n_step` is not a whole number of at least 1, or `discount` is not a number.
+        SpecError: `n_step` is not a whole number of at least 1, or `discount` is not in [0, 1].
     """
 
     n_step: int = 1
@@ -55,7 +55,9 @@ class TransitionView(BatchView):
         try:
             object.__setattr__(self, "discount", float(self.discount))
         except (TypeError, ValueError) as err:
-            raise SpecError(f"discount is a number, got {self.discount!r}") from err
+            raise SpecError(f"discount: expected a number from 0 to 1, got {self.discount!r}") from err
+        if not 0 <= self.discount <= 1:  # nor NaN
+            raise SpecError(f"discount: expected a number from 0 to 1, got {self.discount!r}")
 
     @property
     def num_steps(self) -> int:
@@ -125,7 +127,11 @@ def view_or_transitions(view: BatchView | None, n_step: int | None = None, disco
         SpecError: a value cannot work, or there is a view as well.
     """
     if view is None:
-        return _transition_view(1 if n_step is None else n_step, 0.99 if discount is None else float(discount))
+        chosen = 1 if n_step is None else n_step, 0.99 if discount is None else discount
+        try:
+            return _transition_view(*chosen)
+        except TypeError:  # a value that cannot be hashed, which is no number
+            return TransitionView(n_step=chosen[0], discount=chosen[1])
     if n_step is not None or discount is not None:
         name = "discount" if n_step is None else "n_step"
         raise SpecError(f"gather: {name}= is part of a view, and view= is given; give it to the view alone")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,6 @@ RESIDENCIES = ("mapped", "ram", "auto")
 REFERENCES = ("inward", "previous", "keyframe")
 ENTROPIES = ("lz4", "zstd", "spans", "points", "none")
 
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_UNITS |= {"KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?)\s*([A-Za-z]*)")
-
 
 def size(value: str | int) -> int:
     """Returns a number of bytes, at least 1, from text such as `16GiB`, `500MB`, `1.5 GB` or `1048576`.
@@ -30,12 +25,12 @@ def size(value: str | int) -> int:
     Raises:
         click.BadParameter: the text is no such size.
     """
-    match = _SIZE.fullmatch(str(value).strip())
-    factor = _UNITS.get(match[2].upper()) if match else None
-    if match is None or factor is None or float(match[1]) * factor < 1:
-        raise click.BadParameter(f"{value!r} is not a size such as 16GiB, 500MB or 1048576")
-    whole, _, fraction = match[1].partition(".")
-    return int(whole) * factor + int(float(f"0.{fraction or 0}") * factor)
+    from replaystore.runtime.numbers import byte_size
+
+    try:
+        return byte_size(value, "size")
+    except ValueError as err:
+        raise click.BadParameter(f"{value!r} is not a size such as 16GiB, 500MB or 1048576") from err
 
 
 def list_of(item: Any, name: str) -> Callable[[str], tuple[Any, ...]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ from replaystore.errors import Evicted
 from replaystore.loading.arguments import sampler_and_view
 from replaystore.loading.buffers import Tensors, tensors_of
 from replaystore.loading.draws import Draws
+from replaystore.runtime.numbers import whole_number
+from replaystore.runtime.paths import local_path
 from replaystore.sampling.protocol import RowSampler
 from replaystore.sampling.sampler import Distribution
 from replaystore.store import ReplayStore
@@ -62,8 +63,8 @@ class ReplayDataset(IterableDataset[Tensors]):
         sampler: RowSampler | None = None, view: BatchView | None = None, seed: int | None = None,
         residency: Any = "mapped", budget_bytes: int | None = None,
     ) -> None:  # fmt: skip
-        self.path = Path(path)
-        self.batch_size = batch_size
+        self.path = local_path(path)
+        self.batch_size = whole_number(batch_size, "batch_size")
         self.sampler, self.view = sampler_and_view(
             n_step=n_step, discount=discount, distribution=distribution, window=window, sampler=sampler, view=view
         )

@@ -22,6 +22,7 @@ from replaystore.loading.arguments import sampler_and_view
 from replaystore.loading.buffers import Buffer, Loan, Tensors, pinned_empty, tensors_of
 from replaystore.loading.draws import Draws
 from replaystore.loading.stats import LoaderStats
+from replaystore.runtime.numbers import whole_number
 from replaystore.runtime.preemption import let_others_preempt
 from replaystore.sampling.protocol import Draw, RowSampler
 from replaystore.sampling.sampler import Distribution
@@ -99,11 +100,14 @@ class ReplayLoader:
         view: BatchView | None = None, seed: int | np.random.Generator | None = None, num_threads: int = 2,
         prefetch: int = 4, pin_memory: bool | None = None,
     ) -> None:  # fmt: skip
-        if batch_size < 1 or num_threads < 1 or prefetch < 0:
+        if not isinstance(store, ReplayStore):
             raise SpecError(
-                "batch_size and num_threads are at least 1, prefetch at least 0;"
-                f" got {batch_size}, {num_threads}, {prefetch}"
+                f"store: expected an open ReplayStore, got {type(store).__name__} {store!r}; open it with"
+                " ReplayStore.open(path)"
             )
+        batch_size = whole_number(batch_size, "batch_size")
+        num_threads = whole_number(num_threads, "num_threads")
+        prefetch = whole_number(prefetch, "prefetch", least=0)
         self.store = store
         self.sampler, self.view = sampler_and_view(
             n_step=n_step, discount=discount, distribution=distribution, window=window, sampler=sampler, view=view

@@ -5,24 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from replaystore.errors import CapacityError, SpecError
+from replaystore.errors import CapacityError
+from replaystore.runtime.numbers import whole_number
 from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.reading.session import ReadingSession
 from replaystore.storage.writing.commits import StoreWriter
-
-
-def check_positive(name: str, value: int | None) -> None:
-    """Checks an optional number.
-
-    Args:
-        name: name of the argument, for the error.
-        value: the number, or None.
-
-    Raises:
-        SpecError: the number is less than 1.
-    """
-    if value is not None and value < 1:
-        raise SpecError(f"{name} is a positive number or None, got {value}")
 
 
 class Limits:
@@ -48,10 +35,11 @@ class Limits:
             capacity: largest number of transitions. None: no limit.
 
         Raises:
-            SpecError: the capacity is less than 1.
+            SpecError: the capacity is not a whole number of at least 1.
             WriteError: the capacity was not recorded.
         """
-        check_positive("capacity", capacity)
+        if capacity is not None:
+            capacity = whole_number(capacity, "capacity")
         self._writer.set_limits(capacity, self._catalog.disk_budget_bytes)
         self.evict()
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from replaystore.errors import SpecError
 from replaystore.index.snapshot import IndexSnapshot
 
 _NO_COLUMNS: Mapping[str, NDArray[Any]] = MappingProxyType({})
@@ -36,6 +37,20 @@ class Draw(NamedTuple):
     def extras(self) -> dict[str, NDArray[Any]]:
         """Returns the arrays that a batch holds besides those of its view: the columns and `weight`."""
         return dict(self.columns) if self.weights is None else {**self.columns, "weight": self.weights}
+
+
+def row_ids(rows: Any) -> NDArray[np.int64]:
+    """Returns row ids as an array, (batch,) int64, C-contiguous.
+
+    Raises:
+        SpecError: `rows` are no whole numbers, or have another number of axes.
+    """
+    array = np.asarray(rows)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise SpecError(
+            f"rows: expected whole numbers (batch,), got {array.dtype} {array.shape}; give what a sampler drew"
+        )
+    return np.ascontiguousarray(array, np.int64)
 
 
 class RowSampler(Protocol):

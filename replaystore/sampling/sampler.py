@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from replaystore.errors import NotEnoughData, SpecError
 from replaystore.index.snapshot import IndexSnapshot
+from replaystore.runtime.numbers import whole_number
 from replaystore.sampling.protocol import Draw, RowSampler
 
 Distribution = Literal["uniform", "per_episode"]
 DISTRIBUTIONS: tuple[Distribution, ...] = ("uniform", "per_episode")
-
-
-def whole_number(value: Any, label: str) -> int:
-    """Returns `value` as an int.
-
-    Args:
-        value: the number.
-        label: names the number in the error.
-
-    Raises:
-        SpecError: `value` is not a whole number of at least 1.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = 0
-    if isinstance(value, bool) or number < 1:
-        raise SpecError(f"{label} is a whole number from 1 on, got {value!r}")
-    return number
 
 
 @dataclass(frozen=True, kw_only=True)

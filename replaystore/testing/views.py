@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.batches.protocol import BatchView
-from replaystore.errors import Evicted
+from replaystore.errors import Evicted, SpecError
 from replaystore.index.snapshot import IndexSnapshot
 from replaystore.sampling.protocol import Draw, RowSampler
 from replaystore.sampling.sampler import Sampler
@@ -162,10 +162,10 @@ class _ViewCheck:
         for row in range(-1, end + 1):
             if row not in taken:
                 draw = self.draw_of(rows[:3], snapshot)._replace(rows=np.array([rows[0], row, rows[-1]]))
-                label = (
-                    f"row {row}, which is not live, or first in its episode, or has under {self.view.num_steps} steps"
-                )
-                raises(Evicted, partial(store.gather, draw, view=self.view), label)
+                is_reset = snapshot.locate(np.array([row]))[1][0] == 0
+                error = SpecError if is_reset else Evicted
+                label = f"row {row}, which is not live, or the reset row, or has under {self.view.num_steps} steps"
+                raises(error, partial(store.gather, draw, view=self.view), label)
 
     def evicted(self, store: ReplayStore) -> None:
         snapshot = store.snapshot()

@@ -32,12 +32,12 @@ class LogReader:
         self._paths = paths
         try:
             self._head_fd = os.open(paths.head, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as err:
+        except (FileNotFoundError, NotADirectoryError) as err:
             raise StoreNotFound(f"{paths.root}: not a replay store: it has no log; check the path") from err
         try:
             self.head = layout.read_head(self._head_fd, paths.head)
             self._log_fd = os.open(paths.log(self.head.generation), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as err:
+        except (FileNotFoundError, NotADirectoryError) as err:
             os.close(self._head_fd)
             raise LogError(f"{paths.log(self.head.generation)}: missing; restore the file from a copy") from err
         except BaseException:

@@ -16,7 +16,7 @@ from replaystore.columns.registry import resolved_fields
 from replaystore.errors import StoreExists, StoreLocked, WriteError
 from replaystore.runtime.durable_files import sync_directory
 from replaystore.runtime.locks import ExclusiveLock, LockHeld
-from replaystore.spec import Durability, FieldSpec, Mode, StoreSpec
+from replaystore.spec import Durability, FieldSpec, Mode, StoreSpec, field_list
 from replaystore.storage.catalog import recovery
 from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.catalog.log import LogReader, LogWriter
@@ -69,7 +69,7 @@ def new_spec(fields: Iterable[FieldSpec], mode: Mode, chunk_rows: int, durabilit
         SpecError: the configuration cannot work.
     """
     spec = StoreSpec(
-        mode=mode, fields=resolved_fields(mode, tuple(fields)), chunk_rows=chunk_rows, durability=durability,
+        mode=mode, fields=resolved_fields(mode, field_list(fields)), chunk_rows=chunk_rows, durability=durability,
         store_id=uuid.uuid4().hex,
     )  # fmt: skip
     columns_of(spec)

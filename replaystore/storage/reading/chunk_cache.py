@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from replaystore.columns.chunks import CachedChunk
-from replaystore.errors import BudgetError, ReplayStoreError, SpecError
+from replaystore.errors import BudgetError, ReplayStoreError
 from replaystore.runtime.available_memory import available_bytes
 from replaystore.runtime.preemption import let_others_preempt
-from replaystore.spec import RESIDENCIES, Residency
+from replaystore.spec import Residency
 from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.reading.column_chunks import ColumnChunks
 from replaystore.storage.reading.missing import Missing
@@ -39,16 +39,12 @@ class ChunkCache:
         residency: `"mapped"`, `"ram"` or `"auto"`.
         budget_bytes: most bytes of chunks in memory. None: the available memory (`"ram"`), or half of it (`"auto"`).
 
-    Raises:
-        SpecError: there is no such residency.
     """
 
     def __init__(
         self, path: Path, catalog: Catalog, columns: Sequence[ColumnChunks], residency: Residency,
         budget_bytes: int | None,
     ) -> None:  # fmt: skip
-        if residency not in RESIDENCIES:
-            raise SpecError(f"residency is one of {RESIDENCIES}, got {residency!r}")
         self._path = path
         self._catalog = catalog
         self._columns = columns

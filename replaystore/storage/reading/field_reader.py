@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.columns.column import Column
-from replaystore.errors import Evicted
+from replaystore.errors import Evicted, SpecError
 from replaystore.index.snapshot import IndexSnapshot
 from replaystore.kernels.windows import window_rows
 from replaystore.runtime.workers import Workers
@@ -19,9 +19,19 @@ from replaystore.storage.reading.small_fields import SmallRows
 I64 = NDArray[np.int64]
 
 
-def raise_unless_live(failed: int, rows: I64, shift: int) -> None:
-    """Raises `Evicted` for the row at position `failed` of `rows`, unless `failed` is -1."""
+def raise_unless_live(failed: int, rows: I64, shift: int, snapshot: IndexSnapshot) -> None:
+    """Raises the error for the row at position `failed` of `rows`, unless that is -1.
+
+    Raises:
+        SpecError: the row is live and the reset row of its episode, where a transition was asked for.
+        Evicted: the row is not live, or fewer than `shift` steps follow it.
+    """
     if failed >= 0:
+        if shift and snapshot.locate(rows[failed : failed + 1])[1][0] == 0:
+            raise SpecError(
+                f"row {int(rows[failed])}: the reset row of its episode starts no transition, as no step led to it;"
+                " draw rows with a sampler, or read it with a view of single rows"
+            )
         raise Evicted(
             f"row {int(rows[failed])}: no live transition reaching {shift} steps on; draw rows with this store's"
             " sampler and the same n_step, and draw again where episodes were evicted since"
@@ -80,7 +90,7 @@ class FieldReader:
         """
         frames = np.empty((len(rows), column.window_depth), np.int64)
         failed = window_rows(rows, snapshot.index, frames)
-        raise_unless_live(failed, rows, 0)
+        raise_unless_live(failed, rows, 0, snapshot)
         return frames
 
     def read_rows(self, snapshot: IndexSnapshot, rows: I64) -> dict[str, NDArray[Any]]:

@@ -56,7 +56,6 @@ class ReadingSession:
         counters: the counters of the store.
 
     Raises:
-        SpecError: there is no such residency.
         BudgetError: residency is `"ram"` and the chunks do not fit.
         ChunkError: stored bytes are damaged.
     """
