@@ -87,13 +87,13 @@ def test_version():
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("16GiB", 16 << 30), ("500MB", 500_000_000), ("1.5 KiB", 1536), ("7", 7), ("2b", 2), ("3tib", 3 << 40)],
+    [("16GiB", 16 << 30), ("500MB", 500_000_000), ("1.5 KiB", 1536), ("7", 7), ("2b", 2), ("3tib", 3 << 40), ("1e9", 10**9)],
 )
 def test_sizes(text, expected):
     assert cli_options.size(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-1GB", "0", "3XB", "1e9", "0.1", "1 G"])
+@pytest.mark.parametrize("text", ["", "GiB", "-1GB", "0", "3XB", "1e", "1e-9", "0.1", "1 G"])
 def test_what_is_no_size(text):
     with pytest.raises(click.BadParameter, match="16GiB"):
         cli_options.size(text)
