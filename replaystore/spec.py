@@ -35,6 +35,11 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _RESERVED = {"episodes", "zarr", "c"}
 _KINDS = "biuf"
 _MAX_ROW_BYTES = 1 << 30
+_MEANINGS = {  # names that a batch gives a meaning to
+    "observation": "without the next one",
+    "reward": "not the sum over n steps",
+    "discount": "not the product over n steps",
+}
 # Two axes of at least 16 beside one of at most 4 are height and width.
 _FEWEST_PIXELS, _MOST_CHANNELS = 16, 4
 
@@ -70,6 +75,8 @@ class FieldSpec:
             None if the field is not an image.
         scheme: configuration of the codec that stores the field, from `codec.get_config()`. None stores raw rows,
             except that images are stored as the store's mode says.
+        allow_nonfinite: whether rows of a float field may hold NaN and infinity. Otherwise a store refuses them, except
+            in a reward or an action of row 0. A field with a `scheme` leaves this to its codec.
 
     Raises:
         SpecError: an attribute is invalid, or the attributes contradict each other.
@@ -82,6 +89,7 @@ class FieldSpec:
     frame_stack: int = 1
     channels: Channels | None = None
     scheme: Mapping[str, Any] | None = field(default=None)
+    allow_nonfinite: bool = False
 
     def __post_init__(self) -> None:
         where = f"field {self.name!r}"
@@ -102,6 +110,8 @@ class FieldSpec:
             raise SpecError(f"{where}: role is one of {ROLES}, got {self.role!r}")
         if self.role in ("reward", "discount") and (math.prod(self.shape) != 1 or dtype.kind != "f"):
             raise SpecError(f"{where}: a {self.role} is one float per row, got {dtype} {self.shape}")
+        if not isinstance(self.allow_nonfinite, bool) or (self.allow_nonfinite and dtype.kind != "f"):
+            raise SpecError(f"{where}: allow_nonfinite is a bool, True only for floats; got {self.allow_nonfinite!r}")
         if math.prod(self.stacked_shape) * dtype.itemsize > _MAX_ROW_BYTES:
             raise SpecError(f"{where}: a row of {self.stacked_shape} {dtype} is over 1 GiB; split the field")
         scheme = self.scheme
@@ -194,7 +204,7 @@ class FieldSpec:
         return (self.frame_stack, *self.shape)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain data that `from_json` reads."""
+        """Returns plain data that `from_json` reads. It has `allow_nonfinite` only if that is True."""
         return {
             "name": self.name,
             "shape": list(self.shape),
@@ -203,6 +213,7 @@ class FieldSpec:
             "frame_stack": self.frame_stack,
             "channels": self.channels,
             "scheme": dict(self.scheme) if self.scheme is not None else None,
+            **({"allow_nonfinite": True} if self.allow_nonfinite else {}),
         }
 
     @classmethod
@@ -234,6 +245,11 @@ def field_list(fields: Any) -> tuple[FieldSpec, ...]:
     for entry in result:
         if not isinstance(entry, FieldSpec):
             raise SpecError(f"fields: expected a list of FieldSpec, got {type(entry).__name__} {entry!r} in it")
+        if entry.role == "extra" and entry.name in _MEANINGS:
+            raise SpecError(
+                f"field {entry.name!r}: role 'extra' takes its value at the row alone, {_MEANINGS[entry.name]}; give it"
+                f" role={entry.name!r}, or another name"
+            )
     return result
 
 

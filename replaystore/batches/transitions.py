@@ -65,7 +65,11 @@ class TransitionView(BatchView):
         return self.n_step
 
     def layout(self, spec: StoreSpec) -> Layout:
-        """Returns the arrays of a batch, in the order of the fields. An observation and its next one are a pair."""
+        """Returns the arrays of a batch, in the order of the fields. An observation and its next one are a pair.
+
+        Raises:
+            SpecError: the store has an extra field named `discount`.
+        """
         result: Layout = {}
         for field in spec.fields:
             is_scalar = field.role in ("reward", "discount")
@@ -76,6 +80,11 @@ class TransitionView(BatchView):
                 result[following] = ArrayLayout(field.stacked_shape, dtype)
         reward = next((field for field in spec.fields if field.role == "reward"), None)
         if reward is not None and not any(field.role == "discount" for field in spec.fields):
+            if "discount" in result:  # a store of an earlier release
+                raise SpecError(
+                    "field 'discount' has role 'extra', and a batch has a discount of its own; make a new store in"
+                    " which it has role 'discount'"
+                )
             result["discount"] = ArrayLayout(reward.shape, np.dtype(np.float32))
         return result
 

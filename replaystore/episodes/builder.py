@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from replaystore.episodes.checks import EITHER, Array, EpisodeArrays, agreed_padding, as_array, check_names, mismatch
+from replaystore.episodes.checks import EITHER, Array, EpisodeArrays, agreed_padding, check_names
 from replaystore.episodes.row_blocks import RowBlocks
 from replaystore.episodes.stacks import (
     Padding,
@@ -17,6 +17,7 @@ from replaystore.episodes.stacks import (
     first_padding,
     foreign_first_stack,
 )
+from replaystore.episodes.values import row_value
 from replaystore.errors import EpisodeError
 from replaystore.spec import FieldSpec, StoreSpec
 
@@ -93,13 +94,13 @@ class EpisodeBuilder:
         """Adds one row. The values are copied.
 
         Args:
-            values: a value of exactly the field's dtype and shape, by field name. An image is given as the stacked
+            values: the values by field name. `row_value` says what it accepts. An image is given as the stacked
                 observation or as its newest frame. The older frames of a stack must equal those of the rows before. If
                 the episode starts with a single frame, that frame is repeated as padding.
 
         Raises:
-            EpisodeError: a field, shape, dtype, byte order or stack does not fit, or the episode has ended. No field
-                gets the row then.
+            EpisodeError: a field, shape, dtype, byte order or stack does not fit, a number is not finite, or the
+                episode has ended. No field gets the row then.
         """
         row = self._num_rows
         where = f"env {self._env}, row {row}"
@@ -152,9 +153,7 @@ class EpisodeBuilder:
 
     def _newest(self, field: FieldSpec, value: Any, row: int) -> tuple[str, Array, Padding]:
         """Returns the field's name, its newest frame or value, and the paddings that a first row allows."""
-        array = as_array(field, value, f"env {self._env}, row {row}")
-        if array.dtype != field.dtype or array.shape not in (field.shape, field.stacked_shape):
-            raise mismatch(field, array, f"env {self._env}, row {row}", "")
+        array = row_value(field, value, row, self._env)
         if field.frame_stack == 1:
             return field.name, array, EITHER
         if array.shape == field.shape:

@@ -14,6 +14,7 @@ from replaystore.episodes.stacks import (
     split_stacks,
     stacks_from_frames,
 )
+from replaystore.episodes.values import episode_values
 from replaystore.errors import EpisodeError
 from replaystore.spec import FieldSpec, StoreSpec
 
@@ -62,64 +63,20 @@ def check_names(spec: StoreSpec, values: Mapping[str, Any], where: str) -> None:
         )
 
 
-def as_array(field: FieldSpec, value: Any, where: str) -> Array:
-    """Returns the value as an array.
-
-    Raises:
-        EpisodeError: the value does not convert to an array.
-    """
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as err:
-        raise EpisodeError(
-            f"field {field.name!r}, {where}: expected an array of {field.dtype}, got {type(value).__name__};"
-            " convert it to a NumPy array before append"
-        ) from err
-    return array
-
-
-def mismatch(field: FieldSpec, array: Array, where: str, lead: str) -> EpisodeError:
-    """Returns the error for an array of the wrong dtype or shape.
-
-    Args:
-        field: the field that the array was given for.
-        array: the array.
-        where: place to name in the error.
-        lead: name of the first axis in the message. Empty if there is no row axis.
-    """
-    shapes = dict.fromkeys((field.stacked_shape, field.shape))
-    expected = " or ".join(f"{field.dtype} ({', '.join([*([lead] if lead else []), *map(str, s)])})" for s in shapes)
-    return EpisodeError(
-        f"field {field.name!r}, {where}: expected {expected}, got {array.dtype.str if _foreign(array) else array.dtype}"
-        f" {array.shape}; convert it before append"
-    )
-
-
-def _foreign(array: Array) -> bool:
-    return not array.dtype.isnative
-
-
 def check_episode(spec: StoreSpec, episode: Mapping[str, Any], where: str = "episode") -> EpisodeArrays:
-    """Checks a whole episode and converts it to stored form. Nothing is cast.
+    """Checks a whole episode and converts it to stored form. `episode_values` says what it accepts.
 
     Args:
         spec: the fields of the store.
-        episode: one array per field, rows first, of exactly the field's dtype and shape. Images are stacks (rows,
-            *stacked_shape) or single frames (rows, *shape). Single frames are stacked with the first one repeated.
+        episode: one array per field, rows first. Single frames of images are stacked with the first one repeated.
         where: place to name in errors, such as `"episode 12"`.
 
     Raises:
-        EpisodeError: fields are missing or unknown, or a shape, dtype, byte order, number of rows or stack does not
-            fit.
+        EpisodeError: fields are missing or unknown, a number is not finite, or a shape, dtype, byte order, number of
+            rows or stack does not fit.
     """
     check_names(spec, episode, where)
-    given: dict[str, Array] = {}
-    for field in spec.fields:
-        array = as_array(field, episode[field.name], where)
-        fits = array.shape[1:] in (field.stacked_shape, field.shape)
-        if array.dtype != field.dtype or array.ndim == 0 or not fits:
-            raise mismatch(field, array, where, "rows")
-        given[field.name] = array
+    given = {field.name: episode_values(field, episode[field.name], where) for field in spec.fields}
     num_rows = {name: len(array) for name, array in given.items()}
     if len(set(num_rows.values())) > 1 or 0 in num_rows.values():
         raise EpisodeError(f"{where}: expected the same number of rows, at least 1, in all fields, got {num_rows}")

@@ -87,7 +87,15 @@ def test_version():
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("16GiB", 16 << 30), ("500MB", 500_000_000), ("1.5 KiB", 1536), ("7", 7), ("2b", 2), ("3tib", 3 << 40), ("1e9", 10**9)],
+    [
+        ("16GiB", 16 << 30),
+        ("500MB", 500_000_000),
+        ("1.5 KiB", 1536),
+        ("7", 7),
+        ("2b", 2),
+        ("3tib", 3 << 40),
+        ("1e9", 10**9),
+    ],
 )
 def test_sizes(text, expected):
     assert cli_options.size(text) == expected

@@ -267,8 +267,8 @@ def test_what_does_not_fit_is_refused_with_place_and_remedy():
         ({"action": good["action"].astype(object)}, "got object (4, 2)"),
         ({"action": [[0.0, 1.0]] * 4}, "got float64 (4, 2)"),
         ({"action": [[0.0], [1.0, 2.0]]}, "expected an array of float32, got list"),
-        ({"reward": good["reward"][:, 0]}, "expected float32 (rows, 1), got float32 (4,)"),
-        ({"discount": good["discount"][:, None]}, "expected float32 (rows), got float32 (4, 1)"),
+        ({"reward": np.repeat(good["reward"], 2, axis=1)}, "expected float32 (rows, 1), got float32 (4, 2)"),
+        ({"discount": good["discount"].astype(complex)}, "expected float32 (rows), got complex128 (4,)"),
         ({"discount": np.float32(1)}, "expected float32 (rows), got float32 ()"),
         ({"discount": good["discount"][:3]}, "same number of rows, at least 1, in all fields, got {'observation': 4,"),
         ({name: array[:0] for name, array in good.items()}, "at least 1, in all fields, got {'observation': 0,"),
@@ -291,10 +291,10 @@ def test_a_refused_row_changes_nothing():
         for change, message in (
             ({"discount": None}, "missing ['discount']"),
             ({"extra": 1}, "unknown ['extra']"),
-            ({"discount": np.float64(1)}, f"field 'discount', env 3, row {row}: expected float32 (), got float64 ()"),
-            ({"discount": 1.0}, "got float64 ()"),
-            ({"reward": np.float32(1)}, "expected float32 (1), got float32 ()"),
-            ({"reward": np.ones((1, 1), np.float32)}, "got float32 (1, 1); convert it"),
+            ({"discount": 1j}, f"field 'discount', env 3, row {row}: expected float32 (), got complex128 ()"),
+            ({"discount": 1e300}, "1e+300 does not survive the cast from float64 to float32"),
+            ({"discount": np.nan}, f"field 'discount', env 3, row {row}: expected finite numbers, got nan"),
+            ({"reward": np.ones(2, np.float32)}, "expected float32 (1), got float32 (2,)"),
             ({"action": values["action"].astype(">f4")}, "got >f4 (2,)"),
             ({"observation": values["observation"][None]}, "expected uint8 (9, 4, 5) or uint8 (3, 4, 5), got uint8"),
             ({"observation": frame_of(9, 9, (9, 4, 5))}, f"field 'observation', env 3, row {row}: expected"),
@@ -325,7 +325,8 @@ def test_tensors_lists_and_strided_arrays_are_taken_as_they_are():
 
 
 def test_nan_and_infinity_come_back_bit_for_bit():
-    spec = StoreSpec(mode="full", fields=(FieldSpec(name="state", shape=(2,), dtype="float64", role="observation"),))
+    field = FieldSpec(name="state", shape=(2,), dtype="float64", role="observation", allow_nonfinite=True)
+    spec = StoreSpec(mode="full", fields=(field,))
     values = np.array([[np.nan, -0.0], [np.inf, -np.inf]])
     values[0, 0] = np.uint64(0x7FF8_0000_DEAD_BEEF).view(np.float64)
     assert check_episode(spec, {"state": values}).arrays["state"].tobytes() == values.tobytes()
