@@ -29,6 +29,8 @@ DURABILITIES: tuple[Durability, ...] = ("process", "power")
 ROLES: tuple[Role, ...] = ("observation", "action", "reward", "discount", "extra")
 
 DEFAULT_CHUNK_ROWS = 1024
+FEWEST_CHUNK_ROWS = 16
+MOST_CHUNK_BYTES = 32 << 20  # of the largest field, unless a chunk would have under `FEWEST_CHUNK_ROWS` rows
 FORMAT_VERSION = 1
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -227,6 +229,22 @@ class FieldSpec:
             return cls(**{**data, "shape": tuple(data["shape"])})
         except (TypeError, KeyError) as err:
             raise SpecError(f"not a field description: {data!r}") from err
+
+
+def default_chunk_rows(fields: Iterable[FieldSpec]) -> int:
+    """Returns rows per chunk for a new store: a power of two, from 16 to 1,024.
+
+    The largest field takes at most 32 MiB per chunk, so that sealing a chunk takes little memory. Of an image a frame
+    counts, so that a store has the same chunks in every mode.
+
+    >>> default_chunk_rows([FieldSpec.image("pixels", (3, 84, 84))])
+    1024
+    >>> default_chunk_rows([FieldSpec.image("camera", (480, 640, 3), channels="last")])
+    32
+    """
+    largest = max((math.prod(field.shape) * np.dtype(field.dtype).itemsize for field in fields), default=1)
+    rows = max(FEWEST_CHUNK_ROWS, min(DEFAULT_CHUNK_ROWS, MOST_CHUNK_BYTES // max(1, largest)))
+    return 1 << (rows.bit_length() - 1)
 
 
 def field_list(fields: Any) -> tuple[FieldSpec, ...]:

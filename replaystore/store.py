@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -14,15 +15,15 @@ from replaystore.batches.gather import Gatherer
 from replaystore.batches.layout import Batch
 from replaystore.batches.protocol import BatchView
 from replaystore.batches.transitions import view_or_transitions
-from replaystore.errors import SpecError, StoreClosed, StoreError
+from replaystore.errors import SpecError, StoreClosed, StoreError, StoreLocked
 from replaystore.index.parts import EpisodeInfo
 from replaystore.index.snapshot import IndexSnapshot
 from replaystore.recording.session import WritingSession
 from replaystore.runtime.counters import Counters, StoreStats
-from replaystore.runtime.numbers import byte_size, whole_number
+from replaystore.runtime.numbers import byte_limit, limit
 from replaystore.runtime.paths import local_path
 from replaystore.sampling.protocol import RowSampler
-from replaystore.spec import DEFAULT_CHUNK_ROWS, Durability, FieldSpec, Mode, Residency
+from replaystore.spec import Durability, FieldSpec, Mode, Residency
 from replaystore.storage.catalog.opening import OpenedStore, create_store, new_spec, open_to_read, open_to_write
 from replaystore.storage.reading.field_reader import FieldReader
 from replaystore.storage.reading.options import ReadingOptions
@@ -34,12 +35,15 @@ _logger = logging.getLogger(__name__)
 
 DEFAULT_THREADS = min(4, os.cpu_count() or 1)
 
+_writers: dict[Path, ReplayStore] = {}  # open for writing in this process, by resolved path
+
 
 class ReplayStore:
     """A replay buffer in a directory, as a Zarr group that plain `zarr.open_group` reads.
 
     `create` and `open` make one. A lock ensures that one process writes. Any number of processes read, and see what it
-    commits within a second. Reading is thread-safe. `append` and `add` are for one thread at a time.
+    commits within a second. All methods are thread-safe. Threads that write take turns, and threads that add rows of
+    the same environment have to agree on their order.
 
     >>> import tempfile, numpy as np
     >>> from replaystore import Sampler
@@ -54,7 +58,7 @@ class ReplayStore:
     ((4, 3, 8, 8), 1.75)
     """
 
-    def __init__(self, files: OpenedStore, reading: ReadingOptions) -> None:
+    def __init__(self, files: OpenedStore, reading: ReadingOptions, commit_every: int | None) -> None:
         catalog = files.catalog
         self.path = files.paths.root
         self.spec = catalog.spec
@@ -67,7 +71,8 @@ class ReplayStore:
         self._gatherer = Gatherer(self.spec, self._fields, self._reading, reading.num_threads, self._counters)
         self._writing = None
         if files.log is not None:
-            self._writing = WritingSession(files, files.log, self._reading, self._counters)
+            self._writing = WritingSession(files, files.log, self._reading, self._counters, commit_every)
+            _writers[self.path.resolve()] = self
         _logger.info(
             "%s: opened to %s: mode %s, %d episodes, %d transitions, residency %s",
             self.path, "read" if self.read_only else "write", self.spec.mode, self.num_episodes,
@@ -79,9 +84,9 @@ class ReplayStore:
     @classmethod
     def create(
         cls, path: str | os.PathLike[str], fields: Iterable[FieldSpec], *, mode: Mode = "full",
-        capacity: int | None = None, disk_budget_bytes: int | str | None = None, chunk_rows: int = DEFAULT_CHUNK_ROWS,
+        capacity: int | None = None, disk_budget_bytes: int | str | None = None, chunk_rows: int | None = None,
         durability: Durability = "process", residency: Residency = "auto", budget_bytes: int | str | None = None,
-        num_threads: int = DEFAULT_THREADS,
+        num_threads: int = DEFAULT_THREADS, commit_every: int | None = None,
     ) -> Self:  # fmt: skip
         """Makes a store and opens it for writing.
 
@@ -94,12 +99,14 @@ class ReplayStore:
             disk_budget_bytes: most bytes on disk, chunks and tail together, as a number or text such as `"100GB"`. The
                 oldest whole episodes are evicted to keep it, and their space is freed one chunk at a time. None: no
                 limit.
-            chunk_rows: rows per chunk, for every field.
+            chunk_rows: rows per chunk, for every field. None: 1,024, and fewer for large fields (see
+                `default_chunk_rows`).
             durability: with `"process"`, committed rows survive the death of the process. With `"power"`, they survive
                 a power cut too.
             residency: as in `open`.
             budget_bytes: as in `open`.
             num_threads: as in `open`.
+            commit_every: as in `open`.
 
         Returns:
             The open store.
@@ -110,17 +117,15 @@ class ReplayStore:
             WriteError: the directory cannot be made.
         """
         root, reading = local_path(path), ReadingOptions.checked(residency, budget_bytes, num_threads)
-        if capacity is not None:
-            capacity = whole_number(capacity, "capacity")
-        if disk_budget_bytes is not None:
-            disk_budget_bytes = byte_size(disk_budget_bytes, "disk_budget_bytes")
-        files = create_store(root, new_spec(fields, mode, chunk_rows, durability), capacity, disk_budget_bytes)
-        return cls._from_files(files, reading)
+        commit_every = limit(commit_every, "commit_every")
+        limits = limit(capacity, "capacity"), byte_limit(disk_budget_bytes, "disk_budget_bytes")
+        files = create_store(root, new_spec(fields, mode, chunk_rows, durability), *limits)
+        return cls._from_files(files, reading, commit_every)
 
     @classmethod
     def open(
         cls, path: str | os.PathLike[str], *, read_only: bool = False, residency: Residency = "auto",
-        budget_bytes: int | str | None = None, num_threads: int = DEFAULT_THREADS,
+        budget_bytes: int | str | None = None, num_threads: int = DEFAULT_THREADS, commit_every: int | None = None,
     ) -> Self:  # fmt: skip
         """Opens a store, as its only writer or to read it.
 
@@ -135,6 +140,8 @@ class ReplayStore:
             budget_bytes: most bytes of chunks in memory, as a number or text such as `"16GiB"`. None: the available
                 memory (`"ram"`), or half of it (`"auto"`).
             num_threads: threads that work on one batch.
+            commit_every: rows after which `add` commits what an open episode has so far, as `commit_part` does. This
+                bounds the memory of long episodes. None: `add` commits whole episodes.
 
         Returns:
             The open store.
@@ -148,13 +155,35 @@ class ReplayStore:
             BudgetError: residency is `"ram"` and the chunks do not fit.
         """
         root, reading = local_path(path), ReadingOptions.checked(residency, budget_bytes, num_threads)
-        files = open_to_read(root) if read_only else open_to_write(root)
-        return cls._from_files(files, reading)
+        commit_every = limit(commit_every, "commit_every")
+        try:
+            files = open_to_read(root) if read_only else open_to_write(root)
+        except StoreLocked as err:
+            if cls.opened(root) is None:
+                raise
+            raise StoreLocked(
+                f"{root}: this process has it open for writing already, and it was not closed, perhaps after an"
+                f" exception; get the object with ReplayStore.opened({str(path)!r}), and use or close it"
+            ) from err
+        return cls._from_files(files, reading, commit_every)
+
+    @staticmethod
+    def opened(path: str | os.PathLike[str]) -> ReplayStore | None:
+        """Returns the store at `path` that this process has open for writing, or None.
+
+        Only one object can write to a store. This finds it, for code that knows the path alone, and after an exception
+        that left a store open.
+
+        Args:
+            path: the store's directory.
+        """
+        store = _writers.get(local_path(path).resolve())
+        return None if store is None or store.closed or store.read_only else store
 
     @classmethod
-    def _from_files(cls, files: OpenedStore, reading: ReadingOptions) -> Self:
+    def _from_files(cls, files: OpenedStore, reading: ReadingOptions, commit_every: int | None) -> Self:
         try:
-            return cls(files, reading)
+            return cls(files, reading, commit_every)
         except BaseException:
             files.abandon()
             raise
@@ -172,6 +201,8 @@ class ReplayStore:
         if self._closed:
             return
         self._closed = True
+        if _writers.get(self.path.resolve()) is self:
+            del _writers[self.path.resolve()]
         try:
             if self._writing is not None and not self.read_only:
                 self._writing.close()
@@ -217,8 +248,8 @@ class ReplayStore:
 
         Raises:
             EpisodeError: the row does not fit. It was not added.
-            CapacityError: see `append`. Only a last row raises it.
-            WriteError: see `append`. Only a last row raises it. The rows are kept, and `end_episode` tries again.
+            CapacityError: the open episode has reached the capacity. The row was not added, and nothing was evicted.
+            WriteError: rows could not be committed. They are kept, and `end_episode` tries again.
         """
         return self._require_writing().episodes.add(time_step, env, last)
 

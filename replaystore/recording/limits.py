@@ -6,27 +6,33 @@ import threading
 from collections.abc import Iterable
 
 from replaystore.errors import CapacityError
-from replaystore.runtime.numbers import whole_number
+from replaystore.recording.turns import Turns
+from replaystore.runtime.numbers import limit
 from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.reading.session import ReadingSession
 from replaystore.storage.writing.commits import StoreWriter
 
 
 class Limits:
-    """Keeps a store within its capacity and its disk budget. For one thread at a time.
+    """Keeps a store within its capacity and its disk budget. For one thread at a time, except `set_capacity`.
 
     Args:
         catalog: the state of the log.
         writer: evicts episodes.
         reading: drops the chunks of evicted episodes.
         lock: guards the catalog.
+        turns: held by the thread that writes.
     """
 
-    def __init__(self, catalog: Catalog, writer: StoreWriter, reading: ReadingSession, lock: threading.RLock) -> None:
+    def __init__(
+        self, catalog: Catalog, writer: StoreWriter, reading: ReadingSession, lock: threading.RLock,
+        turns: Turns,
+    ) -> None:  # fmt: skip
         self._catalog = catalog
         self._writer = writer
         self._reading = reading
         self._lock = lock
+        self._turns = turns
 
     def set_capacity(self, capacity: int | None) -> None:
         """Changes the capacity and evicts the episodes beyond it.
@@ -38,10 +44,10 @@ class Limits:
             SpecError: the capacity is not a whole number of at least 1.
             WriteError: the capacity was not recorded.
         """
-        if capacity is not None:
-            capacity = whole_number(capacity, "capacity")
-        self._writer.set_limits(capacity, self._catalog.disk_budget_bytes)
-        self.evict()
+        capacity = limit(capacity, "capacity")
+        with self._turns:
+            self._writer.set_limits(capacity, self._catalog.disk_budget_bytes)
+            self.evict()
 
     def evict(self) -> None:
         """Evicts the oldest complete episodes until the store is within its capacity and disk budget.
@@ -67,6 +73,23 @@ class Limits:
                     break
                 self._writer.evict([oldest])
         self._reading.release()
+
+    def check_length(self, num_transitions: int, label: str) -> None:
+        """Checks that an open episode may grow.
+
+        Args:
+            num_transitions: transitions that it would have.
+            label: names the episode in the error.
+
+        Raises:
+            CapacityError: it would be longer than the capacity.
+        """
+        capacity = self._catalog.capacity
+        if capacity is not None and num_transitions > capacity:
+            raise CapacityError(
+                f"{label}: the open episode has {num_transitions - 1} transitions, as many as the capacity; the row was"
+                " not added; end the episode (last=True, or end_episode), or raise the capacity"
+            )
 
     def check_fits(self, num_transitions: int, open_episodes: Iterable[int], label: str) -> None:
         """Checks that a commit fits beside the episodes that cannot be evicted.

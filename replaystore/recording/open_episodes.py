@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from replaystore.episodes.builder import EpisodeBuilder
 from replaystore.episodes.checks import EpisodeArrays, check_episode
 from replaystore.errors import EpisodeError, WriteError
 from replaystore.index.parts import Part
 from replaystore.recording.limits import Limits
+from replaystore.recording.turns import Turns
 from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.reading.small_fields import SmallFields
 from replaystore.storage.writing.commits import StoreWriter
@@ -19,7 +23,7 @@ Env = int | str
 
 
 class OpenEpisodes:
-    """Takes in episodes, whole or row by row, and commits them. For one thread at a time.
+    """Takes in episodes, whole or row by row, and commits them. Thread-safe: threads take turns.
 
     Args:
         catalog: the state of the log.
@@ -27,16 +31,22 @@ class OpenEpisodes:
         small: gets the small fields of rows before they are committed.
         lock: guards the catalog.
         limits: the limits of the store. They are applied after every commit.
+        turns: held by the thread that writes.
+        commit_every: rows after which `add` commits a part. None: it commits whole episodes.
     """
 
     def __init__(
-        self, catalog: Catalog, writer: StoreWriter, small: SmallFields, lock: threading.RLock, limits: Limits
-    ) -> None:
+        self, catalog: Catalog, writer: StoreWriter, small: SmallFields, lock: threading.RLock, limits: Limits,
+        turns: Turns, commit_every: int | None,
+    ) -> None:  # fmt: skip
         self._catalog = catalog
         self._writer = writer
         self._small = small
         self._lock = lock
         self._limits = limits
+        self._turns = turns
+        self._commit_every = commit_every
+        self._has_warned = False
         self._builders: dict[Env, EpisodeBuilder] = {}
         self._idle: list[EpisodeBuilder] = []  # builders of ended episodes; new episodes use their memory again
         self._unwritten: dict[Env, tuple[EpisodeArrays, bool]] = {}
@@ -56,11 +66,12 @@ class OpenEpisodes:
             CapacityError: the episode is longer than the capacity. Nothing was evicted.
             WriteError: nothing was committed.
         """
-        arrays = check_episode(self._catalog.spec, episode, f"episode {self._catalog.index.next_episode_id}")
-        return self._commit(arrays, None, 0, last=True)
+        with self._turns:
+            arrays = check_episode(self._catalog.spec, episode, f"episode {self._catalog.index.next_episode_id}")
+            return self._commit(arrays, None, 0, last=True)
 
     def add(self, time_step: Any, env: Env, last: bool | None) -> int | None:
-        """Adds one row of one environment. The last row commits the episode.
+        """Adds one row of one environment. The last row commits the episode, and every `commit_every`-th row a part.
 
         Args:
             time_step: values by field name. It is a mapping, or an object with attributes or items of these names.
@@ -72,9 +83,13 @@ class OpenEpisodes:
 
         Raises:
             EpisodeError: the row does not fit. It was not added.
-            CapacityError: the episode is longer than the capacity. Nothing was evicted.
+            CapacityError: the episode is longer than the capacity. The row was not added, and nothing was evicted.
             WriteError: nothing was committed. The rows are kept.
         """
+        with self._turns:
+            return self._add(time_step, env, last)
+
+    def _add(self, time_step: Any, env: Env, last: bool | None) -> int | None:
         values = {field.name: _value_of(time_step, field.name) for field in self._catalog.spec.fields}
         if last is None:
             ends = getattr(time_step, "last", None)
@@ -95,10 +110,16 @@ class OpenEpisodes:
             else:
                 builder = EpisodeBuilder(self._catalog.spec, env)
             self._builders[env] = builder
+        if builder.num_rows:
+            self._limits.check_length(builder.num_rows, f"env {env}")
         if last:
             self._writer.sealer.raise_pending()
         builder.add(values)
-        return self.commit_open(env, last=True) if last else None
+        if last:
+            return self.commit_open(env, last=True)
+        if self._commit_every is not None and builder.num_rows - builder.committed_rows >= self._commit_every:
+            self.commit_open(env, last=False)
+        return None
 
     def commit_open(self, env: Env, *, last: bool) -> int | None:
         """Commits the rows of an open episode that are not committed yet.
@@ -116,6 +137,10 @@ class OpenEpisodes:
             CapacityError: the rows do not fit the capacity. Nothing was evicted.
             WriteError: nothing was committed.
         """
+        with self._turns:
+            return self._commit_open(env, last=last)
+
+    def _commit_open(self, env: Env, *, last: bool) -> int | None:
         builder = self._builders.get(env)
         if builder is None:
             return None
@@ -125,7 +150,10 @@ class OpenEpisodes:
         if env in self._unwritten:
             arrays, ends = self._unwritten[env]
             ends = ends or last
-            episode = self._commit(arrays, episode, builder.num_rows - arrays.num_rows, last=ends)
+            t_start = builder.num_rows - arrays.num_rows
+            episode = self._commit(arrays, episode, t_start, last=ends)
+            if t_start == 0:
+                self._warn_without_reset(arrays, episode, env)
             del self._unwritten[env]
             self._episodes[env] = episode
             last = ends
@@ -137,10 +165,11 @@ class OpenEpisodes:
 
     def discard(self, env: Env) -> None:
         """Drops the rows of an open episode that are not committed. The committed ones stay, as an ended episode."""
-        episode = self._episodes.get(env)
-        self._forget(env)
-        if episode is not None:
-            self.end_committed(episode)
+        with self._turns:
+            episode = self._episodes.get(env)
+            self._forget(env)
+            if episode is not None:
+                self.end_committed(episode)
 
     def end_open_episodes(self) -> None:
         """Ends every open episode with committed parts. Its rows that are not committed are dropped."""
@@ -159,6 +188,24 @@ class OpenEpisodes:
             self._idle.append(builder)
         self._unwritten.pop(env, None)
         self._episodes.pop(env, None)
+
+    def _warn_without_reset(self, arrays: EpisodeArrays, episode: int, env: Env) -> None:
+        """Warns once if row 0 of an episode looks like a step."""
+        if self._has_warned:
+            return
+        for field in self._catalog.spec.fields:
+            if field.role not in ("reward", "action"):
+                continue
+            value = arrays.arrays[field.name][0]
+            if np.any((value != 0) & (value == value)):  # NaN stands for no value
+                self._has_warned = True
+                warnings.warn(
+                    f"episode {episode}, env {env}: row 0 has a {field.role} that is not zero, and no transition"
+                    " reads it; if it belongs to a step, the row of the reset is missing: after last=True add the"
+                    " observation of the reset first, with a reward and an action of zero",
+                    stacklevel=2,
+                )
+                return
 
     def _commit(self, arrays: EpisodeArrays, episode: int | None, t_start: int, *, last: bool) -> int:
         number = self._catalog.index.next_episode_id if episode is None else episode

@@ -38,6 +38,16 @@ def whole_number(value: Any, label: str, *, least: int = 1) -> int:
     return number
 
 
+def limit(value: Any, label: str) -> int | None:
+    """Returns None for None, which means no limit, and `whole_number(value, label)` for anything else."""
+    return None if value is None else whole_number(value, label)
+
+
+def byte_limit(value: Any, label: str) -> int | None:
+    """Returns None for None, which means no limit, and `byte_size(value, label)` for anything else."""
+    return None if value is None else byte_size(value, label)
+
+
 def byte_size(value: Any, label: str) -> int:
     """Returns a number of bytes, at least 1, from a whole number or from text with a unit.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -168,13 +169,15 @@ def make_history(path: str | os.PathLike[str], mode: Mode = "full") -> ReplaySto
     for number in range(5):
         store.append(history_arrays(number))
     one, other = history_arrays(5), history_arrays(6)
-    for t in range(HISTORY_LENGTHS[5]):
-        store.add({name: array[t] for name, array in one.items()}, env=5, last=False)
-        store.add({name: array[t] for name, array in other.items()}, env=6, last=False)
-        if t % 5 == 4:
-            store.commit_part(5)
-            store.commit_part(6)
-    store.end_episode(5)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "episode .* row 0 has a")  # row 0 identifies itself, too
+        for t in range(HISTORY_LENGTHS[5]):
+            store.add({name: array[t] for name, array in one.items()}, env=5, last=False)
+            store.add({name: array[t] for name, array in other.items()}, env=6, last=False)
+            if t % 5 == 4:
+                store.commit_part(5)
+                store.commit_part(6)
+        store.end_episode(5)
     for number in range(7, len(HISTORY_LENGTHS)):
         store.append(history_arrays(number))
     store.flush()

@@ -448,7 +448,7 @@ def test_max_size_is_the_capacity_in_the_process_that_writes(replay_dir):
             assert len(storage) == 19
             drawn = {number for _ in range(30) for number, _ in named(next(loader))}
             assert drawn == {3, 4, 5}
-            with pytest.raises(CapacityError, match="21 transitions"):
+            with pytest.raises(CapacityError, match="the open episode has 20 transitions, as many as the capacity"):
                 play(storage, episode(9, 21))
             assert len(storage) == 19
 

@@ -178,6 +178,8 @@ class Played:
         before = 0 if episode is None else self.model.committed[episode]
         waiting = added + rows - before
         fits = how == "wait" or self.model.fits(waiting - (before == 0), episode) or not waiting
+        if rows and self.model.capacity is not None and added + rows - 1 > self.model.capacity:
+            fits = False  # an open episode does not grow beyond the capacity
         try:
             for t in range(added, added + rows):
                 last = how == "last" and t == added + rows - 1

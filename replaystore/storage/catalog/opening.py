@@ -16,7 +16,7 @@ from replaystore.columns.registry import resolved_fields
 from replaystore.errors import StoreExists, StoreLocked, WriteError
 from replaystore.runtime.durable_files import sync_directory
 from replaystore.runtime.locks import ExclusiveLock, LockHeld
-from replaystore.spec import Durability, FieldSpec, Mode, StoreSpec, field_list
+from replaystore.spec import Durability, FieldSpec, Mode, StoreSpec, default_chunk_rows, field_list
 from replaystore.storage.catalog import recovery
 from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.catalog.log import LogReader, LogWriter
@@ -62,14 +62,16 @@ class OpenedStore:
         self.close()
 
 
-def new_spec(fields: Iterable[FieldSpec], mode: Mode, chunk_rows: int, durability: Durability) -> StoreSpec:
+def new_spec(fields: Iterable[FieldSpec], mode: Mode, chunk_rows: int | None, durability: Durability) -> StoreSpec:
     """Returns the specification of a new store, with an id and with the schemes that its mode gives to images.
 
     Raises:
         SpecError: the configuration cannot work.
     """
+    given = field_list(fields)
     spec = StoreSpec(
-        mode=mode, fields=resolved_fields(mode, field_list(fields)), chunk_rows=chunk_rows, durability=durability,
+        mode=mode, fields=resolved_fields(mode, given),
+        chunk_rows=default_chunk_rows(given) if chunk_rows is None else chunk_rows, durability=durability,
         store_id=uuid.uuid4().hex,
     )  # fmt: skip
     columns_of(spec)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Self
 
 from replaystore.errors import SpecError
-from replaystore.runtime.numbers import byte_size, whole_number
+from replaystore.runtime.numbers import byte_limit, whole_number
 from replaystore.spec import RESIDENCIES, Residency
 
 
@@ -31,5 +31,4 @@ class ReadingOptions(NamedTuple):
         """
         if residency not in RESIDENCIES:
             raise SpecError(f"residency is one of {RESIDENCIES}, got {residency!r}")
-        budget = None if budget_bytes is None else byte_size(budget_bytes, "budget_bytes")
-        return cls(residency, budget, whole_number(num_threads, "num_threads"))
+        return cls(residency, byte_limit(budget_bytes, "budget_bytes"), whole_number(num_threads, "num_threads"))
