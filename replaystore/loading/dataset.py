@@ -4,22 +4,44 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from torch.utils.data import IterableDataset, get_worker_info
+import torch
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from replaystore.batches.protocol import BatchView
 from replaystore.errors import Evicted
 from replaystore.loading.arguments import sampler_and_view
 from replaystore.loading.buffers import Tensors, tensors_of
 from replaystore.loading.draws import Draws
+from replaystore.loading.seeds import generator_of_worker, process_rank
 from replaystore.runtime.numbers import whole_number
 from replaystore.runtime.paths import local_path
 from replaystore.sampling.protocol import RowSampler
 from replaystore.sampling.sampler import Distribution
 from replaystore.store import ReplayStore
+
+_MOST_WORKERS = 256  # with epochs of their own
+
+
+class _Batch(dict[str, torch.Tensor]):
+    """A batch. A `DataLoader` that stacks several of them says so."""
+
+
+def _collate(batches: Sequence[_Batch], **_: Any) -> Any:
+    warnings.warn(
+        f"DataLoader: ReplayDataset yields whole batches, and {len(batches)} of them are stacked to a batch of batches;"
+        " pass batch_size=None to DataLoader, and the batch size to ReplayDataset",
+        stacklevel=2,
+    )
+    return default_collate([dict(batch) for batch in batches])
+
+
+default_collate_fn_map[_Batch] = _collate
 
 
 class ReplayDataset(IterableDataset[Tensors]):
@@ -36,9 +58,10 @@ class ReplayDataset(IterableDataset[Tensors]):
     >>> batch["observation"].shape
     torch.Size([16, 9, 4, 5])
 
-    Every worker opens the store for reading. It draws its own stream of batches, seeded with (seed, worker), with its
-    own copy of the sampler. `ReplayLoader` is faster and needs no workers. Use this class in code that is built around
-    a `DataLoader`.
+    Every worker opens the store for reading. It draws its own stream of batches, with its own copy of the sampler. The
+    stream is seeded with the seed, the worker, the rank of the process in a distributed run, and the epoch: each
+    iteration over the `DataLoader` is an epoch, and draws other batches than the one before. `ReplayLoader` is faster
+    and needs no workers. Use this class in code that is built around a `DataLoader`.
 
     Args:
         path: directory of the store.
@@ -71,12 +94,39 @@ class ReplayDataset(IterableDataset[Tensors]):
         self.seed = seed
         self._residency = residency
         self._budget_bytes = budget_bytes
+        self._rank = process_rank()
+        self._epochs = torch.zeros(_MOST_WORKERS, dtype=torch.int64)  # iterations that each worker has begun
+        self._epochs.share_memory_()  # type: ignore[no-untyped-call]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch of the next iteration. Iterations count on from it."""
+        self._epochs.fill_(whole_number(epoch, "epoch", least=0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the epoch of the next iteration, as `{"epoch": int}`. The rank is that of the run that loads it."""
+        return {"epoch": int(self._epochs.max())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on with the epoch of `state_dict`.
+
+        Raises:
+            SpecError: `state` has no epoch.
+        """
+        self.set_epoch(state.get("epoch"))  # type: ignore[arg-type]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_rank": process_rank()}  # a worker that is not forked does not know it
 
     def __iter__(self) -> Iterator[Tensors]:
         worker = get_worker_info()
-        number = 0 if worker is None else worker.id
-        seeds = np.random.SeedSequence(self.seed if worker is None or self.seed is not None else worker.seed)
-        rng = np.random.default_rng(np.random.SeedSequence(seeds.entropy, spawn_key=(number,)))
+        number, rank = 0 if worker is None else worker.id, process_rank() or self._rank
+        seed = self.seed if worker is None or self.seed is not None else worker.seed
+        slot = min(number, _MOST_WORKERS - 1)
+        epoch = int(self._epochs[slot])
+        self._epochs[slot] = epoch + 1
+        return self._batches(generator_of_worker(seed, number, rank, epoch))
+
+    def _batches(self, rng: np.random.Generator) -> Iterator[Tensors]:
         with ReplayStore.open(
             self.path, read_only=True, residency=self._residency, budget_bytes=self._budget_bytes
         ) as store:
@@ -88,4 +138,4 @@ class ReplayDataset(IterableDataset[Tensors]):
                 except Evicted:
                     store.refresh()
                     continue
-                yield tensors_of(batch)
+                yield _Batch(tensors_of(batch))

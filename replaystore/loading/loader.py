@@ -21,6 +21,7 @@ from replaystore.errors import Evicted, SpecError, StoreClosed, StoreError
 from replaystore.loading.arguments import sampler_and_view
 from replaystore.loading.buffers import Buffer, Loan, Tensors, pinned_empty, tensors_of
 from replaystore.loading.draws import Draws
+from replaystore.loading.seeds import generator_of_rank, process_rank
 from replaystore.loading.stats import LoaderStats
 from replaystore.runtime.numbers import whole_number
 from replaystore.runtime.preemption import let_others_preempt
@@ -85,7 +86,8 @@ class ReplayLoader:
         window: draws only from the newest episodes with at most this many transitions. None: draws from all.
         sampler: replaces the `Sampler` of `n_step`, `distribution` and `window`. One loader at a time may use it.
         view: replaces the `TransitionView` of `n_step` and `discount`.
-        seed: seed of the draws, or the `numpy.random.Generator` to use. None: fresh entropy.
+        seed: seed of the draws, or the `numpy.random.Generator` to use. None: fresh entropy. The rank of a distributed
+            run enters a seed that is a number, so its processes draw different batches.
         num_threads: threads that fill batches.
         prefetch: batches to draw ahead.
         pin_memory: whether to use page-locked memory. None: only if CUDA is available.
@@ -114,7 +116,7 @@ class ReplayLoader:
         )
         self.batch_size = batch_size
         self._layout = self.view.layout(store.spec)
-        self._draws = Draws(store, self.sampler, np.random.default_rng(seed))
+        self._draws = Draws(store, self.sampler, generator_of_rank(seed, process_rank()))
         self._consumed = self._draws.state()
         self._prefetch = prefetch
         self._pinned = torch.cuda.is_available() if pin_memory is None else pin_memory

@@ -472,10 +472,63 @@ def test_dataset_in_a_data_loader(store, workers, start):
     for batch in batches:
         check_batch(batch, n_step=2)
     assert len({str(names(batch)) for batch in batches}) == 6  # workers draw streams of their own
+    again = [names(batch) for batch in map(copied, loader)]
+    assert not any(batch in again for batch in map(names, batches))  # another epoch
+    dataset.dataset.set_epoch(0)
+    assert [names(batch) for batch in map(copied, loader)] == [names(batch) for batch in batches]
     if start != "spawn":
-        assert [names(batch) for batch in map(copied, loader)] == [names(batch) for batch in batches]
         other = DataLoader(ReplayDataset(store.path, batch_size=16, n_step=2, seed=5), batch_size=None)
         assert names(next(iter(other))) != names(batches[0])
+
+
+@pytest.mark.parametrize("seed", [1, None])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_epochs_and_ranks_draw_other_batches(store, monkeypatch, workers, seed):
+    store.flush()
+
+    def epochs(dataset: ReplayDataset, count: int) -> list[str]:
+        loader = DataLoader(Few(dataset, 2), batch_size=None, num_workers=workers)
+        return [str(names(copied(batch))) for _ in range(count) for batch in loader]
+
+    found = []
+    for rank in ("0", "1", "3"):
+        monkeypatch.setenv("RANK", rank)
+        torch.manual_seed(0)
+        found.append(epochs(ReplayDataset(store.path, batch_size=16, seed=seed), 3))
+    assert len({batch for batches in found for batch in batches}) == sum(map(len, found))
+    if seed is None:
+        return
+    dataset = ReplayDataset(store.path, batch_size=16, seed=seed)  # a run that goes on, of rank 3
+    epochs(dataset, 2)
+    resumed = ReplayDataset(store.path, batch_size=16, seed=seed)
+    resumed.load_state_dict(json.loads(json.dumps(dataset.state_dict())))
+    assert resumed.state_dict() == {"epoch": 2}
+    assert epochs(resumed, 1) == found[2][-len(found[2]) // 3 :]
+    for state in ({}, {"epoch": -1}, {"epoch": "x"}):
+        with pytest.raises(SpecError, match="epoch: expected a whole number of at least 0"):
+            resumed.load_state_dict(state)
+
+
+def test_a_loader_of_another_rank_draws_other_batches(store, monkeypatch):
+    found = []
+    for rank in ("", "0", "1", "2"):
+        monkeypatch.setenv("RANK", rank)
+        with ReplayLoader(store, batch_size=16, seed=3) as loader:
+            found.append(names(next(loader)))
+        with ReplayLoader(store, batch_size=16, seed=np.random.default_rng(3)) as loader:
+            assert names(next(loader)) == found[0]
+    assert found[0] == found[1]
+    assert found[1] != found[2] != found[3] != found[1]
+
+
+def test_batches_of_batches_are_said(store):
+    store.flush()
+    with pytest.warns(UserWarning, match="8 of them are stacked to a batch of batches; pass batch_size=None"):
+        batch = next(iter(DataLoader(ReplayDataset(store.path, batch_size=16, seed=1), batch_size=8)))
+    assert batch["action"].shape[:2] == (8, 16)
+    one = next(iter(ReplayDataset(store.path, batch_size=16, seed=1)))
+    assert names({"action": batch["action"][0]}) == names(one)
 
 
 def test_worker_0_draws_the_stream_of_no_worker(store):
