@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
-from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +23,6 @@ STORE_NAME = "store"  # inside replay_dir
 _CONVERTING_NAME = "store.converting"  # renamed to STORE_NAME when every episode file is in
 
 _AT_RESET = {"reward": 0.0, "discount": 1.0}  # where dm_env gives None
-
-_stores: WeakValueDictionary[Path, ReplayStore] = WeakValueDictionary()  # by path, for `store_written_in` alone
 
 
 class ReplayBufferStorage:
@@ -174,7 +171,6 @@ class ReplayBufferStorage:
         except SpecError:
             store.close()
             raise
-        _stores[store.path.resolve()] = store
         return store
 
     def _convert(self) -> None:
@@ -192,19 +188,16 @@ class ReplayBufferStorage:
         temporary.rename(self._path)
 
     def _created(self, fields: Mapping[str, FieldSpec]) -> ReplayStore:
-        store = ReplayStore.create(self._path, fields.values(), mode=self._mode, **self._options)
-        _stores[store.path.resolve()] = store
-        return store
+        return ReplayStore.create(self._path, fields.values(), mode=self._mode, **self._options)
 
 
 def store_written_in(replay_dir: str | os.PathLike[str]) -> ReplayStore | None:
-    """Returns the open store of the `ReplayBufferStorage` that this process has for `replay_dir`. None without one.
+    """Returns the store in `replay_dir` that this process has open for writing. None without one.
 
     DrQ-v2's loader knows only the directory, and both halves have to use one store. A forked child gets None, because
     it does not write.
     """
-    store = _stores.get((Path(replay_dir) / STORE_NAME).resolve())
-    return None if store is None or store.closed or store.read_only else store
+    return ReplayStore.opened(Path(replay_dir) / STORE_NAME)
 
 
 def check_mode(store: ReplayStore, mode: Mode) -> None:

@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNorm
 
 from replaystore import ReplayStore
 from replaystore.adapters.sb3 import StoreReplayBuffer
-from replaystore.errors import EpisodeError, NotEnoughData, SpecError, StoreNotFound
+from replaystore.errors import EpisodeError, NotEnoughData, SpecError, StoreExists, StoreNotFound
 
 SIDE = 36
 IMAGE = spaces.Box(0, 255, (SIDE, SIDE, 1), np.uint8)
@@ -174,6 +174,7 @@ def test_an_episode_that_goes_on_is_drawn_from(tmp_path):
     buffer.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*does not follow the one before")
 def test_an_interrupted_algorithm_goes_on_without_the_rest_of_the_episode(tmp_path):
     """It has stepped the environment, and stored nothing: the next transition is between t and t + 2."""
     env = environments(IMAGE, spaces.Discrete(2), 1, 4)
@@ -190,7 +191,108 @@ def test_an_interrupted_algorithm_goes_on_without_the_rest_of_the_episode(tmp_pa
         observation = following
     buffer.commit()
     assert [info.num_rows - 1 for info in buffer.store.episodes()] == [5, 2, 4]
+    assert buffer.num_dropped == 3
     buffer.close()
+
+
+def recorded(frame_stack: int) -> list[tuple[Any, ...]]:
+    """An episode of 60 transitions with frames of their own, for `add`."""
+    rng = np.random.default_rng(0)
+    frames = np.concatenate(
+        [np.zeros((frame_stack - 1, 12, 12), np.uint8), rng.integers(0, 255, (61, 12, 12), np.uint8)]
+    )
+    stacks = [np.moveaxis(frames[t : t + frame_stack], 0, -1)[None] for t in range(61)]
+    return [
+        (stacks[t], stacks[t + 1], np.array([[t % 2]]), np.array([t]), np.array([t == 59]), [{}]) for t in range(60)
+    ]
+
+
+def recorded_buffer(path: Path, frame_stack: int) -> StoreReplayBuffer:
+    space = spaces.Box(0, 255, (12, 12, frame_stack), np.uint8)
+    return StoreReplayBuffer(5000, space, spaces.Discrete(2), "cpu", path=path, frame_stack=frame_stack)
+
+
+def kept(buffer: StoreReplayBuffer) -> set[tuple[bytes, ...]]:
+    """Every transition of a buffer."""
+    buffer.commit()
+    rows = [row for info in buffer.store.episodes() for part in info.parts
+            for row in range(part.first_row + (part.t_start == 0), part.first_row + part.num_rows)]  # fmt: skip
+    batch = buffer.store.gather(rows)
+    names = ("observation", "next_observation", "action", "reward", "discount")
+    return {tuple(batch[name][at].tobytes() for name in names) for at in range(len(rows))}
+
+
+def test_transitions_in_any_order_are_kept_without_stacks(tmp_path):
+    transitions = recorded(1)
+    ordered, shuffled = (recorded_buffer(tmp_path / name, 1) for name in ("ordered", "shuffled"))
+    for transition in transitions:
+        ordered.add(*transition)
+    for at in np.random.default_rng(0).permutation(60):
+        shuffled.add(*transitions[at])
+    assert len(kept(ordered)) == 60
+    assert kept(shuffled) == kept(ordered)
+    assert shuffled.num_dropped == 0
+    ordered.close()
+    shuffled.close()
+
+
+def test_stacks_in_no_order_are_refused(tmp_path):
+    transitions, buffer = recorded(4), recorded_buffer(tmp_path / "buffer", 4)
+    for transition in transitions:
+        buffer.add(*transition)
+    before = kept(buffer)
+    assert len(before) == 60
+    order = [at for at in np.random.default_rng(0).permutation(60) if at]  # 0 starts an episode
+    with pytest.warns(UserWarning, match="does not follow the one before.*num_dropped") as caught:
+        buffer.add(*transitions[order[0]])
+    assert len(caught) == 1
+    with pytest.raises(EpisodeError, match="add whole episodes in order"):
+        buffer.add(*transitions[order[1]])
+    assert buffer.num_dropped == 1
+    assert kept(buffer) == before
+    buffer.close()
+
+
+def test_runs_do_not_mix(tmp_path):
+    env = environments(STATE, SPACES["state"][1], 1, 1)
+    made = (100, env.observation_space, env.action_space, "cpu")
+    first = StoreReplayBuffer(*made, path=tmp_path / "buffer")
+    play(env, [first], 30)
+    first.commit()
+    for is_open in (True, False):
+        with pytest.raises(StoreExists, match=r"found \d+ episodes with 30 transitions; .*resume=True"):
+            StoreReplayBuffer(*made, path=tmp_path / "buffer").size()
+        again = StoreReplayBuffer(*made, path=tmp_path / "buffer", resume=True)
+        assert again.size() == 30
+        if not is_open:
+            again.close()
+        first.close()
+
+
+def test_a_moved_run_and_one_that_went_on(tmp_path):
+    env = environments(STATE, SPACES["state"][1], 1, 1)
+    made = (100, env.observation_space, env.action_space, "cpu")
+    buffer = StoreReplayBuffer(*made, path=tmp_path / "buffer")
+    play(env, [buffer], 30)
+    checkpoint = pickle.dumps(buffer)
+    with pytest.raises(SpecError, match="the store is open"):
+        buffer.path = tmp_path / "elsewhere"
+    play(env, [buffer], 10, seed=1)
+    later = pickle.dumps(buffer)
+    before = kept(buffer)
+    buffer.close()
+    (tmp_path / "buffer").rename(tmp_path / "elsewhere")
+    with pytest.raises(StoreNotFound, match="set the buffer's path to where it is"):
+        pickle.loads(later).size()
+    again = pickle.loads(later)
+    again.path = tmp_path / "elsewhere"
+    assert kept(again) == before
+    again.close()
+    old = pickle.loads(checkpoint)
+    old.path = tmp_path / "elsewhere"
+    with pytest.warns(UserWarning, match="saved with 30 transitions, and its store has 40 now"):
+        assert old.size() == 40
+    old.close()
 
 
 def test_a_wrong_stack_is_an_error(tmp_path):
@@ -226,7 +328,7 @@ def test_the_store_is_left_alone_until_it_is_needed(tmp_path):
     env = environments(STATE, spaces.Discrete(2), 1, 1)
     play(env, [full], 60)
     full.close()
-    small = StoreReplayBuffer(1, STATE, spaces.Discrete(2), **made)  # as `load(..., buffer_size=1)` makes it
+    small = StoreReplayBuffer(1, STATE, spaces.Discrete(2), resume=True, **made)  # with the size of another run
     assert small.size() == 60
     assert len(small.sample(8).rewards) == 8
     pickled = pickle.dumps(small)
@@ -315,7 +417,7 @@ def test_a_store_that_is_open_is_used_and_left_open(tmp_path):
         buffer.close()
         assert store.num_transitions == 30
         assert len(pickle.loads(pickle.dumps(buffer)).sample(4).rewards) == 4
-        assert StoreReplayBuffer(100, *spaces_, "cpu", path=tmp_path / "buffer").store is store
+        assert StoreReplayBuffer(100, *spaces_, "cpu", path=tmp_path / "buffer", resume=True).store is store
         with pytest.raises(SpecError, match="expected the fields of these spaces"):
             StoreReplayBuffer(100, STATE, spaces.Discrete(2), "cpu", store=store)
         with pytest.raises(SpecError, match="pass one of them"):

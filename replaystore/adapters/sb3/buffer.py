@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from replaystore.adapters.sb3.episodes import EpisodeWriter
 from replaystore.adapters.sb3.fields import OBSERVATION, by_name, fields_of_spaces
-from replaystore.adapters.sb3.opening import check_fields, open_store, share_store
+from replaystore.adapters.sb3.opening import check_fields, open_store
 from replaystore.errors import NotEnoughData, SpecError
+from replaystore.runtime.numbers import whole_number
+from replaystore.runtime.paths import local_path
 from replaystore.sampling.generators import seeded_generator
 from replaystore.sampling.sampler import Sampler
 from replaystore.spec import Mode, Residency
@@ -53,8 +56,13 @@ class StoreReplayBuffer(ReplayBuffer):
     once they have ended. An endless episode of plain values is cut where it has half of its share of `buffer_size`.
     An episode of stacked frames has to end before all open episodes exceed `buffer_size`.
 
-    Pickling a buffer keeps the path, not the data. `model.save` pickles `replay_buffer_kwargs`, so an algorithm that
-    is saved needs `path`, not `store`.
+    Pickling a buffer keeps the path, not the data. If the run went on after `save_replay_buffer`, the loaded buffer has
+    what came later too, and says so. `model.save` pickles `replay_buffer_kwargs`, so an algorithm that is saved needs
+    `path`, not `store`. If a run was moved, set `path` after `load_replay_buffer`:
+    `model.replay_buffer.path = "new/place"`.
+
+    With `frame_stack` above 1, transitions have to come in order. After a gap the rest of the episode is not kept:
+    `num_dropped` counts it.
 
     Args:
         buffer_size: transitions of all environments together; the oldest whole episodes go first.
@@ -64,7 +72,7 @@ class StoreReplayBuffer(ReplayBuffer):
         n_envs: environments.
         optimize_memory_usage: has no effect: an observation is always stored once.
         handle_timeout_termination: whether `TimeLimit.truncated` marks an end that is not terminal.
-        path: of a store that is made, or gone on with.
+        path: of a store that is made, or with `resume` gone on with.
         store: in place of `path`, an open store, which `close` leaves open.
         mode: how a new store keeps images: `"disk"`, `"half"` or `"full"`.
         frame_stack: frames that `VecFrameStack` stacks in an image, along its channels.
@@ -74,8 +82,11 @@ class StoreReplayBuffer(ReplayBuffer):
         seed: of the draws; None: drawn from NumPy's global generator, which `set_random_seed` seeds.
         residency: as in `ReplayStore.open`.
         budget_bytes: as in `ReplayStore.open`.
+        resume: whether a new buffer goes on with the store that is at `path`. Otherwise such a store is refused when
+            it is first needed, so that runs do not mix.
 
     Raises:
+        StoreExists: there is experience at `path`, and `resume` is False.
         SpecError: a value cannot work, or the store has other observations or actions.
     """
 
@@ -84,14 +95,13 @@ class StoreReplayBuffer(ReplayBuffer):
         device: torch.device | str = "auto", n_envs: int = 1, optimize_memory_usage: bool = False,
         handle_timeout_termination: bool = True, *, path: str | Path | None = None, store: ReplayStore | None = None,
         mode: Mode = "full", frame_stack: int = 1, n_steps: int = 1, gamma: float = 0.99, commit_every: int = 256,
-        seed: int | None = None, residency: Residency = "auto", budget_bytes: int | None = None,
+        seed: int | None = None, residency: Residency = "auto", budget_bytes: int | str | None = None,
+        resume: bool = False,
     ) -> None:  # fmt: skip
         del optimize_memory_usage
         BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)
-        if not 0 < gamma <= 1 or commit_every < 1:
-            raise SpecError(
-                f"expected gamma above 0, at most 1, and commit_every from 1 on, got {gamma}, {commit_every}"
-            )
+        if not 0 < gamma <= 1:
+            raise SpecError(f"gamma: expected a number above 0, at most 1, got {gamma}")
         location = path if store is None else store.path
         if location is None or (path is not None and store is not None):
             raise SpecError(f"expected either path or store, got path={path!r}, store={store!r}; pass one of them")
@@ -99,17 +109,18 @@ class StoreReplayBuffer(ReplayBuffer):
         self.n_steps = n_steps
         self.gamma = gamma
         self._sampler = Sampler(n_step=n_steps)
-        self._path = Path(location).absolute()
+        self._path = local_path(location)
         self._frame_stack = frame_stack
-        self._commit_every = commit_every
+        self._commit_every = whole_number(commit_every, "commit_every")
+        self._resume = resume
         self._mode: Mode = mode
         self._reading: dict[str, Any] = {"residency": residency, "budget_bytes": budget_bytes}
         self._rng = seeded_generator(seed)
         self._had_data = False
+        self._num_saved: int | None = None
         self._begin(store)
         if store is not None:
             check_fields(store, self._fields)
-            share_store(store)
 
     def _begin(self, store: ReplayStore | None = None) -> None:
         action_dtype = np.dtype(self._maybe_cast_dtype(self.action_space.dtype))
@@ -120,8 +131,24 @@ class StoreReplayBuffer(ReplayBuffer):
         self._writer: EpisodeWriter | None = None
 
     @property
+    def path(self) -> Path:
+        """Directory of the store. It can be set until the store is open."""
+        return self._path
+
+    @path.setter
+    def path(self, path: str | Path) -> None:
+        if self._store is not None:
+            raise SpecError(f"{self._path}: the store is open; set the path before the buffer is used")
+        self._path = local_path(path)
+
+    @property
+    def num_dropped(self) -> int:
+        """Transitions that this object was given and did not keep."""
+        return 0 if self._writer is None else self._writer.num_dropped
+
+    @property
     def store(self) -> ReplayStore:
-        """What the experience is in; opened here where it is not yet."""
+        """The store that holds the experience. It is opened when it is first needed."""
         if self._store is None:
             self._store = open_store(
                 self._path,
@@ -129,8 +156,17 @@ class StoreReplayBuffer(ReplayBuffer):
                 mode=self._mode,
                 capacity=self.buffer_size,
                 must_exist=self._had_data,
+                resume=self._resume or self._had_data,
                 **self._reading,
             )
+            found = self._store.num_transitions
+            if self._num_saved is not None and found != self._num_saved:
+                warnings.warn(
+                    f"{self._path}: the buffer was saved with {self._num_saved} transitions, and its store has {found}"
+                    " now; a saved buffer keeps the path alone, and the run went on: copy the store to keep a state",
+                    stacklevel=2,
+                )
+            self._num_saved = None
         return self._store
 
     def add(
@@ -234,6 +270,8 @@ class StoreReplayBuffer(ReplayBuffer):
     def __getstate__(self) -> dict[str, Any]:
         self.commit()
         kept = {name: value for name, value in vars(self).items() if name not in ("_store", "_closes_store", "_writer")}
+        if self._store is not None and not self._store.closed:
+            kept["_num_saved"] = self._store.num_transitions
         return kept | {"_had_data": self._had_data or self._store is not None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,7 @@ class EnvironmentEpisode:
         num_rows: transitions in it.
         num_uncommitted: transitions since the last commit.
         lost: whether a transition is missing, so that nothing is added until the next reset.
+        last_lost: observation after the newest transition that was dropped. None: none was since the last reset.
     """
 
     key: str
@@ -29,13 +31,15 @@ class EnvironmentEpisode:
     num_rows: int = 0
     num_uncommitted: int = 0
     lost: bool = False
+    last_lost: Observations | None = None
 
     def goes_on_from(self, observation: Observations) -> bool:
-        """Whether `observation` is that of the newest row."""
-        last = self.last_observation
-        return last is not None and all(
-            np.array_equal(last[name], observation[name], equal_nan=True) for name in observation
-        )
+        """Returns whether `observation` is that of the newest row."""
+        return _same(self.last_observation, observation)
+
+
+def _same(one: Observations | None, other: Observations) -> bool:
+    return one is not None and all(np.array_equal(one[name], other[name], equal_nan=True) for name in other)
 
 
 class EpisodeWriter:
@@ -49,6 +53,9 @@ class EpisodeWriter:
         max_rows: transitions after which an episode is cut, where its rows are no stacks.
         stacks_fitted: whether stacks are known to have followed each other, so that one that does not fit is a
             missing transition and no wrong `frame_stack`.
+
+    Attributes:
+        num_dropped: transitions that were not kept, because the stacks before them are missing.
     """
 
     def __init__(
@@ -60,6 +67,7 @@ class EpisodeWriter:
         self._commit_every = commit_every
         self._max_rows = max_rows
         self._stacks_fitted = stacks_fitted
+        self.num_dropped = 0
         prefix = uuid.uuid4().hex  # episodes of other buffers may be open in the same store
         self._episodes = [EnvironmentEpisode(key=f"{prefix}-{env}") for env in range(num_envs)]
 
@@ -73,7 +81,7 @@ class EpisodeWriter:
             last: whether the episode ends with it.
 
         Raises:
-            EpisodeError: the stack of an observation does not follow the one before.
+            EpisodeError: the stack of an observation does not follow the one before, and neither did the last one.
             CapacityError: open episodes exceed the capacity of the store.
         """
         episode = self._episodes[env]
@@ -83,8 +91,9 @@ class EpisodeWriter:
             self._end(episode)
             episode.lost = True
         if episode.lost:
-            episode.lost = not last
+            self._drop(episode, observation, row, last)
             return
+        episode.last_lost = None
         episode.num_rows += 1
         episode.num_uncommitted += 1
         episode.last_observation = {name: row[name] for name in observation}
@@ -93,6 +102,28 @@ class EpisodeWriter:
             self._end(episode)
         elif episode.num_uncommitted >= self._commit_every:
             self._commit(episode)
+
+    def _drop(self, episode: EnvironmentEpisode, observation: Observations, row: Observations, last: bool) -> None:
+        """Counts a transition that cannot be kept.
+
+        After an interruption the rest of an episode is dropped. Transitions that do not even follow each other come in
+        no order, and none of them could be kept.
+        """
+        if episode.last_lost is not None and not _same(episode.last_lost, observation):
+            raise EpisodeError(
+                f"{self._store.path}: two transitions in a row do not follow the one before; stacks of"
+                f" {self._frame_stack} frames are stored once for each frame, so add whole episodes in order, from"
+                " their reset on, or add transitions in any order to a buffer with frame_stack=1"
+            )
+        if not self.num_dropped:
+            warnings.warn(
+                f"{self._store.path}: a transition does not follow the one before, so it and the rest of its episode"
+                " are not kept (frame_stack needs all frames of an episode); num_dropped counts them",
+                stacklevel=2,
+            )
+        self.num_dropped += 1
+        episode.lost = not last
+        episode.last_lost = None if last else {name: row[name] for name in observation}
 
     def commit(self) -> None:
         """Commits what open episodes have so far."""

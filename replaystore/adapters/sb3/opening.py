@@ -6,30 +6,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
-from replaystore.errors import SpecError, StoreNotFound
+from replaystore.errors import SpecError, StoreExists, StoreNotFound
 from replaystore.spec import FieldSpec, Mode
 from replaystore.store import ReplayStore
 
-_stores: WeakValueDictionary[Path, ReplayStore] = WeakValueDictionary()  # by path, those of buffers in this process
-
-
-def share_store(store: ReplayStore) -> None:
-    """Lets every buffer of this process that has the store's path use this object.
-
-    stable-baselines3 pickles a buffer and makes another one of it while the first one is in use. A pickle holds the
-    path alone, and only one object can write.
-    """
-    _stores[store.path.resolve()] = store
-
 
 def open_store(
-    path: Path, fields: Sequence[FieldSpec], *, mode: Mode, capacity: int, must_exist: bool, **reading: Any
+    path: Path,
+    fields: Sequence[FieldSpec],
+    *,
+    mode: Mode,
+    capacity: int,
+    must_exist: bool,
+    resume: bool,
+    **reading: Any,
 ) -> ReplayStore:
-    """The store at `path`, open for writing; made where there is none.
+    """Returns the store at `path`, open for writing. Makes it if there is none.
 
-    If another buffer of this process has it open, that object is used (see `share_store`).
+    If this process has it open already, it returns that object: a buffer that stable-baselines3 unpickles knows the
+    path alone, and may be used beside the buffer that was pickled.
 
     Args:
         path: of the store.
@@ -37,29 +33,38 @@ def open_store(
         mode: of a new store.
         capacity: of a new store.
         must_exist: whether a store that is not there is an error.
+        resume: whether a store that is there is gone on with.
         reading: `residency` and `budget_bytes`, as in `ReplayStore.open`.
 
     Raises:
         SpecError: the store has other fields.
         StoreNotFound: there is none, and it must exist.
+        StoreExists: there is one with episodes, and `resume` is False.
         StoreLocked: another process has it open for writing.
     """
-    shared = _stores.get(path.resolve())
-    if shared is not None and not shared.closed and not shared.read_only:
+    shared = ReplayStore.opened(path)
+    if shared is not None:
         store = shared
     elif path.exists() and any(path.iterdir()):
         store = ReplayStore.open(path, **reading)
     elif must_exist:
-        raise StoreNotFound(f"{path}: expected the store of a pickled buffer, found none; put it there")
+        raise StoreNotFound(
+            f"{path}: expected the store of a pickled buffer, found none; put it there, or set the buffer's path to"
+            " where it is"
+        )
     else:
         store = ReplayStore.create(path, fields, mode=mode, capacity=capacity, **reading)
     try:
+        if store.num_episodes and not resume:
+            raise StoreExists(
+                f"{path}: expected no experience, found {store.num_episodes} episodes with {store.num_transitions}"
+                " transitions; load the saved buffer, pass resume=True to go on with it, or pass another path"
+            )
         check_fields(store, fields)
-    except SpecError:
+    except (SpecError, StoreExists):
         if store is not shared:
             store.close()
         raise
-    share_store(store)
     return store
 
 
