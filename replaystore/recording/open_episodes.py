@@ -200,7 +200,7 @@ class OpenEpisodes:
             if np.any((value != 0) & (value == value)):  # NaN stands for no value
                 self._has_warned = True
                 warnings.warn(
-                    f"episode {episode}, env {env}: row 0 has a {field.role} that is not zero, and no transition"
+                    f"episode {episode}, env {env}, row 0: the {field.role} is not zero, and no transition"
                     " reads it; if it belongs to a step, the row of the reset is missing: after last=True add the"
                     " observation of the reset first, with a reward and an action of zero",
                     stacklevel=2,

@@ -170,7 +170,7 @@ def make_history(path: str | os.PathLike[str], mode: Mode = "full") -> ReplaySto
         store.append(history_arrays(number))
     one, other = history_arrays(5), history_arrays(6)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "episode .* row 0 has a")  # row 0 identifies itself, too
+        warnings.filterwarnings("ignore", "episode .* is not zero, and no transition")  # row 0 identifies itself, too
         for t in range(HISTORY_LENGTHS[5]):
             store.add({name: array[t] for name, array in one.items()}, env=5, last=False)
             store.add({name: array[t] for name, array in other.items()}, env=6, last=False)
