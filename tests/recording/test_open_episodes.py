@@ -167,6 +167,5 @@ def test_a_missing_reset_row_is_named_once(tmp_path: Path, wrong: str, commit_ev
                 for t in range(4):
                     value = {**reset(t), wrong: row(1, 0, 1)[wrong]} if t == 0 else row(1, 0, t)
                     store.add(value, env="left", last=t == 3)
-    assert [str(warning.message)[:60] for warning in caught] == [
-        f"episode 2, env left, row 0: the {wrong} is not zero, and no"[:60]
-    ]
+    (warning,) = caught
+    assert str(warning.message).startswith(f"episode 2, env left, row 0: the {wrong} is not zero, and no transition")
