@@ -12,6 +12,7 @@ import click
 MODES = ("disk", "half", "full")
 DURABILITIES = ("process", "power")
 RESIDENCIES = ("mapped", "ram", "auto")
+ROLES = ("observation", "action", "reward", "discount", "extra")
 REFERENCES = ("inward", "previous", "keyframe")
 ENTROPIES = ("lz4", "zstd", "spans", "points", "none")
 
@@ -50,6 +51,22 @@ def list_of(item: Any, name: str) -> Callable[[str], tuple[Any, ...]]:
     convert.__name__ = f"{name},..."
     return convert
 
+
+def role_of_field(value: str | tuple[str, str]) -> tuple[str, str]:
+    """Returns a field and its role, from text such as `goal=extra`.
+
+    Raises:
+        click.BadParameter: the text has another form, or there is no such role.
+    """
+    if isinstance(value, tuple):
+        return value
+    name, _, role = value.partition("=")
+    if not name or role not in ROLES:
+        raise click.BadParameter(f"{value!r} is not FIELD=ROLE; a role is one of {', '.join(ROLES)}")
+    return name, role
+
+
+role_of_field.__name__ = "FIELD=ROLE"
 
 AT_LEAST_1 = click.IntRange(min=1)
 EXISTING_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)

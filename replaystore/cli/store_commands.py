@@ -17,6 +17,7 @@ from replaystore.cli.options import (
     chosen_frame_delta,
     frame_delta_options,
     frame_stack_option,
+    role_of_field,
     size,
 )
 from replaystore.cli.output import bytes_text, note, number_text, print_json, print_table, progress_bar
@@ -28,8 +29,9 @@ from replaystore.cli.output import bytes_text, note, number_text, print_json, pr
 @click.option("--mode", type=click.Choice(MODES), default="full", show_default=True, help="How images are stored.")
 @frame_stack_option
 @click.option("--channels", type=click.Choice(("first", "last")), help="Where images have their channels.")
+@click.option("--role", "roles", type=role_of_field, multiple=True, help="What a field is for. May be repeated.")
 @click.option("--capacity", type=AT_LEAST_1, help="Most transitions. The oldest episodes are evicted first.")
-@click.option("--chunk-rows", type=AT_LEAST_1, help="Rows per chunk. [default: 1024]")
+@click.option("--chunk-rows", type=AT_LEAST_1, help="Rows per chunk. [default: 1024, fewer for large fields]")
 @frame_delta_options
 @click.option("--durability", type=click.Choice(DURABILITIES), help="What commits survive. [default: process]")
 @click.option("--skip-damaged", is_flag=True, help="Skip damaged files and list them, instead of stopping.")
@@ -37,7 +39,8 @@ from replaystore.cli.output import bytes_text, note, number_text, print_json, pr
 @as_json
 def convert(
     episode_dir: Path, store: Path, as_json: bool, max_episode_size: int,
-    keyframe_interval: int | None, reference: str | None, entropy: str | None, level: int | None, **options: Any,
+    keyframe_interval: int | None, reference: str | None, entropy: str | None, level: int | None,
+    roles: tuple[tuple[str, Any], ...], **options: Any,
 ) -> None:  # fmt: skip
     """Make STORE from the DrQ-v2 episode files in EPISODE_DIR, or add new files to it.
 
@@ -50,8 +53,9 @@ def convert(
     )
     with progress_bar("converting") as progress:
         report = convert_episodes(
-            episode_dir, store, frame_delta=frame_delta, max_bytes=max_episode_size, progress=progress, **options
-        )
+            episode_dir, store, frame_delta=frame_delta, max_bytes=max_episode_size, roles=dict(roles) or None,
+            progress=progress, **options,
+        )  # fmt: skip
     for skipped in report.skipped:
         note(f"replaystore: skipped {skipped.file}: {skipped.reason}")
     if as_json:

@@ -17,6 +17,8 @@ Array = npt.NDArray[Any]
 Scheme = Mapping[str, Any]
 
 OBSERVATION_PREFIXES = ("obs", "state", "proprio", "pixel", "camera", "image", "rgb", "depth")
+_NAMES_OF_STEPS = ("actions", "rewards")
+_TERMINAL_FLAGS = ("terminal", "is_terminal", "terminals", "terminated", "done", "dones")
 _MAX_STACK = 64
 _FRAME_DELTA = "replaystore.frame_delta"
 _ROUND_CLAMP = "replaystore.round_clamp"
@@ -33,8 +35,8 @@ def fields_from_episode(
 
     uint8 arrays of 3 axes (rows, height, width) or 4 axes are images, unless their role is `action`. The channel axis
     is the shorter one of the second and the last. Roles depend on the name. `action` is the action. `reward` and
-    `discount` have their own role if they hold one float per row. Names that start with one of `OBSERVATION_PREFIXES`
-    are observations. All other fields are `extra`.
+    `discount` have their own role, and hold one number per row. Whole numbers and flags are stored as float32. Names
+    that start with one of `OBSERVATION_PREFIXES` are observations. All other fields are `extra`.
 
     >>> episode = {"observation": np.zeros((2, 3, 84, 84), np.uint8), "reward": np.zeros((2, 1), np.float32)}
     >>> [(field.name, field.role, field.shape) for field in fields_from_episode(episode, frame_stack=1)]
@@ -48,27 +50,42 @@ def fields_from_episode(
         roles: roles by field name, instead of the derived ones.
 
     Raises:
-        SpecError: a store cannot hold the name, shape or dtype of an array, or its stack or channel axis is not clear.
+        SpecError: a store cannot hold the name, shape or dtype of an array, its stack or channel axis is not clear, or
+            the names are those of a layout whose rows mean something else.
     """
     if not arrays:
         raise SpecError("episode: expected at least one field, found none")
     overrides = dict(roles or {})
+    _check_layout(arrays, overrides)
     unknown = sorted(set(overrides) - set(arrays))
     if unknown:
         raise SpecError(f"roles: no fields {unknown} in the episode; it has {list(arrays)}")
     return tuple(
-        _field(name, array, overrides.get(name) or role_of(name, array), frame_stack, channels)
+        _field(name, array, overrides.get(name) or role_of(name), frame_stack, channels)
         for name, array in arrays.items()
     )
 
 
-def role_of(name: str, array: Array) -> Role:
+def _check_layout(arrays: Mapping[str, Array], roles: Mapping[str, Role]) -> None:
+    steps = [name for name in _NAMES_OF_STEPS if name in arrays and name not in roles]
+    if steps:
+        raise SpecError(
+            f"episode: {steps} are names of Gym and D4RL, where row t has the action of step t; here row 0 is the"
+            " reset, and row t + 1 has the action, reward and discount of step t; shift them by one row, put the last"
+            " observation behind, and name them observation, action, reward and discount (docs/howto.md)"
+        )
+    flags = [name for name in _TERMINAL_FLAGS if name in arrays and name not in roles]
+    if flags and "reward" in arrays and "discount" not in arrays:
+        raise SpecError(
+            f"episode: {flags} mark an end, and there is no discount, so batches would bootstrap behind it; add"
+            f" discount = 1 - {flags[0]} to the files, or give the role of {flags[0]!r} if it is something else"
+        )
+
+
+def role_of(name: str) -> Role:
     """Returns the role that a field's name suggests; see `fields_from_episode`."""
-    if name in ("reward", "discount"):
-        one_float = array.dtype.kind == "f" and array[:1].size == 1
-        return name if one_float else "extra"  # type: ignore[return-value]
-    if name == "action":
-        return "action"
+    if name in ("reward", "discount", "action"):
+        return name  # type: ignore[return-value]
     return "observation" if name.startswith(OBSERVATION_PREFIXES) else "extra"
 
 
@@ -121,9 +138,12 @@ def _complete(field: FieldSpec, scheme: dict[str, Any]) -> dict[str, Any]:
 def _field(name: str, array: Array, role: Role, frame_stack: int | None, channels: Channels | None) -> FieldSpec:
     if array.ndim < 1 or not len(array):
         raise SpecError(f"field {name!r}: expected at least one row, rows first, found {array.dtype} {array.shape}")
+    is_scalar = role in ("reward", "discount") and array.dtype.kind in "biu"
     # A plain field first, to check name, dtype and shape before looking for stacks.
     try:
-        plain = FieldSpec(name=name, shape=array.shape[1:], dtype=array.dtype.name, role=role)
+        plain = FieldSpec(
+            name=name, shape=array.shape[1:], dtype="float32" if is_scalar else array.dtype.name, role=role
+        )
     except SpecError as err:
         raise SpecError(f"{err}; found {array.dtype} {array.shape}; rename or convert it in the episode files") from err
     if array.dtype != np.uint8 or array.ndim not in (3, 4) or role not in ("observation", "extra"):

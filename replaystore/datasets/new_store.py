@@ -12,7 +12,6 @@ from replaystore.datasets.resume_checks import ConversionOptions
 from replaystore.datasets.sources import make_sources
 from replaystore.errors import EpisodeFileError, WriteError
 from replaystore.runtime.locks import ExclusiveLock
-from replaystore.spec import DEFAULT_CHUNK_ROWS
 from replaystore.store import ReplayStore
 
 
@@ -74,7 +73,7 @@ def create_store(path: Path, arrays: Mapping[str, Array], options: ConversionOpt
                 fields,
                 mode=options.mode,
                 capacity=options.capacity,
-                chunk_rows=options.chunk_rows or DEFAULT_CHUNK_ROWS,
+                chunk_rows=options.chunk_rows,
                 durability=options.durability or "process",
                 residency="mapped",
             ).close()

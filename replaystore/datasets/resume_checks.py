@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from replaystore.datasets.drqv2_npz import EpisodePath, peek_episode
 from replaystore.datasets.fields import with_schemes
@@ -141,4 +144,6 @@ def check_layout(spec: StoreSpec, pending: Sequence[EpisodePath]) -> None:
 
 
 def _fits(field: FieldSpec, dtype: str, shape: tuple[int, ...]) -> bool:
+    if field.role in ("reward", "discount"):  # a commit casts them
+        return math.prod(shape) == 1 and np.dtype(dtype).kind in "biuf"
     return dtype == field.dtype and shape in (field.stacked_shape, field.shape)

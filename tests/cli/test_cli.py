@@ -76,7 +76,7 @@ def test_help_starts_quickly(command):
 
 def test_choices_are_those_of_the_package():
     assert (cli_options.MODES, cli_options.DURABILITIES) == (spec.MODES, spec.DURABILITIES)
-    assert cli_options.RESIDENCIES == spec.RESIDENCIES
+    assert (cli_options.RESIDENCIES, cli_options.ROLES) == (spec.RESIDENCIES, spec.ROLES)
     assert set(cli_options.REFERENCES) == set(frame_delta.REFERENCES)
     assert set(cli_options.ENTROPIES) == set(frame_delta.ENTROPIES)
 

@@ -108,14 +108,60 @@ def test_roles():
     arrays = {
         "proprio_arm": np.zeros((4, 5), np.float32),
         "states": np.zeros((4, 5), np.float64),
-        "discount": np.zeros((4, 2), np.float32),
+        "discount": np.zeros((4, 1), np.bool_),
         "reward": np.zeros(4, np.int64),
         "seen": np.zeros(4, np.bool_),
     }
-    assert [field.role for field in fields_from_episode(arrays)] == ["observation"] * 2 + ["extra"] * 3
+    fields = fields_from_episode(arrays)
+    assert [field.role for field in fields] == ["observation"] * 2 + ["discount", "reward", "extra"]
+    assert [field.dtype for field in fields] == ["float32", "float64", "float32", "float32", "bool"]
+    with pytest.raises(SpecError, match="a reward is one float per row"):
+        fields_from_episode({"reward": np.zeros((4, 2), np.float32)})
     assert fields_from_episode(arrays, roles={"seen": "action"})[-1].role == "action"
     with pytest.raises(SpecError, match="no fields \\['nothing'\\]"):
         fields_from_episode(arrays, roles={"nothing": "action"})
+
+
+@pytest.mark.parametrize("shape", [(21,), (21, 1), (21, 1, 1)])
+@pytest.mark.parametrize("dtypes", [("int64", "float32"), ("float32", "bool"), ("int8", "int32"), ("float64", "uint8")])
+def test_rewards_and_discounts_of_any_dtype_give_returns(tmp_path, shape, dtypes):
+    reward, discount = np.arange(21), np.arange(21) < 20
+    episode = {
+        "observation": np.arange(84, dtype=np.float32).reshape(21, 4),
+        "action": np.zeros((21, 2), np.float32),
+        "reward": reward.reshape(shape).astype(dtypes[0]),
+        "discount": discount.reshape(shape).astype(dtypes[1]),
+    }
+    (tmp_path / "episodes").mkdir()
+    np.savez(tmp_path / "episodes" / "a_20.npz", **episode)
+    convert(tmp_path / "episodes", tmp_path / "store")
+    rows = np.arange(1, 19)
+    with ReplayStore.open(tmp_path / "store", read_only=True) as store:
+        batch = store.gather(rows, n_step=3, discount=0.5)
+    returns = [reward[i] + 0.5 * reward[i + 1] + 0.25 * reward[i + 2] * discount[i + 1] for i in rows]
+    assert batch["reward"].reshape(-1).tolist() == returns
+    assert batch["discount"].reshape(-1).tolist() == [0.125] * 17 + [0]
+
+
+@pytest.mark.parametrize("names", [("observations", "actions", "rewards", "terminals"), ("observation", "actions")])
+def test_names_of_gym_and_d4rl_are_refused(tmp_path, names):
+    (tmp_path / "episodes").mkdir()
+    np.savez(tmp_path / "episodes" / "a_3.npz", **{name: np.zeros((4, 1), np.float32) for name in names})
+    with pytest.raises(SpecError, match=r"names of Gym and D4RL, .* shift them by one row"):
+        convert(tmp_path / "episodes", tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("flag", ["terminal", "is_terminal", "terminals", "terminated", "done", "dones"])
+def test_a_flag_of_an_end_without_a_discount_is_refused(flag):
+    arrays = {"reward": np.zeros(4, np.float32), flag: np.arange(4) == 3}
+    with pytest.raises(SpecError, match=f"add discount = 1 - {flag}"):
+        fields_from_episode(arrays)
+    assert [field.role for field in fields_from_episode({**arrays, "discount": np.ones(4)})] == [
+        "reward", "extra", "discount",
+    ]  # fmt: skip
+    assert [field.role for field in fields_from_episode(arrays, roles={flag: "extra"})] == ["reward", "extra"]
+    assert fields_from_episode({flag: arrays[flag]})[0].role == "extra"
 
 
 @pytest.mark.parametrize("name", ["Observation", "next_observation", "episodes", "a-b"])
