@@ -25,7 +25,7 @@ def test_a_store_that_an_exception_left_open(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link").symlink_to(tmp_path / "store")
     for path in (tmp_path / "store", "store", tmp_path / "link"):
-        with pytest.raises(StoreLocked, match=r"this process has it open .* ReplayStore\.opened\(") as caught:
+        with pytest.raises(StoreLocked, match=r"which is this one: .* ReplayStore\.opened\(") as caught:
             ReplayStore.open(path)
         found = eval(str(caught.value).split("with ")[1].split(", and")[0])  # the remedy, as it is written
         assert found.num_episodes == 4
