@@ -162,8 +162,8 @@ class ReplayStore:
             if cls.opened(root) is None:
                 raise
             raise StoreLocked(
-                f"{root}: already open for writing by process {os.getpid()}, which is this one: it was not closed, perhaps"
-                f" after an exception; get the object with ReplayStore.opened({str(path)!r}), and use or close it"
+                f"{root}: already open for writing by process {os.getpid()}, which is this one: it was not closed,"
+                f" perhaps after an exception; get the object with ReplayStore.opened({str(path)!r}), and use or close it"
             ) from err
         return cls._from_files(files, reading, commit_every)
 
