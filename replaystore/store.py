@@ -163,7 +163,7 @@ class ReplayStore:
                 raise
             raise StoreLocked(
                 f"{root}: already open for writing by process {os.getpid()}, which is this one: it was not closed,"
-                f" perhaps after an exception; get the object with ReplayStore.opened({str(path)!r}), and use or close it"
+                f" perhaps after an exception; get it with ReplayStore.opened({str(path)!r}), and use or close it"
             ) from err
         return cls._from_files(files, reading, commit_every)
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, default_collate, get_worker_info
-from torch.utils.data._utils.collate import default_collate_fn_map
+from torch.utils.data import IterableDataset, get_worker_info
 
 from replaystore.batches.protocol import BatchView
 from replaystore.errors import Evicted
@@ -29,19 +28,18 @@ _MOST_WORKERS = 256  # with epochs of their own
 
 
 class _Batch(dict[str, torch.Tensor]):
-    """A batch. A `DataLoader` that stacks several of them says so."""
+    """A batch. If a `DataLoader` stacks several of them, it says so."""
 
-
-def _collate(batches: Sequence[_Batch], **_: Any) -> Any:
-    warnings.warn(
-        f"DataLoader: ReplayDataset yields whole batches, and {len(batches)} of them are stacked to a batch of batches;"
-        " pass batch_size=None to DataLoader, and the batch size to ReplayDataset",
-        stacklevel=2,
-    )
-    return default_collate([dict(batch) for batch in batches])
-
-
-default_collate_fn_map[_Batch] = _collate
+    def update(self, *entries: Any, **more: Any) -> None:
+        """Replaces tensors. A `DataLoader` puts the stacked ones into a copy of the first batch."""
+        axes = {name: tensor.ndim for name, tensor in self.items()}
+        super().update(*entries, **more)
+        if any(self[name].ndim > count for name, count in axes.items()):
+            warnings.warn(
+                "DataLoader: ReplayDataset yields whole batches, and several of them were stacked to a batch of batches;"
+                " pass batch_size=None to DataLoader, and the batch size to ReplayDataset",
+                stacklevel=2,
+            )
 
 
 class ReplayDataset(IterableDataset[Tensors]):

@@ -524,7 +524,7 @@ def test_a_loader_of_another_rank_draws_other_batches(store, monkeypatch):
 
 def test_batches_of_batches_are_said(store):
     store.flush()
-    with pytest.warns(UserWarning, match="8 of them are stacked to a batch of batches; pass batch_size=None"):
+    with pytest.warns(UserWarning, match="stacked to a batch of batches; pass batch_size=None"):
         batch = next(iter(DataLoader(ReplayDataset(store.path, batch_size=16, seed=1), batch_size=8)))
     assert batch["action"].shape[:2] == (8, 16)
     one = next(iter(ReplayDataset(store.path, batch_size=16, seed=1)))
