@@ -36,8 +36,8 @@ class _Batch(dict[str, torch.Tensor]):
         super().update(*entries, **more)
         if any(self[name].ndim > count for name, count in axes.items()):
             warnings.warn(
-                "DataLoader: ReplayDataset yields whole batches, and several of them were stacked to a batch of batches;"
-                " pass batch_size=None to DataLoader, and the batch size to ReplayDataset",
+                "DataLoader: ReplayDataset yields whole batches, and several of them were stacked to a batch of"
+                " batches; pass batch_size=None to DataLoader, and the batch size to ReplayDataset",
                 stacklevel=2,
             )
 
