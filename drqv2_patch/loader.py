@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from drqv2_patch.conversion import convert_files, has_episode_files
 from drqv2_patch.storage import STORE_NAME, Mode, Residency, check_mode, store_written_in
 from replaystore import ReplayLoader, ReplayStore
 from replaystore.errors import NotEnoughData, SpecError, StoreClosed, StoreNotFound
@@ -25,6 +26,9 @@ def make_replay_loader(
     budget_bytes: int | None = None, pin_memory: bool | None = None,
 ) -> TupleLoader:  # fmt: skip
     """Returns a `TupleLoader` over `replay_dir`. Neither the store nor an episode has to exist yet.
+
+    If there is no store, but episode files of DrQ-v2, the first batch makes the store from them. Files that come later
+    are not read.
 
     Args:
         replay_dir: the one given to `ReplayBufferStorage`.
@@ -109,8 +113,9 @@ class TupleLoader:
 
         Raises:
             NotEnoughData: no episode of at least `nstep` transitions is committed yet. Add more and call again.
-            StoreNotFound: the directory holds episode files of DrQ-v2, but no store.
             SpecError: the store has another mode, or lacks a field that DrQ-v2 uses.
+            EpisodeError: an episode file, from which the store is made, is damaged or does not fit the others.
+            StoreLocked: another process makes the store from the episode files now.
             StoreClosed: the loader has been closed.
         """
         batch = next(self._start())
@@ -170,14 +175,11 @@ class TupleLoader:
         return loader
 
     def _open_to_read(self) -> ReplayStore:
+        if not self._path.exists() and has_episode_files(self._path):
+            convert_files(self._path, mode=self._mode)
         try:
             return ReplayStore.open(self._path, read_only=True, **self._reading)
         except StoreNotFound as err:
-            if any(self._path.parent.glob("*.npz")):
-                raise StoreNotFound(
-                    f"{self._path}: expected a store, found only episode files beside it; make a ReplayBufferStorage"
-                    " there, which converts them"
-                ) from err
             raise NotEnoughData(
                 f"{self._path}: no store yet; ReplayBufferStorage makes it, and an episode is there when it has ended"
             ) from err

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from drqv2_patch.conversion import convert_files, has_episode_files
 from drqv2_patch.fields import ROLES, check_fields, field_of, row_bytes
 from replaystore import FieldSpec, ReplayStore
 from replaystore.errors import EpisodeError, SpecError, StoreNotFound
@@ -20,7 +21,6 @@ Residency = Literal["mapped", "ram", "auto"]
 Row = dict[str, NDArray[Any]]
 
 STORE_NAME = "store"  # inside replay_dir
-_CONVERTING_NAME = "store.converting"  # renamed to STORE_NAME when every episode file is in
 
 _AT_RESET = {"reward": 0.0, "discount": 1.0}  # where dm_env gives None
 
@@ -161,9 +161,10 @@ class ReplayBufferStorage:
         try:
             store = ReplayStore.open(self._path, **self._options)
         except StoreNotFound:
-            if not any(self._path.parent.glob("*.npz")):
+            if not has_episode_files(self._path):
                 return None
-            self._convert()
+            is_image = self._fields["observation"].is_image
+            convert_files(self._path, mode=self._mode, frame_stack=self._frame_stack if is_image else None)
             store = ReplayStore.open(self._path, **self._options)
         try:
             check_mode(store, self._mode)
@@ -172,20 +173,6 @@ class ReplayBufferStorage:
             store.close()
             raise
         return store
-
-    def _convert(self) -> None:
-        from replaystore.datasets.convert import convert
-
-        temporary = self._path.with_name(_CONVERTING_NAME)
-        image = self._fields["observation"].is_image
-        convert(
-            self._path.parent,
-            temporary,
-            mode=self._mode,
-            frame_stack=self._frame_stack if image else None,
-            channels="first" if image else None,
-        )
-        temporary.rename(self._path)
 
     def _created(self, fields: Mapping[str, FieldSpec]) -> ReplayStore:
         return ReplayStore.create(self._path, fields.values(), mode=self._mode, **self._options)

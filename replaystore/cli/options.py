@@ -68,6 +68,23 @@ def role_of_field(value: str | tuple[str, str]) -> tuple[str, str]:
 
 role_of_field.__name__ = "FIELD=ROLE"
 
+
+def new_name(value: str | tuple[str, str]) -> tuple[str, str]:
+    """Returns the name of an array and that of its field, from text such as `obs=observation`.
+
+    Raises:
+        click.BadParameter: the text has another form.
+    """
+    if isinstance(value, tuple):
+        return value
+    array, _, field = value.partition("=")
+    if not array or not field:
+        raise click.BadParameter(f"{value!r} is not ARRAY=FIELD")
+    return array, field
+
+
+new_name.__name__ = "ARRAY=FIELD"
+
 AT_LEAST_1 = click.IntRange(min=1)
 EXISTING_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
 DIRECTORY = click.Path(file_okay=False, path_type=Path)

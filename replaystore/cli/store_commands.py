@@ -17,6 +17,7 @@ from replaystore.cli.options import (
     chosen_frame_delta,
     frame_delta_options,
     frame_stack_option,
+    new_name,
     role_of_field,
     size,
 )
@@ -30,6 +31,10 @@ from replaystore.cli.output import bytes_text, note, number_text, print_json, pr
 @frame_stack_option
 @click.option("--channels", type=click.Choice(("first", "last")), help="Where images have their channels.")
 @click.option("--role", "roles", type=role_of_field, multiple=True, help="What a field is for. May be repeated.")
+@click.option("--skip", metavar="ARRAY", multiple=True, help="Leave an array out. May be repeated.")
+@click.option("--rename", type=new_name, multiple=True, help="Another name for an array. May be repeated.")
+@click.option("--allow-nonfinite", metavar="FIELD", multiple=True, help="A field with NaN or infinity.")
+@click.option("--follow-links", is_flag=True, help="Convert symbolic links to files, too.")
 @click.option("--capacity", type=AT_LEAST_1, help="Most transitions. The oldest episodes are evicted first.")
 @click.option("--chunk-rows", type=AT_LEAST_1, help="Rows per chunk. [default: 1024, fewer for large fields]")
 @frame_delta_options
@@ -40,9 +45,11 @@ from replaystore.cli.output import bytes_text, note, number_text, print_json, pr
 def convert(
     episode_dir: Path, store: Path, as_json: bool, max_episode_size: int,
     keyframe_interval: int | None, reference: str | None, entropy: str | None, level: int | None,
-    roles: tuple[tuple[str, Any], ...], **options: Any,
+    roles: tuple[tuple[str, Any], ...], rename: tuple[tuple[str, str], ...], **options: Any,
 ) -> None:  # fmt: skip
-    """Make STORE from the DrQ-v2 episode files in EPISODE_DIR, or add new files to it.
+    """Make STORE from the episode files (*.npz) in EPISODE_DIR, or add new files to it.
+
+    The files have one array per field, in rows as DrQ-v2 writes them, or in steps as in Gym, D4RL and Minari.
 
     If interrupted, the same command goes on where it stopped.
     """
@@ -54,8 +61,10 @@ def convert(
     with progress_bar("converting") as progress:
         report = convert_episodes(
             episode_dir, store, frame_delta=frame_delta, max_bytes=max_episode_size, roles=dict(roles) or None,
-            progress=progress, **options,
+            rename=dict(rename), progress=progress, **options,
         )  # fmt: skip
+    for text in report.notes:
+        note(f"replaystore: note: {text}")
     for skipped in report.skipped:
         note(f"replaystore: skipped {skipped.file}: {skipped.reason}")
     if as_json:

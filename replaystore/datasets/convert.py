@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from replaystore.datasets.drqv2_npz import DEFAULT_MAX_BYTES, EpisodePath, list_episode_files, read_episode
-from replaystore.datasets.fields import Array
-from replaystore.datasets.new_store import create_store, first_readable, is_unused
+from replaystore.datasets.drqv2_npz import DEFAULT_MAX_BYTES, EpisodePath
+from replaystore.datasets.files import Array, EpisodeFiles
+from replaystore.datasets.new_store import create_store, is_unused
 from replaystore.datasets.resume_checks import (
     ConversionOptions,
-    check_layout,
+    check_fields,
     check_options,
     check_sources,
     files_present,
 )
 from replaystore.datasets.sources import Source, SourceLog, Sources, read_sources
 from replaystore.episodes.checks import check_episode
-from replaystore.errors import CapacityError, EpisodeError, EpisodeFileError, StoreError, StoreExists, StoreNotFound
+from replaystore.errors import CapacityError, EpisodeError, StoreError, StoreExists, StoreNotFound
 from replaystore.spec import Channels, Durability, Mode, Role
 from replaystore.store import ReplayStore
 
@@ -53,6 +53,7 @@ class ConversionReport:
         skipped: files left out, with the reason.
         transitions: transitions of the episodes added now.
         seconds: duration, up to the last fsync.
+        notes: what was changed in the arrays or looks wrong, each with the first file; see `store_rows`.
     """
 
     store: str
@@ -61,6 +62,7 @@ class ConversionReport:
     skipped: tuple[Skipped, ...] = field(default=())
     transitions: int
     seconds: float
+    notes: tuple[str, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data."""
@@ -75,6 +77,9 @@ def convert(
     frame_stack: int | None = None,
     channels: Channels | None = None,
     roles: Mapping[str, Role] | None = None,
+    skip: Collection[str] = (),
+    rename: Mapping[str, str] | None = None,
+    allow_nonfinite: Collection[str] = (),
     capacity: int | None = None,
     chunk_rows: int | None = None,
     schemes: Mapping[str, Mapping[str, Any]] | None = None,
@@ -82,6 +87,7 @@ def convert(
     durability: Durability | None = None,
     skip_damaged: bool = False,
     max_bytes: int = DEFAULT_MAX_BYTES,
+    follow_links: bool = False,
     progress: Progress | None = None,
 ) -> ConversionReport:
     """Adds every episode file of a directory that is not in a store yet. Makes the store if it is absent.
@@ -89,40 +95,48 @@ def convert(
     The call can be interrupted or killed at any point. The same call then goes on, adds nothing twice and writes
     nothing again. If the store exists, `mode` and every option that is not None must be those of the store.
 
+    The files have the names and the rows of DrQ-v2, or arrays by step, as in Gym, D4RL and Minari. Flags of an end make
+    a discount where there is none. `store_rows` says what becomes of the arrays, and the report's notes say it too.
+
     Args:
         episode_dir: directory of episode files, taken in the order of `list_episode_files`.
         store_path: the store. It may be absent, an empty directory, or the store of an earlier conversion.
         mode: how images are stored.
         frame_stack: see `fields_from_episode`. The fields are derived from the first readable file.
         channels: see `fields_from_episode`.
-        roles: see `fields_from_episode`.
+        roles: see `fields_from_episode`. A name with a role means nothing else.
+        skip: arrays that are left out, whatever they hold.
+        rename: field names by the names of arrays.
+        allow_nonfinite: fields that may hold NaN and infinity.
         capacity: most transitions. The oldest episodes are evicted first. None sets no limit.
-        chunk_rows: rows per chunk. None takes 1,024.
+        chunk_rows: rows per chunk. None takes 1,024, and fewer for large fields.
         schemes: codec configurations by field name; see `with_schemes`.
         frame_delta: options of `FrameDelta` for all images that `schemes` does not name.
         durability: `"process"` or `"power"`. None takes `"process"`.
         skip_damaged: whether to leave out and report files that are damaged or do not fit, instead of stopping.
         max_bytes: most uncompressed bytes per episode.
+        follow_links: whether symbolic links to files are episode files.
         progress: called with (files done, files in all).
 
     Raises:
         EpisodeFileError: a file is damaged, or the directory has no episode files.
-        EpisodeError: an episode does not fit the others.
+        EpisodeError: an episode does not fit the others, or its rows cannot be told from its arrays.
         SpecError: the options cannot work, or differ from those of the store.
         StoreExists: `store_path` holds something else.
         StoreLocked: another writer has the store open.
         CapacityError: an episode is longer than the capacity.
     """
     started = time.monotonic()
-    entries = list_episode_files(episode_dir)
-    if not entries:
-        raise EpisodeFileError(f"{episode_dir}: expected episode files (*.npz), found none; check the path")
+    files = EpisodeFiles(
+        episode_dir, max_bytes=max_bytes, follow_links=follow_links, skip=skip, rename=rename or {}, plain=roles or (),
+    )  # fmt: skip
     path = Path(store_path)
     options = ConversionOptions(
         mode=mode,
         frame_stack=frame_stack,
         channels=channels,
         roles=roles,
+        allow_nonfinite=frozenset(allow_nonfinite),
         capacity=capacity,
         chunk_rows=chunk_rows,
         schemes=schemes,
@@ -130,26 +144,25 @@ def convert(
         durability=durability,
     )
     if is_unused(path):
-        create_store(path, first_readable(entries, max_bytes, skip_damaged), options)
+        create_store(path, files.first_readable(skip_damaged), options)
     with _open(path) as store:
         check_options(store, options)
         next_episode = check_sources(store, _sources_of(path))
         log = SourceLog(path, next_episode)
         try:
-            done = files_present(path, entries, log.sources)
-            pending = [entry for entry in entries if entry.path.name not in done]
-            check_layout(store.spec, pending)
-            run = _Run(store, log, next_episode, skip_damaged)
-            for number, (entry, arrays_read) in enumerate(_read_ahead(pending, max_bytes)):
+            done = files_present(path, files, log.sources)
+            pending = [entry for entry in files.entries if entry.path.name not in done]
+            run = _Run(store, log, next_episode, files, skip_damaged)
+            for number, (entry, rows_read) in enumerate(_read_ahead(files, pending)):
                 if progress is not None:
-                    progress(len(done) + number, len(entries))
-                run.take(entry, arrays_read)
+                    progress(len(done) + number, len(files.entries))
+                run.take(entry, rows_read)
             store.flush(sync=True)
             log.mark_complete()
         finally:
             log.close()
     if progress is not None:
-        progress(len(entries), len(entries))
+        progress(len(files.entries), len(files.entries))
     return ConversionReport(
         store=str(path),
         converted=run.converted,
@@ -157,25 +170,33 @@ def convert(
         skipped=tuple(run.skipped),
         transitions=run.transitions,
         seconds=time.monotonic() - started,
+        notes=files.notes,
     )
 
 
 class _Run:
     """One pass over the files that are not in the store."""
 
-    def __init__(self, store: ReplayStore, log: SourceLog, next_episode: int, skip_damaged: bool) -> None:
+    def __init__(
+        self, store: ReplayStore, log: SourceLog, next_episode: int, files: EpisodeFiles, skip_damaged: bool
+    ) -> None:  # fmt: skip
         self._store = store
         self._log = log
         self._next_episode = next_episode
+        self._files = files
         self._skip_damaged = skip_damaged
+        self._is_first = True
         self.converted = 0
         self.transitions = 0
         self.skipped: list[Skipped] = []
 
-    def take(self, entry: EpisodePath, arrays_read: Future[dict[str, Array]]) -> None:
-        """Commits the episode of one file, or leaves it out."""
+    def take(self, entry: EpisodePath, rows_read: Future[dict[str, Array]]) -> None:
+        """Commits the episode of one file, or leaves it out. The first one has to have the fields of the store."""
         try:
-            arrays = arrays_read.result()
+            arrays = rows_read.result()
+            if self._is_first:
+                check_fields(self._store.spec, arrays, str(entry.path))
+                self._is_first = False
             check_episode(self._store.spec, arrays, str(entry.path))
         except EpisodeError as err:
             if not self._skip_damaged:
@@ -183,7 +204,7 @@ class _Run:
             self.skipped.append(Skipped(entry.path.name, str(err)))
             return
         rows = len(next(iter(arrays.values())))
-        self._log.announce(Source(self._next_episode, entry.path.name, entry.path.stat().st_size, rows))
+        self._log.announce(Source(self._next_episode, entry.path.name, self._files.size(entry), rows))
         try:
             episode = self._store.append(arrays)
         except CapacityError as err:
@@ -197,15 +218,17 @@ class _Run:
         self.transitions += rows - 1
 
 
-def _read_ahead(pending: list[EpisodePath], max_bytes: int) -> Iterator[tuple[EpisodePath, Future[dict[str, Array]]]]:
-    """Yields each file with its arrays. The next file is read meanwhile."""
+def _read_ahead(
+    files: EpisodeFiles, pending: list[EpisodePath]
+) -> Iterator[tuple[EpisodePath, Future[dict[str, Array]]]]:
+    """Yields each file with its rows. The next file is read meanwhile."""
     with ThreadPoolExecutor(1, thread_name_prefix="replaystore-convert") as pool:
         upcoming = None
         for number, entry in enumerate(pending):
-            current = upcoming or pool.submit(read_episode, entry.path, max_bytes=max_bytes)
+            current = upcoming or pool.submit(files.read, entry)
             upcoming = None
             if number + 1 < len(pending):
-                upcoming = pool.submit(read_episode, pending[number + 1].path, max_bytes=max_bytes)
+                upcoming = pool.submit(files.read, pending[number + 1])
             yield entry, current
 
 

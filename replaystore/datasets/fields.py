@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from replaystore.datasets.rows import is_rows
 from replaystore.episodes.stacks import frames_from_stacks
 from replaystore.errors import EpisodeError, SpecError
 from replaystore.spec import Channels, FieldSpec, Role
@@ -17,8 +18,6 @@ Array = npt.NDArray[Any]
 Scheme = Mapping[str, Any]
 
 OBSERVATION_PREFIXES = ("obs", "state", "proprio", "pixel", "camera", "image", "rgb", "depth")
-_NAMES_OF_STEPS = ("actions", "rewards")
-_TERMINAL_FLAGS = ("terminal", "is_terminal", "terminals", "terminated", "done", "dones")
 _MAX_STACK = 64
 _FRAME_DELTA = "replaystore.frame_delta"
 _ROUND_CLAMP = "replaystore.round_clamp"
@@ -30,6 +29,7 @@ def fields_from_episode(
     *,
     channels: Channels | None = None,
     roles: Mapping[str, Role] | None = None,
+    allow_nonfinite: Collection[str] = (),
 ) -> tuple[FieldSpec, ...]:
     """Returns the fields of a store for episodes like this one, in the order of `arrays`.
 
@@ -48,38 +48,29 @@ def fields_from_episode(
             and for which every row repeats the frames of the rows before it.
         channels: position of the channels of 4-axis images. None derives it from their shape.
         roles: roles by field name, instead of the derived ones.
+        allow_nonfinite: fields that may hold NaN and infinity.
 
     Raises:
         SpecError: a store cannot hold the name, shape or dtype of an array, its stack or channel axis is not clear, or
-            the names are those of a layout whose rows mean something else.
+            the arrays are not rows of a store (see `store_rows`).
     """
     if not arrays:
         raise SpecError("episode: expected at least one field, found none")
     overrides = dict(roles or {})
-    _check_layout(arrays, overrides)
-    unknown = sorted(set(overrides) - set(arrays))
-    if unknown:
-        raise SpecError(f"roles: no fields {unknown} in the episode; it has {list(arrays)}")
-    return tuple(
+    if not is_rows(arrays, overrides):
+        raise SpecError(
+            f"episode: {list(arrays)} are arrays by step, or have a flag of an end and no discount; pass them through"
+            " replaystore.datasets.rows.store_rows first, or give the roles of names that mean something else"
+        )
+    for option, names in (("roles", overrides), ("allow_nonfinite", allow_nonfinite)):
+        unknown = sorted(set(names) - set(arrays))
+        if unknown:
+            raise SpecError(f"{option}: no fields {unknown} in the episode; it has {list(arrays)}")
+    fields = tuple(
         _field(name, array, overrides.get(name) or role_of(name), frame_stack, channels)
         for name, array in arrays.items()
     )
-
-
-def _check_layout(arrays: Mapping[str, Array], roles: Mapping[str, Role]) -> None:
-    steps = [name for name in _NAMES_OF_STEPS if name in arrays and name not in roles]
-    if steps:
-        raise SpecError(
-            f"episode: {steps} are names of Gym and D4RL, where row t has the action of step t; here row 0 is the"
-            " reset, and row t + 1 has the action, reward and discount of step t; shift them by one row, put the last"
-            " observation behind, and name them observation, action, reward and discount (docs/howto.md)"
-        )
-    flags = [name for name in _TERMINAL_FLAGS if name in arrays and name not in roles]
-    if flags and "reward" in arrays and "discount" not in arrays:
-        raise SpecError(
-            f"episode: {flags} mark an end, and there is no discount, so batches would bootstrap behind it; add"
-            f" discount = 1 - {flags[0]} to the files, or give the role of {flags[0]!r} if it is something else"
-        )
+    return tuple(replace(field, allow_nonfinite=True) if field.name in allow_nonfinite else field for field in fields)
 
 
 def role_of(name: str) -> Role:
@@ -137,7 +128,10 @@ def _complete(field: FieldSpec, scheme: dict[str, Any]) -> dict[str, Any]:
 
 def _field(name: str, array: Array, role: Role, frame_stack: int | None, channels: Channels | None) -> FieldSpec:
     if array.ndim < 1 or not len(array):
-        raise SpecError(f"field {name!r}: expected at least one row, rows first, found {array.dtype} {array.shape}")
+        raise SpecError(
+            f"field {name!r}: expected at least one row, rows first, found {array.dtype} {array.shape};"
+            " skip the field, or leave the file out"
+        )
     is_scalar = role in ("reward", "discount") and array.dtype.kind in "biu"
     # A plain field first, to check name, dtype and shape before looking for stacks.
     try:
@@ -145,7 +139,9 @@ def _field(name: str, array: Array, role: Role, frame_stack: int | None, channel
             name=name, shape=array.shape[1:], dtype="float32" if is_scalar else array.dtype.name, role=role
         )
     except SpecError as err:
-        raise SpecError(f"{err}; found {array.dtype} {array.shape}; rename or convert it in the episode files") from err
+        raise SpecError(
+            f"{err}; found {array.dtype} {array.shape}; rename it, skip it, or convert it in the episode files"
+        ) from err
     if array.dtype != np.uint8 or array.ndim not in (3, 4) or role not in ("observation", "extra"):
         return plain
     if array.ndim == 3:

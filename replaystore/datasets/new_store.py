@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from replaystore.datasets.drqv2_npz import EpisodePath, read_episode
 from replaystore.datasets.fields import Array, fields_from_episode, with_schemes
 from replaystore.datasets.resume_checks import ConversionOptions
 from replaystore.datasets.sources import make_sources
-from replaystore.errors import EpisodeFileError, WriteError
+from replaystore.errors import WriteError
 from replaystore.runtime.locks import ExclusiveLock
 from replaystore.store import ReplayStore
-
-
-def first_readable(entries: Sequence[EpisodePath], max_bytes: int, skip_damaged: bool) -> dict[str, Array]:
-    """Returns the arrays of the first readable file, from which the fields are derived.
-
-    Args:
-        entries: the episode files, in order.
-        max_bytes: most uncompressed bytes per episode.
-        skip_damaged: whether to go on to the next file if one is damaged.
-
-    Raises:
-        EpisodeFileError: a file is damaged, or no file is readable.
-    """
-    for entry in entries:
-        try:
-            return read_episode(entry.path, max_bytes=max_bytes)
-        except EpisodeFileError:
-            if not skip_damaged:
-                raise
-    raise EpisodeFileError(f"{entries[0].path.parent}: expected a readable episode file, found none; check the path")
 
 
 def is_unused(path: Path) -> bool:
@@ -54,7 +33,10 @@ def create_store(path: Path, arrays: Mapping[str, Array], options: ConversionOpt
         SpecError: the episode or the options do not make fields.
         WriteError: the parent directory cannot be made.
     """
-    fields = fields_from_episode(arrays, options.frame_stack, channels=options.channels, roles=options.roles)
+    fields = fields_from_episode(
+        arrays, options.frame_stack, channels=options.channels, roles=options.roles,
+        allow_nonfinite=options.allow_nonfinite,
+    )  # fmt: skip
     fields = with_schemes(fields, options.schemes, options.frame_delta)
     target = path.absolute()
     temporary = target.with_name(f".{target.name}.replaystore-new")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from replaystore.datasets.drqv2_npz import EpisodePath, peek_episode
 from replaystore.datasets.fields import with_schemes
+from replaystore.datasets.files import Array, EpisodeFiles
 from replaystore.datasets.sources import Sources
 from replaystore.errors import EpisodeFileError, SpecError, StoreError
 from replaystore.spec import Channels, Durability, FieldSpec, Mode, Role, StoreSpec
@@ -27,6 +27,7 @@ class ConversionOptions:
     frame_stack: int | None
     channels: Channels | None
     roles: Mapping[str, Role] | None
+    allow_nonfinite: Collection[str]
     capacity: int | None
     chunk_rows: int | None
     schemes: Mapping[str, Mapping[str, Any]] | None
@@ -52,6 +53,8 @@ def check_options(store: ReplayStore, options: ConversionOptions) -> None:
     for field, wanted in zip(spec.fields, schemed, strict=True):
         asked.append((f"scheme of {field.name!r}", _plain(wanted.scheme), _plain(field.scheme)))
         asked.append((f"role of {field.name!r}", (options.roles or {}).get(field.name), field.role))
+        if field.name in options.allow_nonfinite:
+            asked.append((f"allow_nonfinite of {field.name!r}", True, field.allow_nonfinite))
         if field.is_image and len(field.shape) == 3:
             asked.append((f"frame_stack of {field.name!r}", options.frame_stack, field.frame_stack))
             asked.append((f"channels of {field.name!r}", options.channels, field.channels))
@@ -89,12 +92,12 @@ def check_sources(store: ReplayStore, sources: Sources) -> int:
     return next_episode
 
 
-def files_present(path: Path, entries: Sequence[EpisodePath], sources: Sources) -> set[str]:
-    """Returns the names among `entries` whose episodes are in the store.
+def files_present(path: Path, files: EpisodeFiles, sources: Sources) -> set[str]:
+    """Returns the names of the files whose episodes are in the store.
 
     Args:
         path: the store, for errors.
-        entries: the episode files.
+        files: the episode files.
         sources: the files that the store was made from.
 
     Raises:
@@ -102,11 +105,11 @@ def files_present(path: Path, entries: Sequence[EpisodePath], sources: Sources) 
     """
     known = {entry.file: entry for entry in sources.entries}
     present = set()
-    for entry in entries:
+    for entry in files.entries:
         source = known.get(entry.path.name)
         if source is None:
             continue
-        found = entry.path.lstat().st_size
+        found = files.size(entry)
         if found != source.file_bytes:
             raise EpisodeFileError(
                 f"{entry.path}: expected the {source.file_bytes} bytes that are in {path} as episode"
@@ -116,31 +119,26 @@ def files_present(path: Path, entries: Sequence[EpisodePath], sources: Sources) 
     return present
 
 
-def check_layout(spec: StoreSpec, pending: Sequence[EpisodePath]) -> None:
-    """Checks that the first readable file has the fields of the store.
+def check_fields(spec: StoreSpec, rows: Mapping[str, Array], where: str) -> None:
+    """Checks that an episode has the fields of the store.
 
     Args:
         spec: the fields of the store.
-        pending: the files that are not in the store yet.
+        rows: the episode, by field name.
+        where: the file, for the error.
 
     Raises:
-        SpecError: the file has other fields.
+        SpecError: the episode has other fields.
     """
-    for entry in pending:
-        try:
-            described = peek_episode(entry.path)
-        except EpisodeFileError:
-            continue  # the conversion stops at it, or skips it
-        found = {name: (dtype.name, shape[1:]) for name, (shape, dtype) in described.items()}
-        if set(found) != {field.name for field in spec.fields} or not all(
-            _fits(field, *found[field.name]) for field in spec.fields
-        ):
-            expected = {field.name: (field.dtype, field.stacked_shape) for field in spec.fields}
-            raise SpecError(
-                f"{entry.path}: expected the store's fields {expected}, found {found};"
-                " convert other episodes into a store of their own"
-            )
-        return
+    found = {name: (array.dtype.name, array.shape[1:]) for name, array in rows.items()}
+    if set(found) != {field.name for field in spec.fields} or not all(
+        _fits(field, *found[field.name]) for field in spec.fields
+    ):
+        expected = {field.name: (field.dtype, field.stacked_shape) for field in spec.fields}
+        raise SpecError(
+            f"{where}: expected the store's fields {expected}, found {found}; convert other episodes into a store of"
+            " their own, or skip or rename what differs"
+        )
 
 
 def _fits(field: FieldSpec, dtype: str, shape: tuple[int, ...]) -> bool:

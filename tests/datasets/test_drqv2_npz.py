@@ -137,9 +137,9 @@ def test_episodes_are_ordered_by_number_not_by_text_or_clock(tmp_path):
 
 
 def test_names_of_any_bytes_are_listed(tmp_path):
-    for name in (b"\xff\xfe.npz", b"9\xd9\xa3.npz", b".npz", b"1" * 240 + b".npz"):
+    for name in (b"\xff\xfe.npz", b"9\xd9\xa3.npz", b".npz", b"._a.npz", b"1" * 240 + b".npz"):
         (Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)))).touch()  # noqa: PTH118
-    assert len(list_episode_files(tmp_path)) == 4
+    assert len(list_episode_files(tmp_path)) == 3  # not the hidden ones
 
 
 def test_what_is_no_regular_file_is_listed_with_a_reason_and_refused(tmp_path):
@@ -172,7 +172,7 @@ def test_a_fifo_put_in_place_at_the_last_moment_is_refused(tmp_path, monkeypatch
     regular = write_episode(tmp_path / "a.npz", episode()).stat()
     os.mkfifo(tmp_path / "fifo.npz")
     (tmp_path / "link.npz").symlink_to(tmp_path / "a.npz")
-    monkeypatch.setattr("os.lstat", lambda path: regular)
+    monkeypatch.setattr("pathlib.Path.stat", lambda path, **how: regular)
     refused(tmp_path / "fifo.npz", "a FIFO")
     refused(tmp_path / "link.npz", "symbolic links")
 

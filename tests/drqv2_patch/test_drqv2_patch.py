@@ -21,7 +21,6 @@ from replaystore.errors import (
     SpecError,
     StoreClosed,
     StoreLocked,
-    StoreNotFound,
 )
 
 MODES = ["disk", "half", "full"]
@@ -345,8 +344,6 @@ def write_npz(directory: Any, episodes: list[dict[str, np.ndarray]]) -> dict[str
 @pytest.mark.parametrize("mode", MODES)
 def test_a_directory_of_the_original_is_converted_and_stays(replay_dir, mode):
     files = write_npz(replay_dir, EPISODES)
-    with loader_of(replay_dir, mode=mode) as early, pytest.raises(StoreNotFound, match="ReplayBufferStorage"):
-        next(early)
     with ReplayBufferStorage(specs(), replay_dir, mode=mode) as storage:
         assert len(storage) == sum(LENGTHS)
         for info, arrays in zip(storage.store.episodes(), EPISODES, strict=True):
@@ -359,6 +356,61 @@ def test_a_directory_of_the_original_is_converted_and_stays(replay_dir, mode):
     assert sorted(path.name for path in replay_dir.iterdir() if path.suffix != ".npz") == ["store"]
     with ReplayBufferStorage(specs(), replay_dir, mode=mode) as storage:  # converted once
         assert len(storage) == sum(LENGTHS) + 4
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_loader_alone_converts_a_directory_of_the_original(tmp_path, mode):
+    batches = {}
+    for name in ("alone", "beside"):
+        files = write_npz(tmp_path / name, EPISODES)
+        if name == "beside":
+            ReplayBufferStorage(specs(), tmp_path / name, mode=mode).close()
+        for _ in range(2):  # converted once
+            with loader_of(tmp_path / name, mode=mode) as loader:
+                batches[name] = [next(loader) for _ in range(3)]
+        assert {path.name: path.read_bytes() for path in (tmp_path / name).glob("*.npz")} == files
+        assert sorted(path.name for path in (tmp_path / name).iterdir() if path.suffix != ".npz") == ["store"]
+    for one, other in zip(batches["alone"], batches["beside"], strict=True):
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(one, other, strict=True))
+    with ReplayBufferStorage(specs(), tmp_path / "alone", mode=mode) as storage:  # goes on with it
+        play(storage, episode(6, 4))
+        assert len(storage) == sum(LENGTHS) + 4
+
+
+def test_a_damaged_file_stops_a_loader_alone(replay_dir):
+    write_npz(replay_dir, EPISODES)
+    (replay_dir / "20250101T000000_99_3.npz").write_bytes(b"PK")
+    with loader_of(replay_dir) as loader:
+        with pytest.raises(EpisodeFileError, match="_99_3"):
+            next(loader)
+        (replay_dir / "20250101T000000_99_3.npz").unlink()
+        next(loader)
+
+
+def test_loaders_of_several_processes_convert_together(replay_dir):
+    write_npz(replay_dir, EPISODES)
+    code = (
+        "import sys; sys.path[:0] = sys.argv[2:]\n"
+        "import time\n"
+        "from pathlib import Path\n"
+        "from test_drqv2_patch import *\n"
+        "from replaystore.errors import StoreLocked\n"
+        "for attempt in range(200):\n"
+        "    with loader_of(Path(sys.argv[1])) as loader:\n"
+        "        try:\n"
+        "            next(loader)\n"
+        "            break\n"
+        "        except StoreLocked:\n"
+        "            time.sleep(0.05)\n"
+        "else:\n"
+        "    sys.exit(9)\n"
+    )
+    here = str(__file__).rpartition("/")[0]
+    runs = [subprocess.Popen([sys.executable, "-c", code, str(replay_dir), here]) for _ in range(3)]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0, 0]
+    assert sorted(path.name for path in replay_dir.iterdir() if path.suffix != ".npz") == ["store"]
+    with ReplayBufferStorage(specs(), replay_dir) as storage:
+        assert storage.store.num_episodes == len(LENGTHS)
 
 
 def test_an_interrupted_conversion_goes_on(replay_dir):

@@ -120,7 +120,9 @@ def _check_descr(where: str, text: bytes) -> None:
         raise refusal(where, "a header as NumPy writes it", repr(text[:100]))
     descr = found[1].decode("ascii")
     if descr == "[":
-        raise refusal(where, "a bool, integer or float array", "a structured one", "save one plain array per field")
+        raise refusal(
+            where, "a bool, integer or float array", "a structured one", "save one plain array per field, or skip it"
+        )
     if not _PLAIN_DESCR.fullmatch(descr):
         expected = "a bool, integer or float dtype of at most 64 bits"
-        raise refusal(where, expected, descr, "convert the array; objects are never loaded")
+        raise refusal(where, expected, descr, "convert the array or skip it; objects are never loaded")

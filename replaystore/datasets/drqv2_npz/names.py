@@ -34,26 +34,39 @@ class EpisodePath:
     refusal: str | None = None
 
 
-def list_episode_files(directory: str | os.PathLike[str]) -> list[EpisodePath]:
-    """Returns the `.npz` names in `directory`.
+def list_episode_files(directory: str | os.PathLike[str], *, follow_links: bool = False) -> list[EpisodePath]:
+    """Returns the `.npz` names in `directory`. Hidden ones, such as those that macOS leaves, are no episodes.
 
     Episodes come first, ordered by number and not by text or time. Other names follow in natural order. Symbolic links,
     FIFOs, directories and devices named `.npz` are listed with a `refusal`, so that a caller can count what it leaves
     out. They are never opened or followed, and `read_episode` refuses them.
 
+    Args:
+        directory: the directory. Its subdirectories are not searched.
+        follow_links: whether a symbolic link to a regular file is an episode file.
+
     Raises:
         EpisodeFileError: `directory` cannot be listed.
     """
-    found: list[EpisodePath] = []
     try:
         with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.name.endswith(".npz"):
-                    info = entry.stat(follow_symlinks=False)
-                    found.append(_parse_name(Path(directory, entry.name), refusal_of(info)))
+            found = [
+                _parse_name(Path(directory, entry.name), _refusal(entry, follow_links))
+                for entry in entries
+                if entry.name.endswith(".npz") and not entry.name.startswith(".")
+            ]
     except OSError as err:
         raise EpisodeFileError(f"{directory}: expected a directory of episode files: {err}; check the path") from err
     return sorted(found, key=_order)
+
+
+def _refusal(entry: os.DirEntry[str], follow_links: bool) -> str | None:
+    if follow_links and entry.is_symlink():
+        try:
+            return refusal_of(entry.stat())
+        except OSError as err:
+            return f"a symbolic link that leads nowhere ({err.strerror})"
+    return refusal_of(entry.stat(follow_symlinks=False))
 
 
 def refusal_of(info: os.stat_result) -> str | None:

@@ -12,8 +12,9 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -32,7 +33,7 @@ _DIRECTORY_BUDGET_BYTES = 512 << 10  # most bytes that zipfile may read to find 
 _END_RECORD_BYTES = 22
 _CHUNK_BYTES = 1 << 20
 _UNREADABLE_FLAGS = 0x61  # encrypted, patch data, strongly encrypted
-_MEMBER_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,63})\.npy")
+_MEMBER_NAME = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.:/ -]{0,127})\.npy")
 
 # zipfile raises these for damaged archives, and NumPy raises the last one if memory is short.
 _ARCHIVE_ERRORS = (
@@ -50,17 +51,20 @@ _ARCHIVE_ERRORS = (
 
 
 def read_episode(
-    path: str | os.PathLike[str], *, max_bytes: int = DEFAULT_MAX_BYTES, max_ratio: int = DEFAULT_MAX_RATIO
-) -> dict[str, npt.NDArray[Any]]:
+    path: str | os.PathLike[str], *, max_bytes: int = DEFAULT_MAX_BYTES, max_ratio: int = DEFAULT_MAX_RATIO,
+    skip: Collection[str] = (), follow_links: bool = False,
+) -> dict[str, npt.NDArray[Any]]:  # fmt: skip
     """Returns the arrays of an episode file, C-contiguous, in the file's order of fields.
 
     Nothing is executed. Memory for data is allocated only if its declared size is within the limits and agrees with the
     shape and dtype in its header. Fortran order is converted. Foreign byte order is refused.
 
     Args:
-        path: a regular file. A link is refused.
+        path: a regular file.
         max_bytes: most bytes that all arrays together may declare.
         max_ratio: most declared bytes per byte of the file. Applies if more than 128 MiB are declared.
+        skip: fields that are not read, whatever they hold.
+        follow_links: whether `path` may be a symbolic link.
 
     Returns:
         Arrays of bool, integer or float items of at most 64 bits, by field name. Their numbers of rows are not
@@ -70,8 +74,8 @@ def read_episode(
         EpisodeFileError: the file is anything else.
     """
     arrays: dict[str, npt.NDArray[Any]] = {}
-    with _open_archive(path) as (archive, file_bytes):
-        members = _members(path, archive)
+    with _open_archive(path, follow_links) as (archive, file_bytes):
+        members = {field: info for field, info in _members(path, archive).items() if field not in skip}
         _check_sizes(path, members, file_bytes, max_bytes, max_ratio)
         for field, info in members.items():
             # zipfile cuts data off at the declared size. Room for one more byte reveals a longer stream.
@@ -90,7 +94,7 @@ def peek_episode(path: str | os.PathLike[str]) -> dict[str, tuple[tuple[int, ...
         EpisodeFileError: the headers or the archive are invalid; see `read_episode`.
     """
     described = {}
-    with _open_archive(path) as (archive, _):
+    with _open_archive(path, follow_links=False) as (archive, _):
         for field, info in _members(path, archive).items():
             with _open_member(path, field, archive, info) as (where, member):
                 header = read_header(where, member, info.file_size)
@@ -128,17 +132,19 @@ class _LimitedFile:
 
 
 @contextmanager
-def _open_archive(path: str | os.PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, int]]:
-    """Opens an archive and yields it with the size of its file. It follows no link and does not wait on a FIFO."""
+def _open_archive(path: str | os.PathLike[str], follow_links: bool) -> Iterator[tuple[zipfile.ZipFile, int]]:
+    """Opens an archive and yields it with the size of its file. It does not wait on a FIFO."""
     where = os.fspath(path)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     try:
-        kind = refusal_of(os.lstat(path))
+        kind = refusal_of(Path(path).stat(follow_symlinks=follow_links))
         if kind is None:
-            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            handle = os.open(path, flags if follow_links else flags | os.O_NOFOLLOW)
     except (OSError, ValueError) as err:
         raise EpisodeFileError(f"{where}: expected a readable episode file: {err}; check the path") from err
     if kind is not None:
-        raise refusal(where, "a regular file", kind, "pass the file itself")
+        remedy = "pass the file itself" + (", or follow links" if kind == "a symbolic link" else "")
+        raise refusal(where, "a regular file", kind, remedy)
     with os.fdopen(handle, "rb") as raw:
         info = os.fstat(handle)
         kind = refusal_of(info)
