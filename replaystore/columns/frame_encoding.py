@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -20,7 +21,7 @@ def encode_frames(codec: FrameDelta, frames: U8, starts: Sequence[int], helper: 
 
     Args:
         codec: encodes the frames.
-        frames: uint8 (rows, *frame shape).
+        frames: uint8 (rows, *frame shape), C-contiguous. They are overwritten.
         starts: rows that no difference crosses, ascending. Rows from the last one on are padding.
         helper: encodes half of the groups. None: the calling thread encodes all.
     """
@@ -28,9 +29,10 @@ def encode_frames(codec: FrameDelta, frames: U8, starts: Sequence[int], helper: 
     groups = [row for start, stop in pairwise(bounds) for row in range(start, stop, codec.group_rows)]
     cut = min(groups, key=lambda row: abs(2 * row - starts[-1]))
     if helper is None or cut == 0:
-        return codec.encode_frames(frames, starts)
-    second = helper.submit(codec.encode_frames, frames[cut:], [row - cut for row in starts if row >= cut])
-    first = codec.encode_frames(frames[:cut], [row for row in starts if row < cut])
+        return codec.encode_frames(frames, starts, overwrite=True)
+    encode = partial(codec.encode_frames, overwrite=True)
+    second = helper.submit(encode, frames[cut:], [row - cut for row in starts if row >= cut])
+    first = encode(frames[:cut], [row for row in starts if row < cut])
     entries: list[tuple[int, int, bytes]] = []
     for half in (first, second.result()):
         parsed = codec.parse(memoryview(half))

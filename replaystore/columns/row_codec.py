@@ -155,7 +155,7 @@ class RowCodec(ABC):
         """Returns the bytes of a chunk file. None if the file holds the rows themselves.
 
         Args:
-            rows: uint8 (rows per chunk, row_bytes), padded with zeros.
+            rows: uint8 (rows per chunk, row_bytes), padded with zeros. If a chunk is returned, they may have changed.
             starts: rows in the chunk where a commit starts, ascending. The last entry is the number of rows in use.
             helper: runs a second thread for encoding. None: encode in the calling thread alone.
         """

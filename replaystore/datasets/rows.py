@@ -188,7 +188,7 @@ def _flags(array: Array) -> Array | None:
     """Returns one flag per row, (rows,). None if the array holds something else."""
     if array.ndim < 1 or array.size != len(array) or array.dtype.kind not in "biuf":
         return None
-    return array.reshape(-1) != 0
+    return np.not_equal(array.reshape(-1), 0)
 
 
 def _terminal_flags(arrays: Mapping[str, Array], plain: Collection[str]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from replaystore.episodes.checks import EITHER, Array, EpisodeArrays, agreed_padding, check_names
-from replaystore.episodes.row_blocks import RowBlocks
+from replaystore.episodes.row_buffer import RowBuffer
 from replaystore.episodes.stacks import (
     Padding,
     StackOrder,
@@ -70,7 +70,7 @@ class EpisodeBuilder:
     def __init__(self, spec: StoreSpec, env: int | str) -> None:
         self._spec = spec
         self._env = env
-        self._blocks = {field.name: RowBlocks(field) for field in spec.fields}
+        self._buffers = {field.name: RowBuffer(field) for field in spec.fields}
         self._names = {field.name for field in spec.fields}
         self._interleaved = {
             field.name: _LastStack(field) for field in spec.fields if field.frame_stack > 1 and field.channels == "last"
@@ -115,9 +115,9 @@ class EpisodeBuilder:
                 padding = agreed_padding(padding, allowed, f"field {name!r}, env {self._env}")
             self._zero_padding = not padding.repeat
             for name, frame, _ in checked:
-                self._blocks[name].pad(frame, self._zero_padding)
+                self._buffers[name].pad(frame, self._zero_padding)
         for name, frame, _ in checked:
-            self._blocks[name].append(frame)
+            self._buffers[name].append(frame)
         for name, last in self._interleaved.items():
             last.keep(values[name])
         self._num_rows += 1
@@ -125,15 +125,15 @@ class EpisodeBuilder:
     def restart(self, env: int | str) -> None:
         """Starts a new episode of `env` without rows. Memory is kept for the new rows."""
         self._env = env
-        for blocks in self._blocks.values():
-            blocks.restart()
+        for buffer in self._buffers.values():
+            buffer.restart()
         for last in self._interleaved.values():
             last.forget()
         self._zero_padding = self._ended = False
         self._num_rows = self._committed_rows = 0
 
     def take_part(self, last: bool) -> EpisodeArrays:
-        """Returns the rows added since the last call, as copies.
+        """Returns the rows added since the last call.
 
         Args:
             last: whether the episode ends here. If so, `add` refuses further rows.
@@ -143,7 +143,7 @@ class EpisodeBuilder:
         """
         disk = self._spec.mode == "disk"
         arrays = {
-            field.name: self._blocks[field.name].take(stacked=disk and field.frame_stack > 1)
+            field.name: self._buffers[field.name].take(stacked=disk and field.frame_stack > 1)
             for field in self._spec.fields
         }
         num_rows = self._num_rows - self._committed_rows
@@ -163,7 +163,7 @@ class EpisodeBuilder:
             last = self._interleaved.get(field.name)
             follows = None if last is None else last.is_followed_by(array)
             if follows is None:
-                follows = np.array_equal(stack[:-1], self._blocks[field.name].recent)
+                follows = np.array_equal(stack[:-1], self._buffers[field.name].recent)
             if not follows:
                 raise broken_stack(field, f"env {self._env}", row)
             return field.name, stack[-1], EITHER

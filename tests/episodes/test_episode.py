@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replaystore.episodes import row_blocks
+from replaystore.episodes import row_buffer
 from replaystore.episodes.builder import EpisodeBuilder
 from replaystore.episodes.checks import check_episode
 from replaystore.episodes.stacks import frames_from_stacks, stacks_from_frames
@@ -143,9 +143,8 @@ def test_a_builder_gives_what_check_episode_gives(mode, layout, frame_stack, siz
     stacked, frames = as_given(episode, spec), as_given(episode, spec, single=True)
     whole = check_episode(spec, stacked)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(row_blocks, "BLOCK_BYTES", 1)
-        patch.setattr(row_blocks, "FEWEST_ROWS", 4)
-        patch.setattr(row_blocks, "MOST_ROWS", 4)
+        patch.setattr(row_buffer, "FIRST_BYTES", 1)
+        patch.setattr(row_buffer, "KEPT_BYTES", 1)
         builder = EpisodeBuilder(spec, env=0)
         parts, row = [], 0
         for k, size in enumerate(sizes):
@@ -185,9 +184,8 @@ def test_a_builder_of_single_frames_repeats_the_first():
 
 @pytest.mark.parametrize("channels", ["first", "last"])
 def test_a_builder_starts_again_without_a_trace_of_the_episode_before(channels, monkeypatch):
-    monkeypatch.setattr(row_blocks, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(row_blocks, "FEWEST_ROWS", 2)
-    monkeypatch.setattr(row_blocks, "MOST_ROWS", 2)
+    monkeypatch.setattr(row_buffer, "FIRST_BYTES", 1)
+    monkeypatch.setattr(row_buffer, "KEPT_BYTES", 1)
     spec = store_spec("half", (3, 4, 5) if channels == "first" else (4, 5, 3), channels)
     builder = EpisodeBuilder(spec, env=0)
     for number, (rows, take) in enumerate([(9, True), (5, False), (14, True), (1, True), (7, True)]):

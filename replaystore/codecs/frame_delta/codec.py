@@ -166,12 +166,15 @@ class FrameDelta(Codec):  # type: ignore[misc]
         competing = self.entropy == "lz4" and self.reference != "keyframe"
         return min(_MAX_INTERVAL, 2 * self.keyframe_interval) if competing else self.keyframe_interval
 
-    def encode_frames(self, frames: NDArray[np.uint8], starts: Sequence[int] = ()) -> bytes:
+    def encode_frames(
+        self, frames: NDArray[np.uint8], starts: Sequence[int] = (), *, overwrite: bool = False
+    ) -> bytes:  # fmt: skip
         """Encodes frames as a chunk.
 
         Args:
             frames: uint8 (rows, *frame_shape).
             starts: rows that start a new group, because no difference may cross them.
+            overwrite: whether `frames` may be overwritten, which saves memory of that size.
 
         Raises:
             SpecError: a start is outside the chunk.
@@ -179,7 +182,7 @@ class FrameDelta(Codec):  # type: ignore[misc]
         bounds = sorted({0, len(frames), *(int(s) for s in starts)})
         if bounds[0] < 0 or bounds[-1] != len(frames):
             raise SpecError(f"frame_delta: starts must lie in 0 .. {len(frames)}, got {bounds}")
-        payload = frame_groups.payload_frames(frames, self._format)
+        payload = frame_groups.payload_frames(frames, self._format, overwrite=overwrite)
         groups = []
         for start, stop in pairwise(bounds):
             for first in range(start, stop, self.group_rows):

@@ -26,11 +26,21 @@ U8 = NDArray[np.uint8]
 
 _LZ4, _ZSTD = ENTROPIES.index("lz4"), ENTROPIES.index("zstd")
 _SPANS, _POINTS = ENTROPIES.index("spans"), ENTROPIES.index("points")
+_FRAMES_AT_ONCE = 16
 _LZ4_HC_FROM = 3  # levels of LZ4's high-compression encoder start here
 
 
-def payload_frames(frames: U8, fmt: FrameFormat) -> U8:
-    """Returns frames (rows, *frame_shape) in payload form (rows, frame_bytes), with channels moved and G subtracted."""
+def payload_frames(frames: U8, fmt: FrameFormat, *, overwrite: bool = False) -> U8:
+    """Returns frames (rows, *frame_shape) in payload form (rows, frame_bytes), with channels moved and G subtracted.
+
+    With `overwrite`, the result is in the memory of `frames`, which are C-contiguous.
+    """
+    if overwrite:
+        flat = frames.reshape(len(frames), fmt.frame_bytes)
+        for start in range(0, len(frames) if fmt.channels_moved or fmt.color != COLOR_NONE else 0, _FRAMES_AT_ONCE):
+            piece = slice(start, start + _FRAMES_AT_ONCE)
+            flat[piece] = payload_frames(frames[piece], fmt)
+        return flat
     if fmt.channels_moved:
         frames = frames.transpose(0, 2, 3, 1)
     if fmt.color == COLOR_NONE:
@@ -104,14 +114,13 @@ def encode_run(payload: U8, fmt: FrameFormat, level: int, block_rows: int) -> li
     groups = [(len(piece), *_encode_group(piece, fmt, level)) for piece in pieces]
     if fmt.entropy != _LZ4 or fmt.reference == filters.REFERENCE_KEYFRAME:
         return groups
-    ordered, ahead = _decode_order(payload, fmt)
     most = sum(len(group) for _, _, group in groups)
     for fast in (True, False):
-        listed = _encode_list(ordered, ahead, fmt, level, most, fast=fast)
+        listed = _encode_list(payload, fmt, level, most, fast=fast)
         if listed is not None:
             return [(len(payload), FORM_LIST, listed)]
     for number, piece in enumerate(pieces if len(pieces) > 1 else ()):
-        listed = _encode_list(*_decode_order(piece, fmt), fmt, level, len(groups[number][2]))
+        listed = _encode_list(piece, fmt, level, len(groups[number][2]))
         if listed is not None:
             groups[number] = len(piece), FORM_LIST, listed
     return groups
@@ -119,34 +128,36 @@ def encode_run(payload: U8, fmt: FrameFormat, level: int, block_rows: int) -> li
 
 def _encode_group(payload: U8, fmt: FrameFormat, level: int) -> tuple[int, bytes]:
     """Returns the form and the bytes of one group."""
-    payload, ahead = _decode_order(payload, fmt)
+    order, ahead = _decode_order(len(payload), fmt)
     if fmt.entropy in (_SPANS, _POINTS) or (fmt.reference == filters.REFERENCE_KEYFRAME and fmt.entropy != 0):
-        listed = _encode_list(payload, ahead, fmt, level, payload.size - 1, fast=fmt.entropy == _SPANS)
-        return (FORM_RAW, payload.tobytes()) if listed is None else (FORM_LIST, listed)
-    differences = payload.copy()
-    differences[1:] -= payload[:1] if fmt.reference == filters.REFERENCE_KEYFRAME else payload[:-1]
-    if ahead < len(payload):
-        differences[ahead] = payload[ahead] - payload[0]
+        listed = _encode_list(payload, fmt, level, payload.size - 1, fast=fmt.entropy == _SPANS)
+        return (FORM_RAW, payload[order].tobytes()) if listed is None else (FORM_LIST, listed)
+    differences = payload[order]  # a copy
+    for k in reversed(range(1, len(order))):  # in place, and a reference is still whole when it is subtracted
+        differences[k] -= differences[_reference_of(k, ahead, fmt)]
     _filter_keyframe(differences[0], fmt)
     if fmt.entropy == 0:
         return FORM_DELTA, differences.tobytes()
     form, block = FORM_BLOCK, _compress_chains(differences, ahead, fmt.entropy, level)
     if len(block) > payload.size // 2:  # differences hardly help: a cut, or noise
-        other = _compress_chains(payload, ahead, fmt.entropy, level)
+        other = _compress_chains(payload[order], ahead, fmt.entropy, level)
         if len(other) < len(block):
             form, block = FORM_RAW_BLOCK, other
-    return (form, block) if len(block) < payload.size else (FORM_RAW, payload.tobytes())
+    return (form, block) if len(block) < payload.size else (FORM_RAW, payload[order].tobytes())
 
 
-def _decode_order(payload: U8, fmt: FrameFormat) -> tuple[U8, int]:
+def _decode_order(num_rows: int, fmt: FrameFormat) -> tuple[list[int], int]:
     """Returns the frames of a group in decoding order, and the number of frames from the keyframe on.
 
     With reference `inward` the keyframe is in the middle. The frames before it come last, going back.
     """
-    middle = len(payload) // 2 if fmt.reference == filters.REFERENCE_INWARD else 0
-    if not middle:
-        return payload, len(payload)
-    return np.concatenate((payload[middle:], payload[middle - 1 :: -1])), len(payload) - middle
+    middle = num_rows // 2 if fmt.reference == filters.REFERENCE_INWARD else 0
+    return [*range(middle, num_rows), *reversed(range(middle))], num_rows - middle
+
+
+def _reference_of(k: int, ahead: int, fmt: FrameFormat) -> int:
+    """Returns the place in decoding order of the frame that frame `k`, not the first, is the difference to."""
+    return 0 if fmt.reference == filters.REFERENCE_KEYFRAME or k == ahead else k - 1
 
 
 def _compress_chains(frames: U8, ahead: int, entropy: int, level: int) -> bytes:
@@ -175,9 +186,7 @@ def _compress(data: Any, entropy: int, level: int) -> bytes:
     return bytes(lz4.block.compress(data, mode="high_compression", compression=level, store_size=False))
 
 
-def _encode_list(
-    payload: U8, ahead: int, fmt: FrameFormat, level: int, most: int, *, fast: bool = False
-) -> bytes | None:
+def _encode_list(payload: U8, fmt: FrameFormat, level: int, most: int, *, fast: bool = False) -> bytes | None:
     """Returns a group frame by frame, in decoding order, or None if that takes more than `most` bytes.
 
     Reading a compressed keyframe takes as long as the spans of twenty frames. With `fast` it must save enough bytes.
@@ -188,13 +197,9 @@ def _encode_list(
     scratch = np.empty(frame_bytes, np.uint8)
     bodies: list[bytes] = []
     size = 4 * len(payload)
-    for k, frame in enumerate(payload):
-        if k == 0:
-            reference = zeros
-        elif fmt.reference == filters.REFERENCE_KEYFRAME or k == ahead:
-            reference = payload[0]
-        else:
-            reference = payload[k - 1]
+    order, ahead = _decode_order(len(payload), fmt)
+    for k, row in enumerate(order):
+        frame, reference = payload[row], payload[order[_reference_of(k, ahead, fmt)]] if k else zeros
         kind, body = filters.FRAME_RAW, frame.data
         written = -1
         if fmt.entropy in (_SPANS, _LZ4):

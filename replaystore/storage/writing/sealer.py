@@ -35,7 +35,7 @@ class Sealer:
     """Seals chunks in a background thread, one at a time, in the order in which they were queued.
 
     It reads a chunk back from its tail files, so waiting chunks take no memory. The chunk being sealed takes the memory
-    of its rows, twice that in mode `"full"`, and the memory of their encoded form. If chunks queue up or a caller
+    of its rows and of their encoded form, and in mode `"full"` that of two groups. If chunks queue up or a caller
     waits, a second thread encodes half of each chunk.
 
     The sealer keeps an error until a caller asks for it with `raise_pending`. After an error it seals nothing until

@@ -12,7 +12,6 @@ import pytest
 
 from replaystore import FieldSpec, ReplayStore
 from replaystore.columns.frame_groups import FrameGroups
-from replaystore.episodes import row_blocks
 from replaystore.errors import WriteError
 from replaystore.storage.writing import sealer
 
@@ -85,7 +84,6 @@ def warm_up(path: Path, encoder: threading.Semaphore) -> None:
 @pytest.mark.parametrize("add", [False, True], ids=["append", "add"])
 def test_the_caller_waits_and_nothing_is_lost(add, tmp_path, encoder, monkeypatch):
     total = 40
-    monkeypatch.setattr(row_blocks, "BLOCK_BYTES", CHUNK_BYTES // 2)  # what an open episode is collected in
     warm_up(tmp_path / "other", encoder)
     with ReplayStore.create(tmp_path / "store", FIELDS, chunk_rows=CHUNK_ROWS, residency="mapped") as store:
         tracemalloc.start()
