@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -174,25 +175,27 @@ def test_an_episode_that_goes_on_is_drawn_from(tmp_path):
     buffer.close()
 
 
-@pytest.mark.filterwarnings("ignore:.*does not follow the one before")
-def test_an_interrupted_algorithm_goes_on_without_the_rest_of_the_episode(tmp_path):
+def test_an_interrupted_algorithm_goes_on_in_the_middle_of_an_episode(tmp_path):
     """It has stepped the environment, and stored nothing: the next transition is between t and t + 2."""
     env = environments(IMAGE, spaces.Discrete(2), 1, 4)
-    buffer = StoreReplayBuffer(
+    theirs = ReplayBuffer(100, env.observation_space, env.action_space, "cpu")
+    ours = StoreReplayBuffer(
         100, env.observation_space, env.action_space, "cpu", path=tmp_path / "buffer", frame_stack=4
     )
     observation = env.reset()
-    for number in range(14):  # episodes of 5 and 6 steps; one is missing in the second, and its rest is left out
+    for number in range(14):  # episodes of 5 and 6 steps; one is missing in the second
         if number == 7:
             env.step(np.zeros((1, 1), np.int64))
         following, reward, done, infos = env.step(np.zeros((1, 1), np.int64))
         stored = infos[0]["terminal_observation"][None] if done[0] else following
-        buffer.add(observation, stored, np.zeros((1, 1)), reward, done, infos)
+        if number != 7:  # between two observations that do not follow each other
+            for buffer in (theirs, ours):
+                buffer.add(observation, stored, np.zeros((1, 1)), reward, done, infos)
         observation = following
-    buffer.commit()
-    assert [info.num_rows - 1 for info in buffer.store.episodes()] == [5, 2, 4]
-    assert buffer.num_dropped == 3
-    buffer.close()
+    ours.commit()
+    assert ours.size() == theirs.size() == 13
+    assert set(keys_of(ours.sample(2000))) == set(keys_of(theirs.sample(2000)))
+    ours.close()
 
 
 def recorded(frame_stack: int) -> list[tuple[Any, ...]]:
@@ -213,43 +216,53 @@ def recorded_buffer(path: Path, frame_stack: int) -> StoreReplayBuffer:
 
 
 def kept(buffer: StoreReplayBuffer) -> set[tuple[bytes, ...]]:
-    """Every transition of a buffer."""
+    """Every transition of a buffer that can be drawn."""
     buffer.commit()
     rows = [row for info in buffer.store.episodes() for part in info.parts
             for row in range(part.first_row + (part.t_start == 0), part.first_row + part.num_rows)]  # fmt: skip
     batch = buffer.store.gather(rows)
+    marked = batch.get("repeated", np.zeros(len(rows), bool))
     names = ("observation", "next_observation", "action", "reward", "discount")
-    return {tuple(batch[name][at].tobytes() for name in names) for at in range(len(rows))}
+    return {tuple(batch[name][at].tobytes() for name in names) for at in np.flatnonzero(~marked)}
 
 
-def test_transitions_in_any_order_are_kept_without_stacks(tmp_path):
-    transitions = recorded(1)
-    ordered, shuffled = (recorded_buffer(tmp_path / name, 1) for name in ("ordered", "shuffled"))
+@pytest.mark.parametrize("frame_stack", [1, 4])
+def test_transitions_are_kept_in_any_order(tmp_path, frame_stack):
+    transitions = recorded(frame_stack)
+    ordered, shuffled = (recorded_buffer(tmp_path / name, frame_stack) for name in ("ordered", "shuffled"))
     for transition in transitions:
         ordered.add(*transition)
     for at in np.random.default_rng(0).permutation(60):
         shuffled.add(*transitions[at])
     assert len(kept(ordered)) == 60
     assert kept(shuffled) == kept(ordered)
-    assert shuffled.num_dropped == 0
+    assert shuffled.size() == ordered.size() == 60
+    drawn = [buffer.sample(20_000) for buffer in (ordered, shuffled)]
+    assert set(keys_of(drawn[0])) == set(keys_of(drawn[1]))
+    counts = [Counter(keys_of(samples)) for samples in drawn]
+    assert len(counts[0]) == 60
+    for count in counts:  # 60 classes of 333: five standard deviations of a binomial are 91
+        assert all(240 < number < 430 for number in count.values())
     ordered.close()
+    again = StoreReplayBuffer(5000, shuffled.observation_space, spaces.Discrete(2), "cpu", path=tmp_path / "shuffled",
+                              frame_stack=frame_stack, resume=True)  # fmt: skip
     shuffled.close()
+    assert again.size() == 60
+    assert set(keys_of(again.sample(2000))) == set(keys_of(drawn[1]))
+    again.close()
 
 
-def test_stacks_in_no_order_are_refused(tmp_path):
-    transitions, buffer = recorded(4), recorded_buffer(tmp_path / "buffer", 4)
-    for transition in transitions:
-        buffer.add(*transition)
-    before = kept(buffer)
-    assert len(before) == 60
-    order = [at for at in np.random.default_rng(0).permutation(60) if at]  # 0 starts an episode
-    with pytest.warns(UserWarning, match="does not follow the one before.*num_dropped") as caught:
-        buffer.add(*transitions[order[0]])
-    assert len(caught) == 1
-    with pytest.raises(EpisodeError, match="add whole episodes in order"):
-        buffer.add(*transitions[order[1]])
-    assert buffer.num_dropped == 1
-    assert kept(buffer) == before
+def test_a_buffer_without_a_transition_to_draw_says_so(tmp_path):
+    buffer = recorded_buffer(tmp_path / "buffer", 4)
+    frame = recorded(4)[30]
+    with pytest.raises(EpisodeError, match="older 3 frames of the stack"):
+        buffer.add(frame[0], recorded(4)[50][0], *frame[2:])
+    assert buffer.store.num_episodes == 0
+    with pytest.raises(NotEnoughData):
+        buffer.sample(4)
+    buffer.add(*frame)
+    assert buffer.sample(4).rewards.flatten().tolist() == [30] * 4
+    assert buffer.size() == 1
     buffer.close()
 
 
@@ -305,20 +318,26 @@ def test_a_wrong_stack_is_an_error(tmp_path):
     buffer.close()
 
 
-def test_an_endless_episode_is_cut_and_evicted(tmp_path):
+@pytest.mark.parametrize(("space", "frame_stack"), [(STATE, 1), (IMAGE, 1), (IMAGE, 4)])
+def test_an_endless_episode_is_cut_and_evicted(tmp_path, space, frame_stack):
     class Endless(Counting):
         def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
             self._step += 1
             return self._observe(self.observation_space), 1.0, False, False, {}
 
-    env = DummyVecEnv([lambda: Endless(STATE, spaces.Discrete(2), 0)])
-    buffer = StoreReplayBuffer(40, STATE, spaces.Discrete(2), "cpu", path=tmp_path / "buffer", commit_every=7)
-    play(env, [buffer], 200)
-    buffer.commit()
-    episodes = buffer.store.episodes()
-    assert {info.num_rows - 1 for info in episodes[:-1]} == {20}
-    assert 20 <= buffer.store.num_transitions <= 40
-    buffer.close()
+    env: Any = DummyVecEnv([lambda: Endless(space, spaces.Discrete(2), 0)])
+    env = VecFrameStack(env, frame_stack) if frame_stack > 1 else env
+    made = env.observation_space, spaces.Discrete(2), "cpu"
+    theirs = ReplayBuffer(400, *made)
+    ours = StoreReplayBuffer(80, *made, path=tmp_path / "buffer", commit_every=7, frame_stack=frame_stack)
+    play(env, [theirs, ours], 210)
+    ours.commit()
+    episodes = ours.store.episodes()
+    assert {info.num_rows - 1 for info in episodes[:-1]} == {40}
+    assert 41 - frame_stack <= ours.size() <= ours.store.num_transitions <= 80
+    assert len(kept(ours)) == ours.size()
+    assert set(keys_of(ours.sample(2000))) <= set(keys_of(theirs.sample(20_000)))
+    ours.close()
 
 
 def test_the_store_is_left_alone_until_it_is_needed(tmp_path):

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from replaystore.adapters.sb3.episodes import EpisodeWriter
 from replaystore.adapters.sb3.fields import OBSERVATION, by_name, fields_of_spaces
 from replaystore.adapters.sb3.opening import check_fields, open_store
+from replaystore.adapters.sb3.repeated import count_marked, draw_unmarked
 from replaystore.errors import NotEnoughData, SpecError
 from replaystore.runtime.numbers import whole_number
 from replaystore.runtime.paths import local_path
@@ -46,23 +47,23 @@ class StoreReplayBuffer(ReplayBuffer):
 
     Samples equal those of `ReplayBuffer`, or of `NStepReplayBuffer` with `n_steps`. An observation of a dict space has
     a field for each of its parts; the keys of the space are then names of fields: lower case letters, digits and
-    underscores, and not action, reward or discount.
+    underscores, and not action, reward, discount or repeated.
 
     Transitions are drawn uniformly. Those of an episode that still goes on are drawn once `commit_every` of its rows
     are there, or if there are no others. With `n_steps` a drawn transition has all its steps: the last ones of an
     episode are not drawn, where `NStepReplayBuffer` shortens them. `VecNormalize` scales the sum of rewards.
 
     The store is opened when it is first needed, and the first `add` sets its capacity. Episodes are evicted whole,
-    once they have ended. An endless episode of plain values is cut where it has half of its share of `buffer_size`.
-    An episode of stacked frames has to end before all open episodes exceed `buffer_size`.
+    once they have ended. An endless episode is cut where it has half of its share of `buffer_size`.
 
     Pickling a buffer keeps the path, not the data. If the run went on after `save_replay_buffer`, the loaded buffer has
     what came later too, and says so. `model.save` pickles `replay_buffer_kwargs`, so an algorithm that is saved needs
     `path`, not `store`. If a run was moved, set `path` after `load_replay_buffer`:
     `model.replay_buffer.path = "new/place"`.
 
-    With `frame_stack` above 1, transitions have to come in order. After a gap the rest of the episode is not kept:
-    `num_dropped` counts it.
+    Transitions may come in any order. A frame is stored once where they follow each other. With `frame_stack` above 1,
+    a transition that follows no other takes `frame_stack` more rows. The field `repeated` marks `frame_stack - 1` of
+    them, which are not drawn. They count for `buffer_size`, but not in `size`.
 
     Args:
         buffer_size: transitions of all environments together; the oldest whole episodes go first.
@@ -142,11 +143,6 @@ class StoreReplayBuffer(ReplayBuffer):
         self._path = local_path(path)
 
     @property
-    def num_dropped(self) -> int:
-        """Transitions that this object was given and did not keep."""
-        return 0 if self._writer is None else self._writer.num_dropped
-
-    @property
     def store(self) -> ReplayStore:
         """The store that holds the experience. It is opened when it is first needed."""
         if self._store is None:
@@ -184,7 +180,7 @@ class StoreReplayBuffer(ReplayBuffer):
             infos: one per environment.
 
         Raises:
-            EpisodeError: the first observation is not made of `frame_stack` frames.
+            EpisodeError: the stack after the step does not go on from the one before it, so `frame_stack` is wrong.
             CapacityError: open episodes exceed `buffer_size`.
         """
         if self.store.capacity != self.buffer_size:
@@ -195,8 +191,7 @@ class StoreReplayBuffer(ReplayBuffer):
                 self.n_envs,
                 frame_stack=self._frame_stack,
                 commit_every=self._commit_every,
-                max_rows=max(1, self.buffer_size // (2 * self.n_envs)),
-                stacks_fitted=self._had_data,
+                max_rows=max(1, self.buffer_size // (2 * self.n_envs) - (self._frame_stack - 1)),
             )
         before, after = (by_name(observations, self.obs_shape, self._dtypes) for observations in (obs, next_obs))
         actions = np.asarray(action, self._dtypes["action"]).reshape(self.n_envs, self.action_dim)
@@ -222,10 +217,10 @@ class StoreReplayBuffer(ReplayBuffer):
             NotEnoughData: there is none yet.
         """
         try:
-            rows = self.store.draw(self._sampler, self._rng, batch_size)
+            rows = self._draw(batch_size)
         except NotEnoughData:
             self.commit()
-            rows = self.store.draw(self._sampler, self._rng, batch_size)
+            rows = self._draw(batch_size)
         batch = self.store.gather(rows, n_step=self.n_steps, discount=self.gamma)
         is_dict = isinstance(self.observation_space, spaces.Dict)
         now, following = (self._observations(batch, prefix, env) for prefix in ("", "next_"))
@@ -238,6 +233,11 @@ class StoreReplayBuffer(ReplayBuffer):
             rewards=self.to_torch(self._normalize_reward(batch["reward"], env), copy=False),
             discounts=None if self.n_steps == 1 else self.to_torch(batch["discount"], copy=False),
         )
+
+    def _draw(self, batch_size: int) -> NDArray[np.int64]:
+        if self._frame_stack == 1:
+            return self.store.draw(self._sampler, self._rng, batch_size)
+        return draw_unmarked(self.store, self._sampler, self._rng, batch_size)
 
     def _observations(self, batch: Mapping[str, NDArray[Any]], prefix: str, env: VecNormalize | None) -> Any:
         if not isinstance(self.observation_space, spaces.Dict):
@@ -252,7 +252,8 @@ class StoreReplayBuffer(ReplayBuffer):
 
     def size(self) -> int:
         """Transitions of an environment, on average."""
-        return self.store.num_transitions // self.n_envs
+        repeated = 0 if self._frame_stack == 1 else count_marked(self.store, self._frame_stack)
+        return (self.store.num_transitions - repeated) // self.n_envs
 
     def reset(self) -> None:
         """Not supported: a store keeps what was committed."""

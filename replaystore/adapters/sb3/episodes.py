@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
-from replaystore.adapters.sb3.fields import Observations
+from replaystore.adapters.sb3.fields import REPEATED, Observations
+from replaystore.episodes.stacks import by_frame
 from replaystore.errors import EpisodeError
 from replaystore.store import ReplayStore
 
@@ -22,52 +22,42 @@ class EnvironmentEpisode:
         last_observation: of its newest row; None: no episode is open.
         num_rows: transitions in it.
         num_uncommitted: transitions since the last commit.
-        lost: whether a transition is missing, so that nothing is added until the next reset.
-        last_lost: observation after the newest transition that was dropped. None: none was since the last reset.
     """
 
     key: str
     last_observation: Observations | None = None
     num_rows: int = 0
     num_uncommitted: int = 0
-    lost: bool = False
-    last_lost: Observations | None = None
 
     def goes_on_from(self, observation: Observations) -> bool:
         """Returns whether `observation` is that of the newest row."""
-        return _same(self.last_observation, observation)
-
-
-def _same(one: Observations | None, other: Observations) -> bool:
-    return one is not None and all(np.array_equal(one[name], other[name], equal_nan=True) for name in other)
+        last = self.last_observation
+        return last is not None and all(
+            np.array_equal(last[name], observation[name], equal_nan=True) for name in observation
+        )
 
 
 class EpisodeWriter:
-    """Adds transitions to a store. Each environment has its own episode.
+    """Adds transitions to a store, in any order. Each environment has its own episode.
+
+    A transition that does not follow the one before starts an episode. If its stack is not that of a reset, the frames
+    of the stack come first, in rows of their own, and the transitions of these rows are marked as repeated.
 
     Args:
         store: open for writing.
         num_envs: environments.
-        frame_stack: frames in an image; with more than one, episodes are never cut.
+        frame_stack: frames in an image.
         commit_every: transitions of an open episode after which they are committed.
-        max_rows: transitions after which an episode is cut, where its rows are no stacks.
-        stacks_fitted: whether stacks are known to have followed each other, so that one that does not fit is a
-            missing transition and no wrong `frame_stack`.
-
-    Attributes:
-        num_dropped: transitions that were not kept, because the stacks before them are missing.
+        max_rows: transitions after which an episode is cut.
     """
 
     def __init__(
-        self, store: ReplayStore, num_envs: int, *, frame_stack: int, commit_every: int, max_rows: int,
-        stacks_fitted: bool,
+        self, store: ReplayStore, num_envs: int, *, frame_stack: int, commit_every: int, max_rows: int
     ) -> None:  # fmt: skip
         self._store = store
         self._frame_stack = frame_stack
         self._commit_every = commit_every
         self._max_rows = max_rows
-        self._stacks_fitted = stacks_fitted
-        self.num_dropped = 0
         prefix = uuid.uuid4().hex  # episodes of other buffers may be open in the same store
         self._episodes = [EnvironmentEpisode(key=f"{prefix}-{env}") for env in range(num_envs)]
 
@@ -81,49 +71,25 @@ class EpisodeWriter:
             last: whether the episode ends with it.
 
         Raises:
-            EpisodeError: the stack of an observation does not follow the one before, and neither did the last one.
+            EpisodeError: the stack after the step does not continue the one before it. The transition was not added.
             CapacityError: open episodes exceed the capacity of the store.
         """
         episode = self._episodes[env]
-        if not episode.lost and not episode.goes_on_from(observation):
-            episode.lost = not self._start(episode, observation, row)
-        if not episode.lost and not self._add_row(episode, row, last):
-            self._end(episode)
-            episode.lost = True
-        if episode.lost:
-            self._drop(episode, observation, row, last)
-            return
-        episode.last_lost = None
+        if not episode.goes_on_from(observation):
+            self._start(episode, observation, row)
+        try:
+            self._add_row(episode, row, repeated=False, last=last)
+        except EpisodeError:
+            if not episode.num_rows:
+                self._store.discard_episode(episode.key)
+            raise
         episode.num_rows += 1
         episode.num_uncommitted += 1
         episode.last_observation = {name: row[name] for name in observation}
-        self._stacks_fitted = self._stacks_fitted or episode.num_rows > self._frame_stack
-        if last or (self._frame_stack == 1 and episode.num_rows >= self._max_rows):
+        if last or episode.num_rows >= self._max_rows:
             self._end(episode)
         elif episode.num_uncommitted >= self._commit_every:
             self._commit(episode)
-
-    def _drop(self, episode: EnvironmentEpisode, observation: Observations, row: Observations, last: bool) -> None:
-        """Counts a transition that cannot be kept.
-
-        After an interruption the rest of an episode is dropped. Transitions that do not even follow each other come in
-        no order, and none of them could be kept.
-        """
-        if episode.last_lost is not None and not _same(episode.last_lost, observation):
-            raise EpisodeError(
-                f"{self._store.path}: two transitions in a row do not follow the one before; stacks of"
-                f" {self._frame_stack} frames are stored once for each frame, so add whole episodes in order, from"
-                " their reset on, or add transitions in any order to a buffer with frame_stack=1"
-            )
-        if not self.num_dropped:
-            warnings.warn(
-                f"{self._store.path}: a transition does not follow the one before, so it and the rest of its episode"
-                " are not kept (frame_stack needs all frames of an episode); num_dropped counts them",
-                stacklevel=2,
-            )
-        self.num_dropped += 1
-        episode.lost = not last
-        episode.last_lost = None if last else {name: row[name] for name in observation}
 
     def commit(self) -> None:
         """Commits what open episodes have so far."""
@@ -131,29 +97,30 @@ class EpisodeWriter:
             if episode.num_uncommitted:
                 self._commit(episode)
 
-    def _start(self, episode: EnvironmentEpisode, observation: Observations, row: Observations) -> bool:
-        """Begins an episode with the row of a reset, after what is open was ended where it stands."""
+    def _start(self, episode: EnvironmentEpisode, observation: Observations, row: Observations) -> None:
+        """Begins an episode with the row of a reset, or with those of a stack's frames. Ends the open one before."""
         self._end(episode)
         reset = {
+            **observation,
             "action": np.zeros_like(row["action"]),
             "reward": np.zeros_like(row["reward"]),
             "discount": np.ones_like(row["discount"]),
         }
-        return self._add_row(episode, {**observation, **reset}, last=False)
-
-    def _add_row(self, episode: EnvironmentEpisode, row: Observations, last: bool) -> bool:
-        """Adds a row; False where the older frames of an observation are not those before it.
-
-        An algorithm that was interrupted goes on a transition later in the same episode: one is missing, and what
-        follows in that episode is left out. Before any stack has fitted, it is `frame_stack` that does not fit.
-        """
         try:
-            self._store.add(row, env=episode.key, last=last)
+            self._add_row(episode, reset, repeated=False, last=False)
         except EpisodeError:
-            if self._frame_stack == 1 or not self._stacks_fitted:
+            if self._frame_stack == 1:
                 raise
-            return False
-        return True
+            stacked = [field for field in self._store.spec.fields if field.frame_stack > 1]
+            frames = {field.name: by_frame(field, observation[field.name][None])[0] for field in stacked}
+            for k in range(self._frame_stack):
+                one = {name: stack[k] for name, stack in frames.items()}
+                self._add_row(episode, reset | one, repeated=k > 0, last=False)
+
+    def _add_row(self, episode: EnvironmentEpisode, row: Observations, *, repeated: bool, last: bool) -> None:
+        if self._frame_stack > 1:
+            row = {**row, REPEATED: np.array(repeated)}
+        self._store.add(row, env=episode.key, last=last)
 
     def _end(self, episode: EnvironmentEpisode) -> None:
         self._store.end_episode(episode.key)

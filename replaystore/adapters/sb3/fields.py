@@ -16,12 +16,13 @@ from replaystore.spec import FieldSpec
 Observations = dict[str, NDArray[Any]]
 
 OBSERVATION = "observation"  # the field, where observations are no dict
+REPEATED = "repeated"  # the field of stores with frame stacks that marks rows which are not drawn
 
 
 def fields_of_spaces(
     observation_space: spaces.Space[Any], action_dim: int, action_dtype: np.dtype[Any], frame_stack: int
 ) -> list[FieldSpec]:
-    """One field per observation, then action, reward and discount.
+    """One field per observation, then action, reward, discount and, with frame stacks, `repeated`.
 
     Args:
         observation_space: of the environment; a dict space has a field for each of its parts.
@@ -33,12 +34,13 @@ def fields_of_spaces(
         SpecError: `frame_stack` does not divide the channels of an image.
     """
     parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {OBSERVATION: observation_space}
-    return [
+    fields = [
         *(_observation_field(name, part, frame_stack) for name, part in parts.items()),
         FieldSpec(name="action", shape=(action_dim,), dtype=action_dtype.name, role="action"),
         FieldSpec(name="reward", shape=(1,), dtype="float32", role="reward"),
         FieldSpec(name="discount", shape=(1,), dtype="float32", role="discount"),
     ]
+    return fields if frame_stack == 1 else [*fields, FieldSpec(name=REPEATED, shape=(), dtype="bool", role="extra")]
 
 
 def _observation_field(name: str, space: spaces.Space[Any], frame_stack: int) -> FieldSpec:
