@@ -65,7 +65,7 @@ def test_a_store_of_another_process_is_not_named_as_ones_own(tmp_path: Path) -> 
 
 
 def test_a_new_store_in_the_place_of_a_deleted_one(tmp_path: Path) -> None:
-    make_store(tmp_path / "store")
+    make_store(tmp_path / "store").flush()  # nothing writes into it while it is deleted
     shutil.rmtree(tmp_path / "store")
     with make_store(tmp_path / "store") as store:
         assert ReplayStore.opened(tmp_path / "store") is store
