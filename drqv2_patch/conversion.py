@@ -16,7 +16,9 @@ _logger = logging.getLogger(__name__)
 
 def has_episode_files(path: Path) -> bool:
     """Whether there are episode files beside the path of a store."""
-    return any(not name.name.startswith(".") for name in path.parent.glob("*.npz"))
+    from replaystore.datasets.drqv2_npz import list_episode_files
+
+    return path.parent.is_dir() and bool(list_episode_files(path.parent))
 
 
 def convert_files(path: Path, **options: Any) -> None:

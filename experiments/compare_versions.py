@@ -20,7 +20,6 @@ from typing import Any
 import click
 import numpy as np
 
-RECORDED = Path(__file__).parent / "recorded" / "walker_walk"  # a child has the `experiments` of another checkout
 BATCH, N_STEP, BATCHES_PER_TURN, WARM_UP = 256, 3, 4, 20
 ANSWER = "answer: "  # the package may print other lines
 
@@ -103,13 +102,16 @@ def in_turns(pair: tuple[Checkout, Checkout], request: str, turns: int) -> dict[
 
 @click.command()
 @click.argument("other", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--episodes", type=click.Path(exists=True, file_okay=False, path_type=Path), default=RECORDED)
+@click.option("--episodes", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--modes", default="half,full", show_default=True, help="Modes, separated by commas.")
 @click.option("--threads", default="1,2", show_default=True, help="Threads per batch, separated by commas.")
 @click.option("--turns", type=click.IntRange(2), default=100, show_default=True, help="Turns of four batches.")
 @click.option("--append-turns", type=click.IntRange(2), default=6, show_default=True)
-def main(other: Path, episodes: Path, modes: str, threads: str, turns: int, append_turns: int) -> None:
+def main(other: Path, episodes: Path | None, modes: str, threads: str, turns: int, append_turns: int) -> None:
     """Compares this checkout with OTHER. A ratio above 1: this one is slower."""
+    from experiments import RECORDED  # not above: a child may have the `experiments` of another checkout
+
+    episodes = episodes or RECORDED
     this = Path(__file__).parent.parent
     counts = [int(count) for count in threads.split(",")]
     for mode in modes.split(","):

@@ -52,38 +52,27 @@ def list_of(item: Any, name: str) -> Callable[[str], tuple[Any, ...]]:
     return convert
 
 
-def role_of_field(value: str | tuple[str, str]) -> tuple[str, str]:
-    """Returns a field and its role, from text such as `goal=extra`.
+def pair(left: str, right: str, choices: tuple[str, ...] = ()) -> Callable[[str], tuple[str, str]]:
+    """Returns a click type for text such as `goal=extra`.
 
-    Raises:
-        click.BadParameter: the text has another form, or there is no such role.
+    Args:
+        left: name of the part before the sign, in the help.
+        right: name of the part behind it.
+        choices: what the part behind it may be. Nothing: any text.
     """
-    if isinstance(value, tuple):
-        return value
-    name, _, role = value.partition("=")
-    if not name or role not in ROLES:
-        raise click.BadParameter(f"{value!r} is not FIELD=ROLE; a role is one of {', '.join(ROLES)}")
-    return name, role
+    allowed = f"; a {right.lower()} is one of {', '.join(choices)}" if choices else ""
 
+    def convert(value: str | tuple[str, str]) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, _, other = value.partition("=")
+        if not name or not other or (choices and other not in choices):
+            raise click.BadParameter(f"{value!r} is not {left}={right}{allowed}")
+        return name, other
 
-role_of_field.__name__ = "FIELD=ROLE"
+    convert.__name__ = f"{left}={right}"
+    return convert
 
-
-def new_name(value: str | tuple[str, str]) -> tuple[str, str]:
-    """Returns the name of an array and that of its field, from text such as `obs=observation`.
-
-    Raises:
-        click.BadParameter: the text has another form.
-    """
-    if isinstance(value, tuple):
-        return value
-    array, _, field = value.partition("=")
-    if not array or not field:
-        raise click.BadParameter(f"{value!r} is not ARRAY=FIELD")
-    return array, field
-
-
-new_name.__name__ = "ARRAY=FIELD"
 
 AT_LEAST_1 = click.IntRange(min=1)
 EXISTING_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)

@@ -13,12 +13,12 @@ from replaystore.cli.options import (
     DURABILITIES,
     EXISTING_DIRECTORY,
     MODES,
+    ROLES,
     as_json,
     chosen_frame_delta,
     frame_delta_options,
     frame_stack_option,
-    new_name,
-    role_of_field,
+    pair,
     size,
 )
 from replaystore.cli.output import bytes_text, note, number_text, print_json, print_table, progress_bar
@@ -30,9 +30,13 @@ from replaystore.cli.output import bytes_text, note, number_text, print_json, pr
 @click.option("--mode", type=click.Choice(MODES), default="full", show_default=True, help="How images are stored.")
 @frame_stack_option
 @click.option("--channels", type=click.Choice(("first", "last")), help="Where images have their channels.")
-@click.option("--role", "roles", type=role_of_field, multiple=True, help="What a field is for. May be repeated.")
+@click.option(
+    "--role", "roles", type=pair("FIELD", "ROLE", ROLES), multiple=True, help="What a field is for. May be repeated."
+)
 @click.option("--skip", metavar="ARRAY", multiple=True, help="Leave an array out. May be repeated.")
-@click.option("--rename", type=new_name, multiple=True, help="Another name for an array. May be repeated.")
+@click.option(
+    "--rename", type=pair("ARRAY", "FIELD"), multiple=True, help="Another name for an array. May be repeated."
+)
 @click.option("--allow-nonfinite", metavar="FIELD", multiple=True, help="A field with NaN or infinity.")
 @click.option("--follow-links", is_flag=True, help="Convert symbolic links to files, too.")
 @click.option("--capacity", type=AT_LEAST_1, help="Most transitions. The oldest episodes are evicted first.")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from replaystore.datasets.drqv2_npz import DEFAULT_MAX_BYTES, EpisodePath
-from replaystore.datasets.files import Array, EpisodeFiles
+from replaystore.datasets.files import EpisodeFiles
 from replaystore.datasets.new_store import create_store, is_unused
 from replaystore.datasets.resume_checks import (
     ConversionOptions,
@@ -20,6 +20,7 @@ from replaystore.datasets.resume_checks import (
     check_sources,
     files_present,
 )
+from replaystore.datasets.rows import Array
 from replaystore.datasets.sources import Source, SourceLog, Sources, read_sources
 from replaystore.episodes.checks import check_episode
 from replaystore.errors import CapacityError, EpisodeError, StoreError, StoreExists, StoreNotFound

@@ -7,14 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from replaystore.datasets.rows import is_rows
+from replaystore.datasets.rows import Array, is_rows
 from replaystore.episodes.stacks import frames_from_stacks
 from replaystore.errors import EpisodeError, SpecError
 from replaystore.spec import Channels, FieldSpec, Role
 
-Array = npt.NDArray[Any]
 Scheme = Mapping[str, Any]
 
 OBSERVATION_PREFIXES = ("obs", "state", "proprio", "pixel", "camera", "image", "rgb", "depth")

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
-
-import numpy.typing as npt
 
 from replaystore.datasets.drqv2_npz import EpisodePath, list_episode_files, read_episode
 from replaystore.datasets.other_kinds import kind_of_directory
-from replaystore.datasets.rows import store_rows
+from replaystore.datasets.rows import Array, store_rows
 from replaystore.errors import EpisodeError, EpisodeFileError
-
-Array = npt.NDArray[Any]
 
 
 class EpisodeFiles:

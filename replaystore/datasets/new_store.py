@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from replaystore.datasets.fields import Array, fields_from_episode, with_schemes
+from replaystore.datasets.fields import fields_from_episode, with_schemes
 from replaystore.datasets.resume_checks import ConversionOptions
+from replaystore.datasets.rows import Array
 from replaystore.datasets.sources import make_sources
 from replaystore.errors import WriteError
 from replaystore.runtime.locks import ExclusiveLock

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from replaystore.datasets.fields import with_schemes
-from replaystore.datasets.files import Array, EpisodeFiles
+from replaystore.datasets.files import EpisodeFiles
+from replaystore.datasets.rows import Array
 from replaystore.datasets.sources import Sources
 from replaystore.errors import EpisodeFileError, SpecError, StoreError
 from replaystore.spec import Channels, Durability, FieldSpec, Mode, Role, StoreSpec

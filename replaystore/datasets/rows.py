@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from replaystore.episodes.values import is_set
 from replaystore.errors import EpisodeError
 
 Array = npt.NDArray[Any]
@@ -68,13 +69,12 @@ def store_rows(arrays: Mapping[str, Array], where: str = "episode", plain: Colle
             "arrays are by step, as in Gym, D4RL and Minari: the action, reward and end of step t are in row t + 1"
         )
     _check_one_episode(rows, where, plain)
-    if "reward" in rows and "discount" not in rows:
-        ends = _terminal_flags(rows, plain)
-        if ends:
-            rows["discount"], note = _discount(rows, ends, where, plain)
-            notes.append(note)
+    ends = _flags_for_discount(rows, plain)
+    if ends:
+        rows["discount"], note = _discount(rows, ends, where, plain)
+        notes.append(note)
     for name in ("action", "reward"):
-        if name in rows and name not in plain and rows[name].ndim and _is_set(rows[name][:1]):
+        if name in rows and name not in plain and rows[name].ndim and is_set(rows[name][:1]):
             notes.append(
                 f"row 0: the {name} is not zero, and no transition reads it; row 0 is the reset, and row t + 1 has the"
                 f" {name} of step t; if row t has it, move it down by one row"
@@ -85,9 +85,7 @@ def store_rows(arrays: Mapping[str, Array], where: str = "episode", plain: Colle
 
 def is_rows(arrays: Mapping[str, Array], plain: Collection[str] = ()) -> bool:
     """Whether `store_rows` would take the arrays as they are."""
-    if _are_by_step(arrays, plain):
-        return False
-    return not ("reward" in arrays and "discount" not in arrays and _terminal_flags(arrays, plain))
+    return not _are_by_step(arrays, plain) and not _flags_for_discount(arrays, plain)
 
 
 def _are_by_step(arrays: Mapping[str, Array], plain: Collection[str]) -> bool:
@@ -108,15 +106,15 @@ def _from_steps(arrays: Mapping[str, Array], where: str, plain: Collection[str])
             raise EpisodeError(f"{where}: {name!r} and {field!r} both name the {field}; skip or rename one of them")
         named[field] = array
     steps = len(named["action"] if "action" in named else named["reward"])
-    rows: dict[str, Array] = {}
-    for name, array in named.items():
-        if name.startswith(_NEXT) and _observation_of(name, named) is not None:
-            continue
-        rows[name] = _moved_down(name, array, steps, where) if _is_of_step(name, plain) else array
-    for name, array in named.items():
-        observation = _observation_of(name, named)
+    following = {name: _observation_of(name, named) for name in named}
+    rows = {
+        name: _moved_down(name, array, steps, where) if _is_of_step(name, plain) else array
+        for name, array in named.items()
+        if following[name] is None
+    }
+    for name, observation in following.items():
         if observation is not None:
-            rows[observation] = _with_last(named[observation], array, steps, f"{where}, {observation}")
+            rows[observation] = _with_last(named[observation], named[name], steps, f"{where}, {observation}")
     for name, array in rows.items():
         if array.ndim < 1 or len(array) != steps + 1:
             raise EpisodeError(
@@ -191,8 +189,13 @@ def _flags(array: Array) -> Array | None:
     return np.not_equal(array.reshape(-1), 0)
 
 
-def _terminal_flags(arrays: Mapping[str, Array], plain: Collection[str]) -> tuple[str, ...]:
-    """Returns the names of the flags that say that the episode has terminated, or of those that say it has ended."""
+def _flags_for_discount(arrays: Mapping[str, Array], plain: Collection[str]) -> tuple[str, ...]:
+    """Returns the names of the flags that make the discount, or nothing if there is one or no reward.
+
+    They say that the episode has terminated, or if there are none, that it has ended.
+    """
+    if "reward" not in arrays or "discount" in arrays:
+        return ()
     found = [name for name in arrays if name not in plain]
     return tuple(name for name in found if name in _TERMINAL) or tuple(name for name in found if name in _DONE)
 
@@ -224,7 +227,3 @@ def _discount(
         terminated &= ~is_set[name]
     terminated[:1] = False  # the reset
     return (~terminated).astype(np.float32), note
-
-
-def _is_set(row: Array) -> bool:
-    return bool(np.any((row != 0) & (row == row)))  # NaN stands for no value

@@ -33,7 +33,8 @@ class RowBuffer:
         self._row_bytes = math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
         self._end = self._lead
         self._is_taken = False
-        self._memory = _memory(self._bytes_for(1))
+        self._least_bytes = max(FIRST_BYTES, spec.frame_stack * self._row_bytes)
+        self._memory = _memory(self._least_bytes)
         self._rows = self._view()
 
     @property
@@ -43,7 +44,7 @@ class RowBuffer:
 
     def restart(self) -> None:
         """Drops all rows for a new episode."""
-        self._resize(min(len(self._memory), max(KEPT_BYTES, self._bytes_for(1))), keep_rows=0)
+        self._resize(min(len(self._memory), max(KEPT_BYTES, self._least_bytes)), keep_rows=0)
         self._end, self._is_taken = self._lead, False
 
     def pad(self, frame: Array, zero_padding: bool) -> None:
@@ -90,9 +91,6 @@ class RowBuffer:
         rows = len(self._memory) // self._row_bytes
         flat = np.asarray(memoryview(self._memory))  # as long as an array refers to it, the memory cannot be resized
         return flat[: rows * self._row_bytes].view(self._spec.dtype).reshape(rows, *self._spec.shape)
-
-    def _bytes_for(self, rows: int) -> int:
-        return max(FIRST_BYTES, (self._lead + rows) * self._row_bytes)
 
 
 def _memory(num_bytes: int) -> mmap.mmap:

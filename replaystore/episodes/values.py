@@ -83,6 +83,11 @@ def row_value(field: FieldSpec, value: Any, row: int, env: int | str) -> Array:
     return array
 
 
+def is_set(value: Array) -> bool:
+    """Whether the reward or action of a reset looks like that of a step: it is neither zero nor NaN, for no value."""
+    return bool(np.any((value != 0) & (value == value)))
+
+
 def _as_array(field: FieldSpec, value: Any, where: str) -> Array:
     try:
         return np.asarray(value)

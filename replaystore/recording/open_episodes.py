@@ -7,10 +7,9 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from replaystore.episodes.builder import EpisodeBuilder
 from replaystore.episodes.checks import EpisodeArrays, check_episode
+from replaystore.episodes.values import is_set
 from replaystore.errors import EpisodeError, WriteError
 from replaystore.index.parts import Part
 from replaystore.recording.limits import Limits
@@ -196,8 +195,7 @@ class OpenEpisodes:
         for field in self._catalog.spec.fields:
             if field.role not in ("reward", "action"):
                 continue
-            value = arrays.arrays[field.name][0]
-            if np.any((value != 0) & (value == value)):  # NaN stands for no value
+            if is_set(arrays.arrays[field.name][0]):
                 self._has_warned = True
                 warnings.warn(
                     f"episode {episode}, env {env}, row 0: the {field.role} is not zero, and no transition"

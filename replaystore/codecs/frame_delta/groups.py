@@ -35,9 +35,9 @@ def payload_frames(frames: U8, fmt: FrameFormat, *, overwrite: bool = False) -> 
 
     With `overwrite`, the result is in the memory of `frames`, which are C-contiguous.
     """
-    if overwrite:
+    if overwrite and (fmt.channels_moved or fmt.color != COLOR_NONE):
         flat = frames.reshape(len(frames), fmt.frame_bytes)
-        for start in range(0, len(frames) if fmt.channels_moved or fmt.color != COLOR_NONE else 0, _FRAMES_AT_ONCE):
+        for start in range(0, len(frames), _FRAMES_AT_ONCE):
             piece = slice(start, start + _FRAMES_AT_ONCE)
             flat[piece] = payload_frames(frames[piece], fmt)
         return flat
