@@ -22,9 +22,10 @@ from replaystore.kernels.frame_layout import (
     FORM_RAW_BLOCK,
     FrameLayout,
 )
-from replaystore.kernels.group_blocks import decode_blocks, listed_frame
+from replaystore.kernels.group_blocks import Decoders, decode_blocks, listed_frame
 from replaystore.kernels.group_request import GroupRequest
 from replaystore.kernels.observations import copy_bytes, emit_frame
+from replaystore.kernels.octets import octet_layout, octet_room, slot_bytes, slot_margin
 from replaystore.kernels.pointers import Int, bytes_at
 from replaystore.kernels.status import BAD_BLOCK, BAD_INDEX, BAD_LENGTH, OK
 
@@ -33,7 +34,7 @@ U8 = NDArray[np.uint8]
 
 @inlined
 def _decode_group(
-    request: GroupRequest, g: Int, depth: Int, layout: FrameLayout, context: Int, scratch: U8, out: U8
+    request: GroupRequest, g: Int, depth: Int, layout: FrameLayout, decoders: Decoders, scratch: U8, out: U8
 ) -> Any:
     """Decodes the requested frames of a group and writes them into observations.
 
@@ -46,8 +47,8 @@ def _decode_group(
         g: which group.
         depth: frames in an observation.
         layout: layout of all groups.
-        context: a decoder for zstd.
-        scratch: uint8, room for three frames, and for all frames of the group.
+        decoders: what decoding needs.
+        scratch: uint8, three slots, and room for all frames of the group.
         out: uint8 (batch, depth * frame bytes), the observations.
 
     Returns:
@@ -56,9 +57,10 @@ def _decode_group(
     form, num_rows, row_in_group = request.forms[g], request.num_rows[g], request.row_in_group
     start, stop = request.bounds[g], request.bounds[g + 1]
     frame_bytes = layout.frame_bytes
-    current = scratch[:frame_bytes]
-    spare = scratch[frame_bytes : 2 * frame_bytes]
-    keyframe = scratch[2 * frame_bytes : 3 * frame_bytes]
+    margin, slot = slot_margin(decoders.octets), slot_bytes(decoders.octets)
+    current = scratch[margin : margin + frame_bytes]
+    keyframe = scratch[slot : slot + frame_bytes]
+    spare = scratch[2 * slot : 2 * slot + frame_bytes]
     by_keyframe = layout.reference == REFERENCE_KEYFRAME
     middle = num_rows // 2 if layout.reference == REFERENCE_INWARD else np.int64(0)
     is_plain = form in (FORM_RAW, FORM_RAW_BLOCK)
@@ -73,8 +75,8 @@ def _decode_group(
         if request.lengths[g] != num_rows * frame_bytes:
             return BAD_LENGTH
     elif form != FORM_LIST:
-        source = np.int64(scratch.ctypes.data) + 3 * frame_bytes
-        if not decode_blocks(request, g, middle, frames_ahead, frames_behind, layout, context, source):
+        source = np.int64(scratch.ctypes.data) + 3 * slot
+        if not decode_blocks(request, g, middle, frames_ahead, frames_behind, layout, decoders.zstd, source):
             return BAD_BLOCK
 
     j = from_keyframe
@@ -95,7 +97,7 @@ def _decode_group(
             if number > 0 and (by_keyframe or number == frames_ahead):
                 copy_bytes(keyframe, current)
             if form == FORM_LIST:
-                status = listed_frame(request, g, place, layout, context, current, spare)
+                status = listed_frame(request, g, place, layout, decoders, current, spare)
                 if status != OK:
                     return status
             elif place > 0:
@@ -133,8 +135,12 @@ def decode_groups(request: GroupRequest, start: Int, stop: Int, depth: Int, layo
     most_rows = np.int64(1)
     for g in range(start, stop):
         most_rows = max(most_rows, request.num_rows[g])
-    scratch = np.empty((most_rows + 3) * frame_bytes + 64, np.uint8)
+    octets = octet_layout(frame_bytes, layout.filter_pixels, layout.filter_channels)
     context = zstd_create() if layout.entropy == ENTROPY_ZSTD else np.int64(0)
+    decoders = Decoders(context, octets, octet_room(octets))
+    scratch = np.empty(3 * slot_bytes(octets) + most_rows * frame_bytes + 64, np.uint8)
+    for i in range(slot_bytes(octets)):
+        scratch[i] = 0  # the margin before a frame is zeros
     status = OK
     failed = np.int64(stop)
     for g in range(start, stop):
@@ -148,7 +154,7 @@ def decode_groups(request: GroupRequest, start: Int, stop: Int, depth: Int, layo
             if slot < 0 or slot >= depth:
                 status = BAD_INDEX
         if status == OK:
-            status = _decode_group(request, g, depth, layout, context, scratch, out)
+            status = _decode_group(request, g, depth, layout, decoders, scratch, out)
         if status != OK:
             failed = np.int64(g)
             break

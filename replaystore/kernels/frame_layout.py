@@ -8,6 +8,7 @@ from replaystore.kernels.observations import PixelLayout
 
 FORM_RAW, FORM_DELTA, FORM_BLOCK, FORM_RAW_BLOCK, FORM_LIST = 0, 1, 2, 3, 4
 ENTROPY_NONE, ENTROPY_LZ4, ENTROPY_ZSTD, ENTROPY_SPANS, ENTROPY_POINTS = 0, 1, 2, 3, 4
+ENTROPY_PACKED = 5
 
 
 class FrameLayout(NamedTuple):

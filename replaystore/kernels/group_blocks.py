@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from replaystore.kernels.block_decoders import lz4_prefix, zstd_frame
 from replaystore.kernels.compiled import inlined, kernel
 from replaystore.kernels.filters import (
     FRAME_BLOCK,
+    FRAME_PACKED,
+    FRAME_PACKED_ALONE,
     FRAME_POINTS8,
     FRAME_POINTS16,
     FRAME_RAW,
@@ -18,15 +20,30 @@ from replaystore.kernels.filters import (
     add_into,
     undo_filter,
 )
-from replaystore.kernels.frame_layout import ENTROPY_LZ4, ENTROPY_SPANS, ENTROPY_ZSTD, FrameLayout
+from replaystore.kernels.frame_layout import ENTROPY_LZ4, ENTROPY_PACKED, ENTROPY_SPANS, ENTROPY_ZSTD, FrameLayout
 from replaystore.kernels.group_request import GroupRequest
 from replaystore.kernels.observations import copy_bytes
+from replaystore.kernels.octets import MORE_BYTES, OctetLayout, OctetRoom, unpack_octets
 from replaystore.kernels.pointers import Int, bytes_at, load_u32
 from replaystore.kernels.points import decode_points
 from replaystore.kernels.spans import decode_spans
 from replaystore.kernels.status import BAD_BLOCK, BAD_LIST, OK
 
 U8 = NDArray[np.uint8]
+
+
+class Decoders(NamedTuple):
+    """What decoding needs besides the bytes, made once for many groups.
+
+    Attributes:
+        zstd: a decoder for zstd, or 0.
+        octets: layout of packed frames.
+        room: memory for unpacking one.
+    """
+
+    zstd: Int
+    octets: OctetLayout
+    room: OctetRoom
 
 
 @kernel
@@ -56,7 +73,7 @@ def decode_block(entropy: Int, context: Int, source: Int, size: Int, target: Int
 
 @inlined
 def listed_frame(
-    request: GroupRequest, g: Int, place: Int, layout: FrameLayout, context: Int, current: U8, spare: U8
+    request: GroupRequest, g: Int, place: Int, layout: FrameLayout, decoders: Decoders, current: U8, spare: U8
 ) -> Any:
     """Turns the reference of a frame of a group in form 4 into the frame.
 
@@ -65,8 +82,8 @@ def listed_frame(
         g: which group.
         place: which frame, in decoding order.
         layout: layout of all groups.
-        context: a decoder for zstd.
-        current: uint8 (frame bytes,). It holds the reference, and afterwards the frame.
+        decoders: what decoding needs.
+        current: uint8 (frame bytes,), in a slot. It holds the reference, and afterwards the frame.
         spare: uint8 (frame bytes,), overwritten.
 
     Returns:
@@ -91,7 +108,9 @@ def listed_frame(
         copy_bytes(bytes_at(at, size), current)
         return OK
     if kind == FRAME_BLOCK:
-        if not decode_block(layout.entropy, context, at, size, np.int64(spare.ctypes.data), frame_bytes, frame_bytes):
+        if not decode_block(
+            layout.entropy, decoders.zstd, at, size, np.int64(spare.ctypes.data), frame_bytes, frame_bytes
+        ):
             return BAD_BLOCK
         if place == 0:
             copy_bytes(spare, current)
@@ -99,9 +118,15 @@ def listed_frame(
         else:
             add_into(current, spare)
         return OK
-    if place == 0:
+    if place == 0 or kind == FRAME_PACKED_ALONE:
         for i in range(frame_bytes):
             current[i] = 0
+    if kind in (FRAME_PACKED, FRAME_PACKED_ALONE):
+        if layout.entropy != ENTROPY_PACKED or ends + stop + MORE_BYTES > length:
+            return BAD_LIST
+        target = np.int64(current.ctypes.data)
+        alone = kind == FRAME_PACKED_ALONE
+        return OK if unpack_octets(at, size, target, alone, decoders.octets, decoders.room) else BAD_LIST
     status = -1
     if kind == FRAME_SPANS:
         status = decode_spans(at, size, np.int64(current.ctypes.data), frame_bytes)

@@ -49,24 +49,30 @@ def _load(kind: Any) -> Any:
     return intrinsic(of)
 
 
-def _store_u64(typing_context: Any, address: Any, value: Any) -> Any:
-    def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        builder.store(arguments[1], pointer, align=1)
-        return context.get_dummy_value()
+def _store(kind: Any) -> Any:
+    def of(typing_context: Any, address: Any, value: Any) -> Any:
+        def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = builder.inttoptr(arguments[0], context.get_value_type(kind).as_pointer())
+            builder.store(arguments[1], pointer, align=1)
+            return context.get_dummy_value()
 
-    return types.void(address, types.uint64), build
+        return types.void(address, kind), build
+
+    return intrinsic(of)
 
 
 # Little-endian numbers at any address, aligned or not.
+load_u8: Any = _load(types.uint8)
 load_u16: Any = _load(types.uint16)
 load_u32: Any = _load(types.uint32)
 load_u64: Any = _load(types.uint64)
 load_f32: Any = _load(types.float32)
-store_u64: Any = intrinsic(_store_u64)
+store_u8: Any = _store(types.uint8)
+store_u32: Any = _store(types.uint32)
+store_u64: Any = _store(types.uint64)
 
 
-def _declared(module: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+def declared(module: Any, name: str, result: Any, arguments: list[Any]) -> Any:
     """Returns the function of this name in an LLVM module. Declares it if the module does not have it yet."""
     known = module.globals.get(name)
     return ir.Function(module, ir.FunctionType(result, arguments), name) if known is None else known
@@ -83,8 +89,8 @@ def _copy_few(typing_context: Any, target: Any, source: Any, mask: Any) -> Any:
         pointer = vector.as_pointer()
         suffix = "v32i8.p0"
         alignment = ir.IntType(32)
-        load = _declared(module, f"llvm.masked.load.{suffix}", vector, [pointer, alignment, lanes, vector])
-        store = _declared(module, f"llvm.masked.store.{suffix}", ir.VoidType(), [vector, pointer, alignment, lanes])
+        load = declared(module, f"llvm.masked.load.{suffix}", vector, [pointer, alignment, lanes, vector])
+        store = declared(module, f"llvm.masked.store.{suffix}", ir.VoidType(), [vector, pointer, alignment, lanes])
         one = ir.Constant(alignment, 1)  # aligned to a byte
         value = builder.call(load, [builder.inttoptr(origin, pointer), one, chosen, zeros])
         builder.call(store, [value, builder.inttoptr(to, pointer), one, chosen])

@@ -120,6 +120,11 @@ CASES = [
     _frame_case("frame_delta_none", entropy="none", keyframe_filter="left", keyframe_interval=1),
     _frame_case("frame_delta_1_pixel", shape=(1, 1), num_frames=40),
     _frame_case("frame_delta_points_wide", entropy="points", reference="keyframe", shape=(2, 300), num_frames=4),
+    _frame_case("frame_delta_packed", entropy="packed"),
+    _frame_case("frame_delta_packed_rgb", entropy="packed", shape=(3, 9, 10), keyframe_interval=5),
+    _frame_case("frame_delta_packed_rgb_last", entropy="packed", shape=(9, 10, 3), channels="last"),
+    _frame_case("frame_delta_packed_keyframe", entropy="packed", reference="keyframe", shape=(4, 9, 10)),
+    _frame_case("frame_delta_packed_previous", entropy="packed", reference="previous", shape=(21, 33)),
     Case(
         "frame_delta_published",
         FrameDelta.published(frame_shape=(9, 10), frame_stack=3),

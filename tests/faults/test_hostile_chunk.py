@@ -25,7 +25,7 @@ from replaystore.testing import episodes
 SHAPES: tuple[tuple[int, ...], ...] = ((8, 8), (3, 4, 5), (1, 300))
 CONFIGS = [
     {"entropy": entropy, "reference": reference, "keyframe_filter": keyframe_filter}
-    for entropy in ("none", "lz4", "zstd", "spans", "points")
+    for entropy in ("none", "lz4", "zstd", "spans", "points", "packed")
     for reference in ("inward", "previous", "keyframe")
     for keyframe_filter in ("none", "left", "up")
 ]

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.errors import ChunkError, FormatVersionError
-from replaystore.kernels.frame_layout import FORM_LIST
+from replaystore.kernels.frame_layout import ENTROPY_PACKED, FORM_LIST
 
 MAGIC = b"RSFRAME\0"
-VERSION = 1
+VERSION, PACKED_VERSION = 1, 2  # of the header; the second one is that of entropy `packed`
 HEADER = np.dtype(
     {
         "names": ["magic", "version", "header_bytes", "num_rows", "num_groups", "keyframe_interval", "reference",
@@ -33,7 +33,7 @@ GROUP = np.dtype(
 )  # fmt: skip
 
 REFERENCES = ("keyframe", "previous", "inward")
-ENTROPIES = ("none", "lz4", "zstd", "spans", "points")
+ENTROPIES = ("none", "lz4", "zstd", "spans", "points", "packed")
 FILTERS = ("none", "left", "up")
 COLOR_NONE, COLOR_LAST, COLOR_FIRST = 0, 1, 2
 
@@ -60,6 +60,11 @@ class FrameFormat:
     def frame_bytes(self) -> int:
         """Bytes of one frame."""
         return math.prod(self.frame_shape)
+
+    @property
+    def version(self) -> int:
+        """Version of the chunk's header. It is 2 with entropy `packed`, which releases for version 1 refuse."""
+        return PACKED_VERSION if self.entropy == ENTROPY_PACKED else VERSION
 
     @cached_property
     def filter_view(self) -> tuple[int, int]:
@@ -124,7 +129,7 @@ def pack_chunk(frame_format: FrameFormat, num_rows: int, groups: Sequence[tuple[
         offset += len(payload)
     assert row == num_rows, (row, num_rows)
     header = np.zeros(1, HEADER)
-    header["magic"], header["version"], header["header_bytes"] = MAGIC, VERSION, HEADER.itemsize
+    header["magic"], header["version"], header["header_bytes"] = MAGIC, frame_format.version, HEADER.itemsize
     header["num_rows"], header["num_groups"], header["payload_bytes"] = num_rows, len(groups), offset
     header["keyframe_interval"], header["reference"] = frame_format.keyframe_interval, frame_format.reference
     header["entropy"], header["keyframe_filter"] = frame_format.entropy, frame_format.keyframe_filter
@@ -149,9 +154,10 @@ def table_bytes(head: bytes | memoryview, where: str) -> int:
     header = np.frombuffer(head, HEADER, 1)[0]
     if bytes(head[:8]) != MAGIC:
         raise ChunkError(f"{where}: not a frame_delta chunk: expected magic {MAGIC!r}, found {bytes(head[:8])!r}")
-    if header["version"] != VERSION or header["header_bytes"] != HEADER.itemsize:
+    if header["version"] not in (VERSION, PACKED_VERSION) or header["header_bytes"] != HEADER.itemsize:
         raise FormatVersionError(
-            f"{where}: chunk format version {header['version']}, this release reads {VERSION}; upgrade replaystore"
+            f"{where}: chunk format version {header['version']}, this release reads {VERSION} and {PACKED_VERSION};"
+            " upgrade replaystore"
         )
     return HEADER.itemsize + GROUP.itemsize * int(header["num_groups"])
 
@@ -188,6 +194,7 @@ def parse_chunk(head: bytes | memoryview, chunk_bytes: int, where: str) -> Frame
         and math.prod(shape) < 1 << 31
         and header["reference"] < len(REFERENCES)
         and header["entropy"] < len(ENTROPIES)
+        and (header["entropy"] == ENTROPY_PACKED) == (header["version"] == PACKED_VERSION)
         and header["keyframe_filter"] < len(FILTERS)
         and header["color"] <= COLOR_FIRST
         and (header["color"] == COLOR_NONE or (ndim == 3 and 3 in (shape[0], shape[2])))

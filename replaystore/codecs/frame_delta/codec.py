@@ -21,6 +21,7 @@ from replaystore.kernels.group_request import GroupTable
 
 DEFAULT_LEVELS = {"lz4": 4, "zstd": 1, "spans": 4}
 _DEFAULT_FILTERS = {"zstd": "left"}
+_COLOR_ENTROPIES = ("packed", "lz4", "zstd", "spans")  # they subtract green without being asked
 _MAX_INTERVAL = 0xFFFF
 _LEVELS = {"lz4": range(13), "zstd": range(-7, 23), "spans": range(13)}
 
@@ -75,7 +76,7 @@ class FrameDelta(Codec):  # type: ignore[misc]
         channels: Literal["first", "last"] = "first",
         keyframe_interval: int = 16,
         reference: Literal["inward", "previous", "keyframe"] = "inward",
-        entropy: Literal["lz4", "zstd", "spans", "points", "none"] = "lz4",
+        entropy: Literal["packed", "lz4", "zstd", "spans", "points", "none"] = "lz4",
         level: int | None = None,
         keyframe_filter: Literal["none", "left", "up"] | None = None,
         color_transform: Literal["none", "subtract_green"] | None = None,
@@ -98,7 +99,7 @@ class FrameDelta(Codec):  # type: ignore[misc]
             keyframe_filter = _DEFAULT_FILTERS.get(entropy, "none")  # type: ignore[assignment]
         _one_of("keyframe_filter", keyframe_filter, FILTERS)
         if color_transform is None:
-            color_transform = "subtract_green" if num_channels == 3 and entropy in ("lz4", "zstd", "spans") else "none"
+            color_transform = "subtract_green" if num_channels == 3 and entropy in _COLOR_ENTROPIES else "none"
         _one_of("color_transform", color_transform, ("none", "subtract_green"))
         if color_transform != "none" and num_channels != 3:
             raise SpecError(f"frame_delta: subtract_green needs 3 channels, frames {shape} have {num_channels}")

@@ -19,6 +19,9 @@ from replaystore.kernels import frame_groups as groups_kernel
 from replaystore.kernels.frame_layout import FORM_BLOCK, FORM_DELTA, FORM_LIST, FORM_RAW, FORM_RAW_BLOCK, FrameLayout
 from replaystore.kernels.group_request import GroupRequest
 from replaystore.kernels.observations import PixelLayout
+from replaystore.kernels.octets import octet_layout
+from replaystore.kernels.packed_groups import pack_group, packed_group_bytes
+from replaystore.kernels.payload import to_payload
 from replaystore.kernels.status import MESSAGES, OK
 from replaystore.runtime import trace
 
@@ -26,6 +29,7 @@ U8 = NDArray[np.uint8]
 
 _LZ4, _ZSTD = ENTROPIES.index("lz4"), ENTROPIES.index("zstd")
 _SPANS, _POINTS = ENTROPIES.index("spans"), ENTROPIES.index("points")
+_PACKED = ENTROPIES.index("packed")
 _FRAMES_AT_ONCE = 16
 _LZ4_HC_FROM = 3  # levels of LZ4's high-compression encoder start here
 
@@ -35,21 +39,19 @@ def payload_frames(frames: U8, fmt: FrameFormat, *, overwrite: bool = False) -> 
 
     With `overwrite`, the result is in the memory of `frames`, which are C-contiguous.
     """
-    if overwrite and (fmt.channels_moved or fmt.color != COLOR_NONE):
-        flat = frames.reshape(len(frames), fmt.frame_bytes)
-        for start in range(0, len(frames), _FRAMES_AT_ONCE):
-            piece = slice(start, start + _FRAMES_AT_ONCE)
-            flat[piece] = payload_frames(frames[piece], fmt)
+    flat: U8 = np.ascontiguousarray(frames).reshape(len(frames), fmt.frame_bytes)
+    if not fmt.channels_moved and fmt.color == COLOR_NONE:
         return flat
-    if fmt.channels_moved:
-        frames = frames.transpose(0, 2, 3, 1)
-    if fmt.color == COLOR_NONE:
-        return np.ascontiguousarray(frames).reshape(len(frames), fmt.frame_bytes)
-    result: U8 = np.array(frames, order="C", copy=True)
-    red, green, blue = (result[..., c] if fmt.color == COLOR_LAST else result[:, c] for c in range(3))
-    red -= green
-    blue -= green
-    return result.reshape(len(frames), fmt.frame_bytes)
+    channels_last = fmt.color == COLOR_LAST and not fmt.channels_moved
+    num_channels = fmt.frame_shape[-1] if channels_last else fmt.frame_shape[0]
+    target_last, subtracted = fmt.channels_moved or channels_last, fmt.color != COLOR_NONE
+    result = flat if overwrite else np.empty_like(flat)
+    for first in range(0, len(flat), _FRAMES_AT_ONCE):
+        piece = flat[first : first + _FRAMES_AT_ONCE]
+        source = piece.copy() if overwrite else piece
+        target = result[first : first + _FRAMES_AT_ONCE]
+        to_payload(source, num_channels, channels_last, target_last, subtracted, target)
+    return result
 
 
 @cache
@@ -128,6 +130,8 @@ def encode_run(payload: U8, fmt: FrameFormat, level: int, block_rows: int) -> li
 
 def _encode_group(payload: U8, fmt: FrameFormat, level: int) -> tuple[int, bytes]:
     """Returns the form and the bytes of one group."""
+    if fmt.entropy == _PACKED:
+        return _pack_group(payload, fmt)
     order, ahead = _decode_order(len(payload), fmt)
     if fmt.entropy in (_SPANS, _POINTS) or (fmt.reference == filters.REFERENCE_KEYFRAME and fmt.entropy != 0):
         listed = _encode_list(payload, fmt, level, payload.size - 1, fast=fmt.entropy == _SPANS)
@@ -144,6 +148,15 @@ def _encode_group(payload: U8, fmt: FrameFormat, level: int) -> tuple[int, bytes
         if len(other) < len(block):
             form, block = FORM_RAW_BLOCK, other
     return (form, block) if len(block) < payload.size else (FORM_RAW, payload[order].tobytes())
+
+
+def _pack_group(payload: U8, fmt: FrameFormat) -> tuple[int, bytes]:
+    """Returns the form and the bytes of one group with entropy `packed`."""
+    order, _ = _decode_order(len(payload), fmt)
+    out = np.empty(packed_group_bytes(len(payload), fmt.frame_bytes), np.uint8)
+    by_keyframe = fmt.reference == filters.REFERENCE_KEYFRAME
+    size = pack_group(payload, order[0], by_keyframe, octet_layout(fmt.frame_bytes, *fmt.filter_view), out)
+    return (FORM_LIST, out[:size].tobytes()) if size < payload.size else (FORM_RAW, payload[order].tobytes())
 
 
 def _decode_order(num_rows: int, fmt: FrameFormat) -> tuple[list[int], int]:
