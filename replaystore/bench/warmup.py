@@ -62,7 +62,7 @@ def _other_codecs() -> Iterable[FrameDelta]:
     shape = (3, _SIDE, _SIDE)
     yield FrameDelta(frame_shape=shape, entropy="zstd", reference="keyframe")
     yield FrameDelta(frame_shape=shape, entropy="points")
-    yield FrameDelta(frame_shape=shape, entropy="packed")
+    yield FrameDelta(frame_shape=shape, entropy="lz4")
 
 
 def _fields(image: FrameDelta, *, packed_scalars: bool = False) -> list[FieldSpec]:

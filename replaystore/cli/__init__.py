@@ -14,7 +14,7 @@ from replaystore.cli.collect_command import collect
 from replaystore.cli.groups import ReportingGroup
 from replaystore.cli.logs import show_logs
 from replaystore.cli.plan_command import plan
-from replaystore.cli.store_commands import convert, export, info, verify
+from replaystore.cli.store_commands import convert, export, info, repack, verify
 from replaystore.cli.warmup_command import warmup
 
 __all__ = ["cli", "main"]
@@ -32,7 +32,7 @@ def cli(context: click.Context, debug: bool, verbose: int, progress: bool | None
     show_logs(context, verbose)
 
 
-for _command in (collect, convert, export, info, verify, plan, bench, warmup):
+for _command in (collect, convert, export, repack, info, verify, plan, bench, warmup):
     cli.add_command(_command)
 
 

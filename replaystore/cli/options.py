@@ -14,7 +14,7 @@ DURABILITIES = ("process", "power")
 RESIDENCIES = ("mapped", "ram", "auto")
 ROLES = ("observation", "action", "reward", "discount", "extra")
 REFERENCES = ("inward", "previous", "keyframe")
-ENTROPIES = ("lz4", "zstd", "spans", "points", "none")
+ENTROPIES = ("packed", "lz4", "zstd", "spans", "points", "none")
 
 
 def size(value: str | int) -> int:

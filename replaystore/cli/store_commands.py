@@ -1,4 +1,4 @@
-"""`convert`, `export`, `info` and `verify`."""
+"""`convert`, `export`, `repack`, `info` and `verify`."""
 
 from __future__ import annotations
 
@@ -97,6 +97,38 @@ def export(store: Path, episode_dir: Path, as_json: bool) -> None:
         click.echo(
             f"{episode_dir}: {report.written:,} episodes written in {report.seconds:.1f} s,"
             f" {report.already_present:,} were there; {report.transitions:,} transitions"
+        )
+
+
+@click.command()
+@click.argument("store", type=EXISTING_DIRECTORY)
+@click.argument("out", type=DIRECTORY)
+@click.option("--mode", type=click.Choice(MODES), help="How images are stored. [default: as in STORE]")
+@click.option("--chunk-rows", type=AT_LEAST_1, help="Rows per chunk. [default: as in STORE]")
+@frame_delta_options
+@click.option("--durability", type=click.Choice(DURABILITIES), help="What commits survive. [default: as in STORE]")
+@as_json
+def repack(
+    store: Path, out: Path, as_json: bool,
+    keyframe_interval: int | None, reference: str | None, entropy: str | None, level: int | None, **options: Any,
+) -> None:  # fmt: skip
+    """Write the episodes of STORE into a new store OUT, with another image codec or mode, and compare them.
+
+    Without options, images get the codec that new stores have. STORE is not changed.
+    """
+    from replaystore.datasets.repack import repack as repack_store
+
+    frame_delta = chosen_frame_delta(
+        keyframe_interval=keyframe_interval, reference=reference, entropy=entropy, level=level
+    )
+    with progress_bar("repacking") as progress:
+        report = repack_store(store, out, frame_delta=frame_delta, progress=progress, **options)
+    if as_json:
+        print_json(report.to_json())
+    else:
+        click.echo(
+            f"{out}: {report.episodes:,} episodes ({report.transitions:,} transitions) in {report.seconds:.1f} s, all"
+            f" equal; {bytes_text(report.bytes_before)} before, {bytes_text(report.bytes_after)} now"
         )
 
 

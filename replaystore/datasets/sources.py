@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from replaystore.errors import StoreError
-from replaystore.runtime.durable_files import sync_file, write_fully
+from replaystore.runtime.durable_files import replace_file, sync_file, write_fully
 from replaystore.storage.format.layout import Paths
 
 _VERSION = 1
@@ -74,6 +74,12 @@ def read_sources(store_path: Path) -> Sources | None:
     except FileNotFoundError:
         return None
     return _parse(path, data)[0]
+
+
+def copy_sources(store_path: Path, target: Path) -> None:
+    """Copies the sources of a store, if a conversion made it, to a store with the same episodes of the same ids."""
+    if read_sources(store_path) is not None:
+        replace_file(sources_path(target), sources_path(store_path).read_bytes(), sync=True)
 
 
 def _parse(path: Path, data: bytes) -> tuple[Sources, list[int]]:

@@ -66,7 +66,7 @@ def decode_block(entropy: Int, context: Int, source: Int, size: Int, target: Int
         return False
     if entropy == ENTROPY_ZSTD:
         return zstd_frame(context, target, capacity, source, size) == capacity
-    if entropy != ENTROPY_LZ4 and entropy != ENTROPY_SPANS:
+    if entropy not in (ENTROPY_LZ4, ENTROPY_SPANS, ENTROPY_PACKED):
         return False
     return lz4_prefix(source, target, np.int32(size), np.int32(wanted), np.int32(capacity)) >= wanted
 

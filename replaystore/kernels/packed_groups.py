@@ -25,7 +25,7 @@ from replaystore.kernels.spans import encode_spans
 
 U8 = NDArray[np.uint8]
 
-_SPANS_BELOW = 16  # spans are tried if the packed frame takes less than this part of the frame
+_SPANS_BELOW = 3  # spans are tried if the packed frame takes less than this part of the frame
 _ALONE_FROM = 3  # packing without a reference is tried from this part of the frame on
 
 

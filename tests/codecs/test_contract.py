@@ -73,7 +73,7 @@ def numbers(dtype, num_rows, row_size, low, high):
 
 def _frame_case(name, num_frames=12, channels="first", shape=(9, 10), **config):
     codec = FrameDelta(frame_shape=shape, channels=channels, **config)
-    return Case(name, codec, moving_frames(num_frames, shape, channels), codec.entropy not in ("lz4", "zstd"))
+    return Case(name, codec, moving_frames(num_frames, shape, channels), codec.entropy not in ("packed", "lz4", "zstd"))
 
 
 LOWS, HIGHS = (-1.0, 0.25, 3.0, -0.001), (1.0, 0.25, 500.0, 0.001)
@@ -103,27 +103,30 @@ CASES = [
         RoundClamp(low=-1.0, high=2.0, nan=0.5, posinf=9.0, neginf=-9.0),
         np.array([[np.nan], [np.inf], [-np.inf], [0.126]], np.float32),
     ),
-    _frame_case("frame_delta_default"),
-    _frame_case("frame_delta_rgb", shape=(3, 9, 10)),
-    _frame_case("frame_delta_rgb_last", shape=(9, 10, 3), channels="last", keyframe_interval=5),
-    _frame_case("frame_delta_rgb_plain", shape=(3, 9, 10), color_transform="none", channels_moved=False),
-    _frame_case("frame_delta_green", shape=(3, 9, 10), color_transform="subtract_green", channels_moved=False),
-    _frame_case("frame_delta_4_channels", shape=(4, 9, 10), keyframe_filter="up", level=0),
-    _frame_case("frame_delta_previous", reference="previous", keyframe_interval=7),
+    _frame_case("frame_delta_lz4", entropy="lz4"),
+    _frame_case("frame_delta_rgb", entropy="lz4", shape=(3, 9, 10)),
+    _frame_case("frame_delta_rgb_last", entropy="lz4", shape=(9, 10, 3), channels="last", keyframe_interval=5),
+    _frame_case("frame_delta_rgb_plain", entropy="lz4", shape=(3, 9, 10), color_transform="none", channels_moved=False),
+    _frame_case(
+        "frame_delta_green", entropy="lz4", shape=(3, 9, 10), color_transform="subtract_green", channels_moved=False
+    ),
+    _frame_case("frame_delta_4_channels", entropy="lz4", shape=(4, 9, 10), keyframe_filter="up", level=0),
+    _frame_case("frame_delta_previous", entropy="lz4", reference="previous", keyframe_interval=7),
     _frame_case("frame_delta_previous_rgb", shape=(3, 9, 10), reference="previous", entropy="zstd"),
     _frame_case("frame_delta_spans_inward", entropy="spans", shape=(3, 9, 10), keyframe_interval=9),
     _frame_case("frame_delta_zstd", entropy="zstd", shape=(3, 9, 10), level=3),
     _frame_case("frame_delta_zstd_keyframe", entropy="zstd", reference="keyframe", keyframe_interval=4),
-    _frame_case("frame_delta_lz4_keyframe", reference="keyframe", keyframe_filter="left"),
+    _frame_case("frame_delta_lz4_keyframe", entropy="lz4", reference="keyframe", keyframe_filter="left"),
     _frame_case("frame_delta_spans", entropy="spans", reference="keyframe", keyframe_interval=4),
     _frame_case("frame_delta_spans_rgb", entropy="spans", reference="keyframe", shape=(3, 9, 10)),
     _frame_case("frame_delta_none", entropy="none", keyframe_filter="left", keyframe_interval=1),
-    _frame_case("frame_delta_1_pixel", shape=(1, 1), num_frames=40),
+    _frame_case("frame_delta_1_pixel", entropy="lz4", shape=(1, 1), num_frames=40),
     _frame_case("frame_delta_points_wide", entropy="points", reference="keyframe", shape=(2, 300), num_frames=4),
-    _frame_case("frame_delta_packed", entropy="packed"),
+    _frame_case("frame_delta_default"),
     _frame_case("frame_delta_packed_rgb", entropy="packed", shape=(3, 9, 10), keyframe_interval=5),
     _frame_case("frame_delta_packed_rgb_last", entropy="packed", shape=(9, 10, 3), channels="last"),
     _frame_case("frame_delta_packed_keyframe", entropy="packed", reference="keyframe", shape=(4, 9, 10)),
+    _frame_case("frame_delta_packed_still", shape=(60, 70), num_frames=40),
     _frame_case("frame_delta_packed_previous", entropy="packed", reference="previous", shape=(21, 33)),
     Case(
         "frame_delta_published",

@@ -19,11 +19,11 @@ from replaystore.codecs.frame_delta.requests import find_groups
 from replaystore.errors import ChunkError, EpisodeError, SpecError
 from replaystore.kernels.group_request import GroupTable
 
-DEFAULT_LEVELS = {"lz4": 4, "zstd": 1, "spans": 4}
+DEFAULT_LEVELS = {"packed": 4, "lz4": 4, "zstd": 1, "spans": 4}
 _DEFAULT_FILTERS = {"zstd": "left"}
 _COLOR_ENTROPIES = ("packed", "lz4", "zstd", "spans")  # they subtract green without being asked
 _MAX_INTERVAL = 0xFFFF
-_LEVELS = {"lz4": range(13), "zstd": range(-7, 23), "spans": range(13)}
+_LEVELS = {"packed": range(13), "lz4": range(13), "zstd": range(-7, 23), "spans": range(13)}
 
 
 class FrameDelta(Codec):  # type: ignore[misc]
@@ -46,17 +46,19 @@ class FrameDelta(Codec):  # type: ignore[misc]
     Args:
         frame_shape: (height, width), (channels, height, width) or (height, width, channels).
         channels: position of the channels of a three-dimensional frame, `"first"` or `"last"`.
-        keyframe_interval: most frames per group. Groups that entropy `lz4` stores as spans may have twice as many.
+        keyframe_interval: most frames per group. With entropy `packed` or `lz4`, groups may have twice as many where
+            little changes.
         reference: the frame that a frame is the difference to. `"inward"` takes the neighbour nearer to the keyframe,
             which is in the middle of the group. A batch then decodes half as many frames as with `"previous"`.
             `"previous"` takes the frame before, and the keyframe comes first. `"keyframe"` takes the keyframe itself,
             which is fastest for single frames, and larger.
-        entropy: how groups are compressed. `"spans"` stores runs of changed bytes. It is the fastest to read, for
-            images that change in few places. `"lz4"` stores an LZ4 block, or spans if they are not larger. `"zstd"` is
-            the smallest. Its blocks hold a group, or a frame with reference `"keyframe"`. `"points"` is the published
-            scheme, (row, column, int16 difference). `"none"` does not compress.
-        level: level of the compressor: 0 to 12 for LZ4 (high compression from 3 on), -7 to 22 for zstd. None takes the
-            default.
+        entropy: how groups are compressed. `"packed"` stores differences in as few bits as they need, eight at a time,
+            or runs of changed bytes, or LZ4 blocks where much repeats. `"spans"` stores only runs of changed bytes.
+            `"lz4"` stores an LZ4 block, or spans if they are not larger. `"zstd"` is the smallest. Its blocks hold a
+            group, or a frame with reference `"keyframe"`. `"points"` is the published scheme, (row, column, int16
+            difference). `"none"` does not compress.
+        level: level of the compressor: 0 to 12 for LZ4 (high compression from 3 on), also with `"packed"`, -7 to 22 for
+            zstd. None takes the default.
         keyframe_filter: `"none"`, or the difference to the pixel `"left"` or `"up"`. None takes the default of
             `entropy`.
         color_transform: `"none"`, or `"subtract_green"` from the other two of three channels. None takes the default.
@@ -76,7 +78,7 @@ class FrameDelta(Codec):  # type: ignore[misc]
         channels: Literal["first", "last"] = "first",
         keyframe_interval: int = 16,
         reference: Literal["inward", "previous", "keyframe"] = "inward",
-        entropy: Literal["packed", "lz4", "zstd", "spans", "points", "none"] = "lz4",
+        entropy: Literal["packed", "lz4", "zstd", "spans", "points", "none"] = "packed",
         level: int | None = None,
         keyframe_filter: Literal["none", "left", "up"] | None = None,
         color_transform: Literal["none", "subtract_green"] | None = None,
@@ -164,7 +166,7 @@ class FrameDelta(Codec):  # type: ignore[misc]
         That is twice `keyframe_interval` if spans compete with blocks, and `keyframe_interval` otherwise. Groups start
         anew at every multiple of `group_rows`, so parts of a chunk that end there can be encoded separately.
         """
-        competing = self.entropy == "lz4" and self.reference != "keyframe"
+        competing = self.entropy in ("packed", "lz4") and self.reference != "keyframe"
         return min(_MAX_INTERVAL, 2 * self.keyframe_interval) if competing else self.keyframe_interval
 
     def encode_frames(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -26,11 +27,18 @@ from replaystore.kernels.status import MESSAGES, OK
 from replaystore.runtime import trace
 
 U8 = NDArray[np.uint8]
+Group = tuple[int, int, bytes]  # rows, form, bytes
 
 _LZ4, _ZSTD = ENTROPIES.index("lz4"), ENTROPIES.index("zstd")
 _SPANS, _POINTS = ENTROPIES.index("spans"), ENTROPIES.index("points")
 _PACKED = ENTROPIES.index("packed")
 _FRAMES_AT_ONCE = 16
+# With entropy `packed`. The parts of the bytes are those for which a batch takes as much longer, or less.
+_LONG_GROUP_SAVES = 0.05
+_LZ4_BELOW = 4  # LZ4 is tried if the packed groups take less than this part of the frames
+_LZ4_SAVES = 0.75
+_LZ4_FAST = 0  # the level at which it is tried
+_KEYFRAME_BLOCK_SAVES = 0.3
 _LZ4_HC_FROM = 3  # levels of LZ4's high-compression encoder start here
 
 
@@ -104,7 +112,7 @@ def decode_groups(
         raise ChunkError(f"{label(group)}: {message}; restore it from a copy")
 
 
-def encode_run(payload: U8, fmt: FrameFormat, level: int, block_rows: int) -> list[tuple[int, int, bytes]]:
+def encode_run(payload: U8, fmt: FrameFormat, level: int, block_rows: int) -> list[Group]:
     """Returns (rows, form, bytes) of each group of a run of frames, in groups of `block_rows`.
 
     With entropy `lz4` and a neighbour as reference, spans replace a block if they are not larger, because they are
@@ -112,6 +120,8 @@ def encode_run(payload: U8, fmt: FrameFormat, level: int, block_rows: int) -> li
 
     The frames in `payload` are in payload form, uint8 (run rows, frame bytes).
     """
+    if fmt.entropy == _PACKED:
+        return _pack_run(payload, fmt, level, block_rows)
     pieces = [payload[first : first + block_rows] for first in range(0, len(payload), block_rows)]
     groups = [(len(piece), *_encode_group(piece, fmt, level)) for piece in pieces]
     if fmt.entropy != _LZ4 or fmt.reference == filters.REFERENCE_KEYFRAME:
@@ -130,8 +140,6 @@ def encode_run(payload: U8, fmt: FrameFormat, level: int, block_rows: int) -> li
 
 def _encode_group(payload: U8, fmt: FrameFormat, level: int) -> tuple[int, bytes]:
     """Returns the form and the bytes of one group."""
-    if fmt.entropy == _PACKED:
-        return _pack_group(payload, fmt)
     order, ahead = _decode_order(len(payload), fmt)
     if fmt.entropy in (_SPANS, _POINTS) or (fmt.reference == filters.REFERENCE_KEYFRAME and fmt.entropy != 0):
         listed = _encode_list(payload, fmt, level, payload.size - 1, fast=fmt.entropy == _SPANS)
@@ -150,13 +158,67 @@ def _encode_group(payload: U8, fmt: FrameFormat, level: int) -> tuple[int, bytes
     return (form, block) if len(block) < payload.size else (FORM_RAW, payload[order].tobytes())
 
 
-def _pack_group(payload: U8, fmt: FrameFormat) -> tuple[int, bytes]:
-    """Returns the form and the bytes of one group with entropy `packed`."""
+def _pack_run(payload: U8, fmt: FrameFormat, level: int, block_rows: int) -> list[Group]:
+    """Returns the groups of a run with entropy `packed`. Bytes count, and so does the time to decode them.
+
+    One group replaces those of the run if that saves enough bytes, because its frames are further from the keyframe.
+    Where little changes, LZ4 finds what repeats. It replaces octets if it saves enough.
+    """
+    pieces = [payload[first : first + block_rows] for first in range(0, len(payload), block_rows)]
+    groups = [_pack_group(piece, fmt, level) for piece in pieces]
+    if len(groups) > 1 and _keyframe_share(groups) > _LONG_GROUP_SAVES:
+        groups = [_pack_group(payload, fmt, level)]
+    size = sum(len(group) for _, _, group in groups)
+    if size * _LZ4_BELOW < payload.size:
+        blocks = replace(fmt, entropy=_LZ4)
+        least = sum(len(_encode_group(piece, blocks, _LZ4_FAST)[1]) for piece in pieces)
+        if least < _LZ4_SAVES * size:
+            return encode_run(payload, blocks, level, block_rows)
+    return groups
+
+
+def _keyframe_share(groups: list[Group]) -> float:
+    """Returns which part of the bytes of some groups is saved if a keyframe becomes a difference."""
+    if any(form != FORM_LIST for _, form, _ in groups):
+        return 0.0
+    sizes = [np.diff(np.frombuffer(group, "<u4", rows), prepend=0) for rows, _, group in groups]
+    keyframes = np.mean([of_group[0] for of_group in sizes])
+    rest = [of_group[1:] for of_group in sizes if len(of_group) > 1]
+    if not rest:
+        return 0.0
+    return float((keyframes - np.mean(np.concatenate(rest))) / sum(len(group) for _, _, group in groups))
+
+
+def _pack_group(payload: U8, fmt: FrameFormat, level: int) -> Group:
+    """Returns one group with entropy `packed`."""
     order, _ = _decode_order(len(payload), fmt)
     out = np.empty(packed_group_bytes(len(payload), fmt.frame_bytes), np.uint8)
     by_keyframe = fmt.reference == filters.REFERENCE_KEYFRAME
     size = pack_group(payload, order[0], by_keyframe, octet_layout(fmt.frame_bytes, *fmt.filter_view), out)
-    return (FORM_LIST, out[:size].tobytes()) if size < payload.size else (FORM_RAW, payload[order].tobytes())
+    if size >= payload.size:
+        return len(payload), FORM_RAW, payload[order].tobytes()
+    group = out[:size].tobytes()
+    if size * _LZ4_BELOW < payload.size:
+        group = _with_keyframe_block(group, payload[order[0]].copy(), len(payload), fmt, level)
+    return len(payload), FORM_LIST, group
+
+
+def _with_keyframe_block(group: bytes, keyframe: U8, num_rows: int, fmt: FrameFormat, level: int) -> bytes:
+    """Returns a group in form 4 with its keyframe as an LZ4 block, if that is much smaller."""
+    ends = np.frombuffer(group, "<u4", num_rows)
+    _filter_keyframe(keyframe, fmt)
+    block = _compress(keyframe, _LZ4, level)
+    saved = int(ends[0]) - 1 - len(block)
+    if saved < _KEYFRAME_BLOCK_SAVES * ends[0]:
+        return group
+    return b"".join(
+        (
+            (ends - saved).astype("<u4").tobytes(),
+            bytes((filters.FRAME_BLOCK,)),
+            block,
+            group[ends.nbytes + int(ends[0]) :],
+        )
+    )
 
 
 def _decode_order(num_rows: int, fmt: FrameFormat) -> tuple[list[int], int]:
