@@ -205,7 +205,7 @@ def pack_octets(frame: Int, reference: Int, layout: OctetLayout, room: OctetRoom
         out: address of `packed_bytes` bytes.
 
     Returns:
-        Bytes written.
+        (bytes written, bytes of the frame that differ from the reference, or from 0).
     """
     words = room.words
     octets = (layout.frame_bytes + 7) >> 3
@@ -232,6 +232,7 @@ def pack_octets(frame: Int, reference: Int, layout: OctetLayout, room: OctetRoom
     at += half
     table = np.int64(room.table.ctypes.data)
     number = 0
+    changed = np.int64(0)
     for b in range(words.size):
         word = words[b]
         while word != np.uint64(0):
@@ -240,6 +241,8 @@ def pack_octets(frame: Int, reference: Int, layout: OctetLayout, room: OctetRoom
             octet = load_u64(frame + place)
             there = load_u64(reference + place) if reference else load_u64(frame + place - layout.left_bytes)
             difference = subtract_bytes(octet, there)
+            apart = octet ^ (there if reference else np.uint64(0))
+            changed += count_ones((((apart & ~_HIGH_BITS) + ~_HIGH_BITS) | apart) & _HIGH_BITS)
             from_above = subtract_bytes(octet, load_u64(frame + place - layout.above_bytes))
             width, other = _width(difference), _width(from_above)
             code = width - 1
@@ -252,4 +255,4 @@ def pack_octets(frame: Int, reference: Int, layout: OctetLayout, room: OctetRoom
     codes[number] = 0
     for j in range(half):
         store_u8(code_at + j, np.int64(codes[2 * j]) | (np.int64(codes[2 * j + 1]) << 4))
-    return at - out
+    return at - out, changed

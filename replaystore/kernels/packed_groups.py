@@ -25,7 +25,6 @@ from replaystore.kernels.spans import encode_spans
 
 U8 = NDArray[np.uint8]
 
-_SPANS_BELOW = 3  # spans are tried if the packed frame takes less than this part of the frame
 _ALONE_FROM = 3  # packing without a reference is tried from this part of the frame on
 
 
@@ -41,14 +40,14 @@ def _pack_frame(frame: Int, reference: Int, layout: OctetLayout, room: OctetRoom
     frame_bytes = layout.frame_bytes
     body = out + 1
     kind = FRAME_PACKED if reference else FRAME_PACKED_ALONE
-    size = pack_octets(frame, reference, layout, room, body)
-    if reference != 0 and size * _SPANS_BELOW < frame_bytes:
+    size, changed = pack_octets(frame, reference, layout, room, body)
+    if reference != 0 and changed < size:  # so many bytes and their heads are the spans
         length = encode_spans(bytes_at(frame, frame_bytes), bytes_at(reference, frame_bytes), other)
         if 0 <= length <= size:
             kind, size = FRAME_SPANS, length
             copy_bytes(other, bytes_at(body, size))
     elif reference != 0 and size * _ALONE_FROM > frame_bytes:
-        length = pack_octets(frame, np.int64(0), layout, room, np.int64(other.ctypes.data))
+        length, _ = pack_octets(frame, np.int64(0), layout, room, np.int64(other.ctypes.data))
         if length < size:
             kind, size = FRAME_PACKED_ALONE, length
             copy_bytes(other, bytes_at(body, size))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from replaystore.codecs.frame_delta import FrameDelta
 from replaystore.codecs.frame_delta.chunk import ENTROPIES, FILTERS, REFERENCES
 from replaystore.kernels import spans as spans_kernel
+from replaystore.kernels.filters import FRAME_BLOCK, FRAME_PACKED, FRAME_PACKED_ALONE, FRAME_RAW, FRAME_SPANS
 from replaystore.kernels.frame_layout import FORM_BLOCK, FORM_DELTA, FORM_LIST, FORM_RAW, FORM_RAW_BLOCK
 
 SHAPES = [((7, 9), "first"), ((3, 5, 6), "first"), ((5, 6, 3), "last"), ((2, 5, 6), "first"), ((1, 1), "first")]
@@ -72,6 +73,49 @@ def test_every_form_is_written(reference):
     if reference != "keyframe":
         expected |= {FORM_BLOCK, FORM_RAW_BLOCK}
     assert found == expected
+
+
+def kinds_of(codec: FrameDelta, chunk: bytes) -> list[set[int]]:
+    """The kinds of frames in each group in form 4 of a chunk."""
+    parsed = codec.parse(chunk)
+    found = []
+    for entry in parsed.table[parsed.table["form"] == FORM_LIST]:
+        num_rows, start = int(entry["num_rows"]), parsed.payload_start + int(entry["offset"])
+        ends = np.frombuffer(chunk, "<u4", num_rows, start)
+        bodies = start + 4 * num_rows + np.concatenate(([0], ends[:-1]))
+        found.append({chunk[at] for at in bodies.tolist()})
+    return found
+
+
+def test_packed_groups_take_what_is_small() -> None:
+    """Each film leads to another form, and all come back."""
+    rng = np.random.default_rng(0)
+    shape = (48, 64)
+    smooth = np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8)
+    noise = rng.integers(0, 256, shape).astype(np.uint8)
+    drifting = np.stack([smooth + (rng.integers(0, 3, shape) + k).astype(np.uint8) for k in range(32)])
+    dots = np.repeat(smooth[None], 32, axis=0)
+    dots[np.arange(32), rng.integers(0, 48, 32), rng.integers(0, 64, 32)] ^= 255
+    cut = np.concatenate((np.repeat(noise[None], 11, axis=0), drifting[11:]))
+    noisy = rng.integers(0, 256, (32, *shape)).astype(np.uint8)
+    row = np.zeros(shape, np.uint8)
+    row[:6] = np.tile(noise[:6, :8], (1, 8))  # repeats in a way that octets do not see
+    flicker = np.stack([np.roll(row, k * k, 0) for k in range(32)])
+    codec = FrameDelta(frame_shape=shape)
+    chunks = {
+        name: codec.encode(film)
+        for name, film in {"drifting": drifting, "dots": dots, "cut": cut, "noisy": noisy, "flicker": flicker}.items()
+    }
+    assert kinds_of(codec, chunks["drifting"]) == [{FRAME_PACKED, FRAME_PACKED_ALONE}] * 2
+    assert kinds_of(codec, chunks["dots"]) == [{FRAME_SPANS, FRAME_BLOCK}]  # one long group
+    assert kinds_of(codec, chunks["cut"])[0] == {FRAME_RAW, FRAME_SPANS, FRAME_PACKED_ALONE, FRAME_PACKED}
+    assert codec.parse(chunks["noisy"]).table["form"].tolist() == [FORM_RAW] * 2
+    assert set(codec.parse(chunks["flicker"]).table["form"].tolist()) <= {FORM_BLOCK, FORM_RAW_BLOCK}
+    for name, film in {"drifting": drifting, "dots": dots, "cut": cut, "noisy": noisy, "flicker": flicker}.items():
+        assert (codec.decode(chunks[name]).reshape(film.shape) == film).all()
+        assert (codec.decode_rows(chunks[name], [31, 2, 17]) == film[[31, 2, 17]]).all()
+        other = FrameDelta(frame_shape=shape, entropy="lz4").encode(film)
+        assert len(chunks[name]) <= 1.35 * len(other)
 
 
 @given(st.integers(0, 3000), st.integers(0, 40), st.integers(0, 2**32))

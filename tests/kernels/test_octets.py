@@ -103,8 +103,9 @@ def test_a_frame_comes_back_from_the_bytes_described(case):
     for alone in (False, True):
         # Not a byte more than promised, and garbage where the decoder may read.
         out = np.full(packed_bytes(frame.size), 0xAA, np.uint8)
-        size = pack_octets(here.ctypes.data, 0 if alone else there.ctypes.data, layout, room, out.ctypes.data)
+        size, changed = pack_octets(here.ctypes.data, 0 if alone else there.ctypes.data, layout, room, out.ctypes.data)
         assert size + MORE_BYTES <= out.size
+        assert changed == np.count_nonzero(frame if alone else frame != reference)
         packed = out[: size + MORE_BYTES].copy()
         expected = described(frame, np.zeros_like(frame) if alone else reference, layout)
         if alone or reference.any():  # without a reference, codes below 8 refer to the left
@@ -124,7 +125,7 @@ def test_damaged_bytes_stay_in_the_slot(case, data):
     room = octet_room(layout)
     (_, here), (_, there) = slot_of(frame, layout), slot_of(reference, layout)
     out = np.zeros(packed_bytes(frame.size), np.uint8)
-    size = pack_octets(here.ctypes.data, there.ctypes.data, layout, room, out.ctypes.data)
+    size, _ = pack_octets(here.ctypes.data, there.ctypes.data, layout, room, out.ctypes.data)
     for _ in range(5):
         packed = out[: size + MORE_BYTES].copy()
         packed[data.draw(st.integers(0, max(0, size - 1)))] ^= data.draw(st.integers(1, 255))

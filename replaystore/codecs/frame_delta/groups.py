@@ -37,7 +37,7 @@ _FRAMES_AT_ONCE = 16
 _LONG_GROUP_SAVES = 0.05
 _LZ4_BELOW = 4  # LZ4 is tried if the packed groups take less than this part of the frames
 _LZ4_SAVES = 0.75
-_LZ4_FAST = 0  # the level at which it is tried
+_LZ4_FAST, _LZ4_SAMPLE = 0, 8  # the level and the frames with which it is tried
 _KEYFRAME_BLOCK_SAVES = 0.3
 _LZ4_HC_FROM = 3  # levels of LZ4's high-compression encoder start here
 
@@ -165,28 +165,37 @@ def _pack_run(payload: U8, fmt: FrameFormat, level: int, block_rows: int) -> lis
     Where little changes, LZ4 finds what repeats. It replaces octets if it saves enough.
     """
     pieces = [payload[first : first + block_rows] for first in range(0, len(payload), block_rows)]
-    groups = [_pack_group(piece, fmt, level) for piece in pieces]
-    if len(groups) > 1 and _keyframe_share(groups) > _LONG_GROUP_SAVES:
-        groups = [_pack_group(payload, fmt, level)]
-    size = sum(len(group) for _, _, group in groups)
-    if size * _LZ4_BELOW < payload.size:
-        blocks = replace(fmt, entropy=_LZ4)
-        least = sum(len(_encode_group(piece, blocks, _LZ4_FAST)[1]) for piece in pieces)
-        if least < _LZ4_SAVES * size:
-            return encode_run(payload, blocks, level, block_rows)
+    groups = [_pack_group(pieces[0], fmt, level)]
+    if len(pieces) > 1 and _keyframe_share(*groups[0]) > _LONG_GROUP_SAVES:
+        pieces = [payload]
+        groups = []
+    groups += [_pack_group(piece, fmt, level) for piece in pieces[len(groups) :]]
+    if _lz4_saves(pieces[0], *groups[0][1:], fmt):
+        others = encode_run(payload, replace(fmt, entropy=_LZ4), level, block_rows)
+        if sum(len(group) for _, _, group in others) < sum(len(group) for _, _, group in groups):
+            return others
     return groups
 
 
-def _keyframe_share(groups: list[Group]) -> float:
-    """Returns which part of the bytes of some groups is saved if a keyframe becomes a difference."""
-    if any(form != FORM_LIST for _, form, _ in groups):
+def _lz4_saves(payload: U8, form: int, group: bytes, fmt: FrameFormat) -> bool:
+    """Whether LZ4 blocks would be much smaller than a packed group, judged by its frames from the keyframe on."""
+    if form != FORM_LIST or len(group) * _LZ4_BELOW > payload.size or fmt.reference == filters.REFERENCE_KEYFRAME:
+        return False
+    order, ahead = _decode_order(len(payload), fmt)
+    ahead = min(ahead, _LZ4_SAMPLE)
+    differences = payload[order[0] : order[0] + ahead].copy()
+    differences[1:] -= payload[order[0] : order[0] + ahead - 1]
+    packed = int(np.frombuffer(group, "<u4", ahead)[-1])
+    return len(_compress(differences, _LZ4, _LZ4_FAST)) < _LZ4_SAVES * packed
+
+
+def _keyframe_share(num_rows: int, form: int, group: bytes) -> float:
+    """Returns which part of the bytes of a group is saved if it shares its keyframe with a second one."""
+    if form != FORM_LIST or num_rows < 2:
         return 0.0
-    sizes = [np.diff(np.frombuffer(group, "<u4", rows), prepend=0) for rows, _, group in groups]
-    keyframes = np.mean([of_group[0] for of_group in sizes])
-    rest = [of_group[1:] for of_group in sizes if len(of_group) > 1]
-    if not rest:
-        return 0.0
-    return float((keyframes - np.mean(np.concatenate(rest))) / sum(len(group) for _, _, group in groups))
+    ends = np.frombuffer(group, "<u4", num_rows)
+    keyframe, rest = int(ends[0]), int(ends[-1] - ends[0])
+    return (keyframe - rest / (num_rows - 1)) / (2 * len(group))
 
 
 def _pack_group(payload: U8, fmt: FrameFormat, level: int) -> Group:
@@ -206,11 +215,14 @@ def _pack_group(payload: U8, fmt: FrameFormat, level: int) -> Group:
 def _with_keyframe_block(group: bytes, keyframe: U8, num_rows: int, fmt: FrameFormat, level: int) -> bytes:
     """Returns a group in form 4 with its keyframe as an LZ4 block, if that is much smaller."""
     ends = np.frombuffer(group, "<u4", num_rows)
+    most = (1 - _KEYFRAME_BLOCK_SAVES) * int(ends[0])
     _filter_keyframe(keyframe, fmt)
-    block = _compress(keyframe, _LZ4, level)
-    saved = int(ends[0]) - 1 - len(block)
-    if saved < _KEYFRAME_BLOCK_SAVES * ends[0]:
+    if len(_compress(keyframe, _LZ4, _LZ4_FAST)) > 1.2 * most:
         return group
+    block = _compress(keyframe, _LZ4, level)
+    if len(block) > most:
+        return group
+    saved = int(ends[0]) - 1 - len(block)
     return b"".join(
         (
             (ends - saved).astype("<u4").tobytes(),
