@@ -18,13 +18,13 @@ from replaystore.errors import SpecError
 from replaystore.runtime.numbers import whole_number
 
 Mode = Literal["disk", "half", "full"]
-Residency = Literal["mapped", "ram", "auto"]
+Residency = Literal["mapped", "files", "ram", "auto"]
 Durability = Literal["process", "power"]
 Role = Literal["observation", "action", "reward", "discount", "extra"]
 Channels = Literal["first", "last"]
 
 MODES: tuple[Mode, ...] = ("disk", "half", "full")
-RESIDENCIES: tuple[Residency, ...] = ("mapped", "ram", "auto")
+RESIDENCIES: tuple[Residency, ...] = ("mapped", "files", "ram", "auto")
 DURABILITIES: tuple[Durability, ...] = ("process", "power")
 ROLES: tuple[Role, ...] = ("observation", "action", "reward", "discount", "extra")
 

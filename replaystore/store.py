@@ -133,10 +133,12 @@ class ReplayStore:
             path: the store's directory.
             read_only: open only to read. Works beside a writer and on a read-only file system, and writes nothing.
             residency: where sealed chunks are held, in their encoded form. `"ram"` holds all of them in memory, and
-                raises `BudgetError` if they do not fit. `"mapped"` leaves them in files, and the system caches what it
-                can. `"auto"` holds as many as fit, oldest first, and leaves the others in files. If they are many, it
-                reads them in the background (see `wait_until_filled`). Fields with rows of at most 256 bytes are
-                always in memory.
+                raises `BudgetError` if they do not fit. `"mapped"` maps the files: the system caches what it can, and
+                processes share it. If a file is truncated from outside or its device fails, reading it raises an error
+                where the system allows it, but a page that was dropped and is read again can end the process. `"files"`
+                reads the files without maps, for network file systems, where `"mapped"` does the same. `"auto"` holds
+                as many chunks as fit, oldest first, and maps the others. If they are many, it reads them in the
+                background (see `wait_until_filled`). Fields with rows of at most 256 bytes are always in memory.
             budget_bytes: most bytes of chunks in memory, as a number or text such as `"16GiB"`. None: the available
                 memory (`"ram"`), or half of it (`"auto"`).
             num_threads: threads that work on one batch.
@@ -433,7 +435,7 @@ class ReplayStore:
 
     @property
     def residency(self) -> Residency:
-        """Where sealed chunks are held: `"mapped"`, `"ram"` or `"auto"`."""
+        """Where sealed chunks are held: `"mapped"`, `"files"`, `"ram"` or `"auto"`."""
         return self._reading.cache.residency
 
     @property

@@ -11,7 +11,7 @@ import click
 # Copies of those in `replaystore.spec`, which takes long to import. A test compares them.
 MODES = ("disk", "half", "full")
 DURABILITIES = ("process", "power")
-RESIDENCIES = ("mapped", "ram", "auto")
+RESIDENCIES = ("mapped", "files", "ram", "auto")
 ROLES = ("observation", "action", "reward", "discount", "extra")
 REFERENCES = ("inward", "previous", "keyframe")
 ENTROPIES = ("packed", "lz4", "zstd", "spans", "points", "none")

@@ -59,7 +59,7 @@ class ChunkFile(Protocol):
 
 @dataclass(frozen=True)
 class CachedChunk:
-    """A sealed chunk in memory. It holds all bytes of its file, and they have been checked.
+    """A sealed chunk in memory. It holds all bytes of its file, and they have been checked (but see `MappedChunk`).
 
     Attributes:
         data: uint8 (file bytes,).
@@ -73,6 +73,11 @@ class CachedChunk:
     def address(self) -> int:
         """The address of the first byte."""
         return int(self.data.ctypes.data)
+
+    @property
+    def flags_address(self) -> int:
+        """Address of the flags that say what was checked. 0: everything was."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,8 @@ class ChunkMap:
         chunk_rows: rows per chunk.
         addresses: int64 (chunks,), address of each chunk. 0 if the chunk is not in memory.
         sizes: int64 (chunks,), bytes of each chunk. 0 if the chunk is not in memory.
+        flags: int64 (chunks,), address of the flags of each chunk in a memory map (see `MappedChunk`), else 0.
+        has_maps: whether a chunk is in a memory map. Its bytes have to be touched before kernels read them.
         cached: the chunks by number. This mapping keeps their memory alive.
     """
 
@@ -117,16 +124,19 @@ class ChunkMap:
     chunk_rows: int
     addresses: I64
     sizes: I64
+    flags: I64
+    has_maps: bool
     cached: Mapping[int, CachedChunk]
 
     @classmethod
     def of(cls, cached: Mapping[int, CachedChunk], chunk_rows: int) -> ChunkMap:
         """Returns the map of chunks given by number. It keeps the mapping, so do not change it afterwards."""
         first = min(cached, default=0)
-        addresses, sizes = np.zeros((2, max(cached, default=-1) - first + 1), np.int64)
+        addresses, sizes, flags = np.zeros((3, max(cached, default=-1) - first + 1), np.int64)
         for number, chunk in cached.items():
             addresses[number - first], sizes[number - first] = chunk.address, chunk.data.size
-        return cls(first, chunk_rows, addresses, sizes, cached)
+            flags[number - first] = chunk.flags_address
+        return cls(first, chunk_rows, addresses, sizes, flags, bool(flags.any()), cached)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from replaystore.columns.chunks import CachedChunk, ChunkFile, ChunkMap, ChunkSo
 from replaystore.columns.frame_encoding import encode_frames
 from replaystore.columns.frame_files import FrameTable, check_root, read_frame_table, read_frames
 from replaystore.columns.frame_map import FrameMap
+from replaystore.columns.mapped import MappedChunk, MappedFile, touched_groups
 from replaystore.columns.raw_rows import RawRows
 from replaystore.columns.row_codec import I64, NO_CRCS, U8, load_scheme, stored_shape, zarr_codec_of
 from replaystore.errors import SpecError
@@ -87,13 +88,20 @@ class FrameGroups(RawRows):
         def label(g: int) -> str:
             return f"chunk {chunks.first_chunk + request.chunks[g]} in memory, group {request.numbers[g]}"
 
+        from_maps: list[int] = []
+
         def decode(start: int, stop: int) -> None:
-            decode_groups(request, fmt, self._channels_last, depth, observations, label, start, stop)
+            with touched_groups(chunks, request, start, stop) as mapped_bytes:
+                decode_groups(request, fmt, self._channels_last, depth, observations, label, start, stop)
+            from_maps.append(mapped_bytes)
 
         ends = np.cumsum(request.lengths)
         workers.share(decode, workers.edges_by_weight(ends))
         if len(ends):
-            counters.add(groups_decoded=len(ends), memory_bytes_read=int(ends[-1]))
+            mapped_bytes = sum(from_maps)
+            counters.add(
+                groups_decoded=len(ends), memory_bytes_read=int(ends[-1]) - mapped_bytes, file_bytes_read=mapped_bytes
+            )
         return others
 
     # Sealed chunks
@@ -120,6 +128,12 @@ class FrameGroups(RawRows):
     def read_table(self, file: ChunkFile, sealed: SealedColumn, label: str) -> FrameTable:
         """Reads the header and table of a chunk file. See `RowCodec.read_table`."""
         return read_frame_table(file, sealed, label)
+
+    def map_chunk(self, file: MappedFile, sealed: SealedColumn, chunk_rows: int, label: str) -> MappedChunk:
+        """Reads the header and table of a chunk in a map. Its groups are checked when they are first read."""
+        table = self.read_table(file, sealed, label)
+        flags = np.zeros(len(table.checked), np.uint8)
+        return MappedChunk(np.asarray(file), table.chunk, file, sealed, flags)
 
     def read_encoded(
         self, sources: Sequence[ChunkSource], rows: I64, chunk_rows: int, placement: Placement, counters: Counters

@@ -35,4 +35,4 @@ class FrameMap(ChunkMap):
             payloads[at] = chunk.address + parsed.payload_start
         table = GroupTable(addresses, num_groups, payloads, base.first_chunk, chunk_rows)
         formats = tuple({chunk.parsed.format for chunk in cached.values()})
-        return cls(base.first_chunk, chunk_rows, base.addresses, base.sizes, cached, table, formats)
+        return cls(**vars(base), table=table, formats=formats)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from replaystore.codecs.packing import PackingCodec, packing_codec
 from replaystore.columns.chunks import ChunkMap
+from replaystore.columns.mapped import touched_rows
 from replaystore.columns.row_codec import I64, U8, RowCodec, load_scheme, stored_shape, zarr_codec_of
 from replaystore.errors import SpecError
 from replaystore.kernels.row_copies import find_rows
@@ -77,9 +78,13 @@ class PackedRows(RowCodec):
         if chunks.cached:
             found = find_rows(rows, chunks.chunk_rows, chunks.first_chunk, chunks.addresses, which, rows_in_chunk)
         values = out.reshape(len(out), -1)
-        if found == len(rows) and self._codec.decode_buffers(
-            chunks.addresses, chunks.sizes, which, rows_in_chunk, values, np.arange(len(rows))
-        ):
-            counters.add(memory_bytes_read=len(rows) * self.row_bytes)
-            return np.empty(0, np.int64)
-        return np.arange(len(rows))
+        if found < len(rows):
+            return np.arange(len(rows))
+        with touched_rows(chunks, window_rows, self.row_bytes) as from_maps:
+            is_decoded = self._codec.decode_buffers(
+                chunks.addresses, chunks.sizes, which, rows_in_chunk, values, np.arange(len(rows))
+            )
+        if not is_decoded:
+            return np.arange(len(rows))
+        counters.add(memory_bytes_read=len(rows) * self.row_bytes - from_maps, file_bytes_read=from_maps)
+        return np.empty(0, np.int64)

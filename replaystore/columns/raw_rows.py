@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.columns.chunks import ChunkMap, Placement
+from replaystore.columns.mapped import touched_rows
 from replaystore.columns.row_codec import I64, U8, RowCodec, row_bytes_of, stored_shape
 from replaystore.kernels.observations import PixelLayout, emit_frames
 from replaystore.kernels.row_copies import copy_windows
@@ -85,18 +86,21 @@ class RawRows(RowCodec):
             return np.arange(window_rows.size)
         values = direct.reshape(num_windows, depth * self.row_bytes)
         missing = np.empty(num_windows, np.int64)
-        results: list[tuple[int, int, int]] = []
+        results: list[tuple[int, int, int, int]] = []
 
         def copy(start: int, stop: int) -> None:
-            count, copied = trace.call(
-                copy_windows, chunks.addresses, chunks.sizes, chunks.first_chunk, chunks.chunk_rows, self.row_bytes,
-                window_rows[start:stop], values[start:stop], missing[start:stop],
-            )  # fmt: skip
-            results.append((start, count, copied))
+            with touched_rows(chunks, window_rows[start:stop], self.row_bytes) as mapped_bytes:
+                count, copied = trace.call(
+                    copy_windows, chunks.addresses, chunks.sizes, chunks.first_chunk, chunks.chunk_rows, self.row_bytes,
+                    window_rows[start:stop], values[start:stop], missing[start:stop],
+                )  # fmt: skip
+            results.append((start, count, copied, mapped_bytes))
 
         workers.share(copy, workers.edges(num_windows))
-        counters.add(memory_bytes_read=self.row_bytes * sum(copied for _, _, copied in results))
-        left = [start + missing[start : start + count] for start, count, _ in results if count]
+        from_maps = sum(mapped_bytes for _, _, _, mapped_bytes in results)
+        copied = self.row_bytes * sum(copied for _, _, copied, _ in results)
+        counters.add(memory_bytes_read=max(0, copied - from_maps), file_bytes_read=min(copied, from_maps))
+        left = [start + missing[start : start + count] for start, count, _, _ in results if count]
         if not left:
             return np.empty(0, np.int64)
         windows = np.concatenate(left)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from replaystore.columns import checksums
 from replaystore.columns.chunks import CachedChunk, ChunkFile, ChunkMap, ChunkSource, Placement, SealedColumn
+from replaystore.columns.mapped import MappedChunk, MappedFile
 from replaystore.errors import ChunkError, SpecError
 from replaystore.runtime.counters import Counters
 from replaystore.runtime.workers import Workers
@@ -148,6 +149,31 @@ class RowCodec(ABC):
             ChunkError: a chunk is damaged.
         """
         return np.arange(window_rows.size)
+
+    def map_chunk(self, file: MappedFile, sealed: SealedColumn, chunk_rows: int, label: str) -> MappedChunk | None:
+        """Makes a chunk of a sealed file in a memory map, for `map_of` and `read_cached`.
+
+        A kind that returns None has its files read with `read_encoded` in place of a map. So does the default if the
+        kind encodes its files.
+
+        Args:
+            file: the map.
+            sealed: the log's record of the file.
+            chunk_rows: rows per chunk.
+            label: names the file in errors.
+
+        Raises:
+            ChunkError: the file is damaged.
+        """
+        if self.is_encoded:
+            return None
+        checksums.check_length(label, sealed.file_bytes, file.size)
+        if not sealed.row_crcs.size:
+            data = np.empty(file.size, np.uint8)
+            file.read_into(data, 0)
+            checksums.check_crc(label, sealed.root_crc, checksums.crc_of(data))
+        flags = np.full(chunk_rows, not sealed.row_crcs.size, np.uint8)
+        return MappedChunk(np.asarray(file), None, file, sealed, flags)
 
     # Sealed chunks
 

@@ -20,6 +20,7 @@ from replaystore.storage.reading.missing import Missing
 
 _logger = logging.getLogger(__name__)
 
+_IN_FILES = ("mapped", "files")  # residencies that hold no chunks
 _AUTO_SHARE = 0.5  # of the memory available, where `auto` is given no budget
 _LOADERS = 4  # threads that read chunks when a store is opened
 AT_ONCE_BYTES = 256 << 20  # most bytes of chunks that opening a store waits for; more are read in the background
@@ -29,14 +30,14 @@ class ChunkCache:
     """Keeps sealed chunks of a store in memory, within a budget.
 
     Attributes:
-        residency: `"mapped"`, `"ram"` or `"auto"`.
-        budget_bytes: most bytes of chunks in memory. 0 for `"mapped"`.
+        residency: `"mapped"`, `"files"`, `"ram"` or `"auto"`.
+        budget_bytes: most bytes of chunks in memory. 0 for `"mapped"` and `"files"`.
 
     Args:
         path: the store's directory, for messages.
         catalog: the state of the log.
         columns: the chunks of each column, one per column.
-        residency: `"mapped"`, `"ram"` or `"auto"`.
+        residency: `"mapped"`, `"files"`, `"ram"` or `"auto"`.
         budget_bytes: most bytes of chunks in memory. None: the available memory (`"ram"`), or half of it (`"auto"`).
 
     """
@@ -55,7 +56,7 @@ class ChunkCache:
         self._coming_bytes = 0  # bytes of the chunks that are being read
         self._overflowed = False  # whether the overflow was logged; it is logged once
         self.residency = residency
-        if residency == "mapped":
+        if residency in _IN_FILES:
             self.budget_bytes = 0
         elif budget_bytes is None:
             self.budget_bytes = int(available_bytes() * (1.0 if residency == "ram" else _AUTO_SHARE))
@@ -75,8 +76,8 @@ class ChunkCache:
     def fill(self) -> None:
         """Reads sealed chunks into memory, oldest first, until all are there or the budget is used up.
 
-        With residency `"mapped"` it does nothing. With `"auto"` a background thread reads more than `AT_ONCE_BYTES`.
-        Chunks that it has not reached are read from their files. The thread logs the errors of single chunks, and
+        With residency `"mapped"` or `"files"` it does nothing. With `"auto"` a background thread reads more than
+        `AT_ONCE_BYTES`. Chunks that it has not reached are mapped. The thread logs the errors of single chunks, and
         reading such a chunk raises them again.
 
         Raises:
@@ -84,7 +85,7 @@ class ChunkCache:
             BudgetError: residency is `"ram"` and the chunks do not all fit. None was read.
             ChunkError: a chunk is damaged.
         """
-        if self.residency == "mapped" or self._filler is not None:
+        if self.residency in _IN_FILES or self._filler is not None:
             return
         wanted = self._absent()
         cached = self.cached_bytes
@@ -183,7 +184,7 @@ class ChunkCache:
         """
         for chunks in self._columns:
             chunks.forget_tail(chunk)
-        if self.residency == "mapped":
+        if self.residency in _IN_FILES:
             return
         large = [pair for pair in zip(self._columns, contents, strict=True) if not pair[0].column.is_small]
         num_bytes = sum(content.data.size for _, content in large)

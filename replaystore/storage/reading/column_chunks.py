@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,19 @@ from replaystore.columns import checksums
 from replaystore.columns.chunks import CachedChunk, ChunkMap, ChunkSource, SealedColumn
 from replaystore.columns.column import Column
 from replaystore.errors import ChunkError, Evicted
+from replaystore.kernels.memory_maps import absent_chunks
 from replaystore.runtime.counters import Counters
+from replaystore.runtime.memory_map import MemoryMap
 from replaystore.storage.catalog.catalog import Catalog
 from replaystore.storage.format.checksums import read_chunk, read_segment
 from replaystore.storage.format.layout import Paths
 from replaystore.storage.format.records import Segment
 from replaystore.storage.reading.missing import Missing
 from replaystore.storage.reading.open_files import OpenFile, OpenFiles
+
+_logger = logging.getLogger(__name__)
+
+_MOST_MAPS = 8192  # maps of a column at once; the system allows a process 65,530 in all
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
@@ -52,11 +59,12 @@ class ColumnChunks:
         files: the open files of the store.
         lock: guards the catalog.
         counters: the counters of the store.
+        maps: whether chunk files are mapped. If not, and for files that cannot be mapped, `pread` reads them.
     """
 
     def __init__(
         self, column: Column, paths: Paths, catalog: Catalog, files: OpenFiles, lock: threading.RLock,
-        counters: Counters,
+        counters: Counters, maps: bool,
     ) -> None:  # fmt: skip
         self.column = column
         self.chunk_rows = catalog.spec.chunk_rows
@@ -68,13 +76,15 @@ class ColumnChunks:
         self._counters = counters
         self._cached: dict[int, CachedChunk] = {}
         self._cached_bytes = 0
+        self._maps = maps and not column.is_small
+        self._mapped: dict[int, CachedChunk] = {}
         self._map: ChunkMap | None = None
         self._tables: dict[int, Any] = {}  # one per encoded chunk file
         self._row_checked: dict[int, NDArray[np.bool_]] = {}
         self._file_checked: set[int] = set()
         self._tail_checked: dict[int, int] = {}
 
-    # Chunks in memory
+    # Chunks in memory, read or mapped
 
     @property
     def cached_bytes(self) -> int:
@@ -95,8 +105,47 @@ class ColumnChunks:
         chunks = self._map
         if chunks is None:
             with self._lock:
-                chunks = self._map = self.column.codec.map_of(dict(self._cached), self.chunk_rows)
+                chunks = self._map = self.column.codec.map_of({**self._mapped, **self._cached}, self.chunk_rows)
         return chunks
+
+    def map_files(self, rows: I64) -> None:
+        """Maps the chunk files of rows that are neither in memory nor mapped, if files are mapped.
+
+        Args:
+            rows: int64, row numbers. -1 stands for a row of zeros.
+
+        Raises:
+            Missing: a file is not where the catalog says.
+            ChunkError: a file is damaged.
+        """
+        if not self._maps:
+            return
+        chunks, absent = self.map(), np.empty(rows.size, np.int64)
+        count = absent_chunks(chunks.addresses, chunks.first_chunk, chunks.chunk_rows, rows.reshape(-1), absent)
+        for chunk in sorted(set(absent[:count].tolist())):
+            with self._lock:
+                seal = self._catalog.seals.get(chunk)
+            if seal is not None and len(self._mapped) < _MOST_MAPS:
+                self._map_file(chunk, seal.files[self.column.position])
+
+    def _map_file(self, chunk: int, sealed: SealedColumn) -> None:
+        path = self._chunk_path(chunk)
+        try:
+            file = MemoryMap(path)
+        except FileNotFoundError as err:
+            raise self._missing(chunk, path) from err
+        except OSError as err:  # no room for maps
+            _logger.warning("%s: cannot be mapped (%s): it and later chunks are read as files", path, err.strerror)
+            self._maps = False
+            return
+        mapped = self.column.codec.map_chunk(file, sealed, self.chunk_rows, str(path))
+        if mapped is None:
+            self._maps = False
+            return
+        with self._lock:
+            if chunk in self._catalog.seals and chunk not in self._cached:  # else nothing would drop it
+                self._mapped[chunk] = mapped
+                self._map = None
 
     def keep(self, chunk: int, cached: CachedChunk) -> None:
         """Keeps a sealed chunk in memory until it is dropped. Does nothing if the chunk has no live rows any more."""
@@ -104,6 +153,7 @@ class ColumnChunks:
             if chunk in self._catalog.seals:  # else it was retired while it was read, and nothing would drop it
                 self._cached[chunk] = cached
                 self._cached_bytes += cached.data.size
+                self._mapped.pop(chunk, None)
                 self._tables.pop(chunk, None)
                 self._map = None
 
@@ -132,6 +182,7 @@ class ColumnChunks:
             self._catalog.dead_seals.pop(chunk, None)
             cached = self._cached.pop(chunk, None)
             self._cached_bytes -= 0 if cached is None else cached.data.size
+            self._mapped.pop(chunk, None)
             self._tables.pop(chunk, None)
             self._map = None
         self._row_checked.pop(chunk, None)
@@ -148,6 +199,7 @@ class ColumnChunks:
         """Drops all chunks from memory."""
         with self._lock:
             self._cached.clear()
+            self._mapped.clear()
             self._cached_bytes = 0
             self._map = None
 
@@ -205,8 +257,10 @@ class ColumnChunks:
         except FileNotFoundError as err:
             if is_dead:  # a writer elsewhere has removed it
                 raise self._evicted(chunk) from err
-            error = ChunkError(f"{path}: missing; restore the file from a copy")
-            raise Missing((self.column.name, chunk), error) from err
+            raise self._missing(chunk, path) from err
+
+    def _missing(self, chunk: int, path: Path) -> Missing:
+        return Missing((self.column.name, chunk), ChunkError(f"{path}: missing; restore the file from a copy"))
 
     def _evicted(self, chunk: int) -> Evicted:
         return Evicted(f"{self._paths.root}: chunk {chunk} of {self.column.name!r} is no longer live; draw again")

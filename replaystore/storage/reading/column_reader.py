@@ -48,6 +48,7 @@ class ColumnReader:
             Evicted: a row is not live any more.
             ChunkError: stored bytes are damaged.
         """
+        self._chunks.map_files(window_rows)
         left = self._codec.read_cached(self._chunks.map(), window_rows, out, workers, self._counters)
         if not left.size:
             return

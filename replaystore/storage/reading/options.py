@@ -13,7 +13,7 @@ class ReadingOptions(NamedTuple):
     """Checked options of `ReplayStore.open`.
 
     Attributes:
-        residency: `"mapped"`, `"ram"` or `"auto"`.
+        residency: `"mapped"`, `"files"`, `"ram"` or `"auto"`.
         budget_bytes: for chunks in memory. None: chosen from the memory that is available.
         num_threads: threads that work on one batch.
     """

@@ -13,6 +13,7 @@ from replaystore.errors import Evicted
 from replaystore.index.snapshot import IndexSnapshot
 from replaystore.runtime.counters import Counters
 from replaystore.runtime.fork import ForkRegistry
+from replaystore.runtime.memory_map import is_remote
 from replaystore.runtime.preemption import let_others_preempt
 from replaystore.spec import Residency
 from replaystore.storage.catalog.opening import OpenedStore
@@ -50,7 +51,7 @@ class ReadingSession:
 
     Args:
         files: the files of the store.
-        residency: `"mapped"`, `"ram"` or `"auto"`.
+        residency: `"mapped"`, `"files"`, `"ram"` or `"auto"`.
         budget_bytes: most bytes of chunks in memory, or None (see `ChunkCache`).
         num_threads: threads that work on one batch.
         counters: the counters of the store.
@@ -77,8 +78,12 @@ class ReadingSession:
         self.writes = files.log is not None
         self.lock = threading.RLock()
         self.events = ChunkEvents()
+        maps = residency in ("mapped", "auto")
+        if maps and is_remote(self._path):
+            _logger.warning("%s: on a network file system, so chunk files are read and not mapped", self._path)
+            maps, residency = False, "files" if residency == "mapped" else residency
         self._chunks = [
-            ColumnChunks(column, files.paths, catalog, self._open_files, self.lock, counters)
+            ColumnChunks(column, files.paths, catalog, self._open_files, self.lock, counters, maps)
             for column in catalog.columns
         ]
         self.readers = [ColumnReader(chunks, counters) for chunks in self._chunks]

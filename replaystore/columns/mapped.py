@@ -1,0 +1,138 @@
+"""Chunks in memory maps. Bytes are brought into memory before kernels read them, and checked at the first read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from replaystore.columns import checksums
+from replaystore.columns.chunks import CachedChunk, ChunkFile, ChunkMap, SealedColumn
+from replaystore.errors import ChunkError
+from replaystore.kernels.group_request import GroupRequest
+from replaystore.kernels.memory_maps import group_ranges, populate, window_ranges
+from replaystore.runtime import reclaimed
+
+U8 = NDArray[np.uint8]
+I64 = NDArray[np.int64]
+
+
+class MappedFile(ChunkFile, Protocol):
+    """A chunk file in a memory map. `np.asarray` makes an array of it."""
+
+    @property
+    def address(self) -> int:
+        """Address of its first byte."""
+        ...
+
+    def unreadable(self, offset: int, length: int) -> ChunkError:
+        """Returns the error for bytes that the system could not bring into memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class MappedChunk(CachedChunk):
+    """A sealed chunk in a memory map. Its header is checked, and the rest is checked when it is first read.
+
+    Attributes:
+        file: the map.
+        sealed: the log's record of the file.
+        checked: uint8 (rows,) or (groups,), whether each was compared with its checksum.
+    """
+
+    file: MappedFile
+    sealed: SealedColumn
+    checked: U8
+
+    @cached_property
+    def flags_address(self) -> int:
+        """Address of `checked`."""
+        return int(self.checked.ctypes.data)
+
+
+@contextmanager
+def touched_rows(chunks: ChunkMap, window_rows: I64, row_bytes: int) -> Iterator[int]:
+    """Makes rows of a fixed size ready to be read in the `with` block, as far as they lie in memory maps.
+
+    Args:
+        chunks: the chunks in memory.
+        window_rows: int64 (n, depth), rows. -1 stands for a row of zeros.
+        row_bytes: bytes per row.
+
+    Yields:
+        Bytes of the rows in maps.
+
+    Raises:
+        ChunkError: they cannot be read, or they are not those that were written.
+    """
+    if not chunks.has_maps:
+        yield 0
+        return
+    starts, lengths, unchecked = np.empty((3, window_rows.size), np.int64)
+    count, num_unchecked, mapped_rows = window_ranges(
+        chunks.addresses, chunks.sizes, chunks.flags, chunks.first_chunk, chunks.chunk_rows, row_bytes, window_rows,
+        reclaimed.lately(), starts, lengths, unchecked,
+    )  # fmt: skip
+    _bring(chunks, starts[:count], lengths[:count])
+    for row in unchecked[:num_unchecked].tolist():
+        number, row_in_chunk = divmod(row, chunks.chunk_rows)
+        chunk = chunks.cached[number]
+        assert isinstance(chunk, MappedChunk), "only mapped chunks have flags"
+        if chunk.checked[row_in_chunk]:
+            continue  # it was twice in the batch
+        found = chunk.data[row_in_chunk * row_bytes : (row_in_chunk + 1) * row_bytes]
+        label = f"{chunk.file.path}, row {row_in_chunk} of the chunk"
+        checksums.check_crc(label, int(chunk.sealed.row_crcs[row_in_chunk]), checksums.crc_of(found))
+        chunk.checked[row_in_chunk] = 1
+    with reclaimed.watched():
+        yield mapped_rows * row_bytes
+
+
+@contextmanager
+def touched_groups(chunks: ChunkMap, request: GroupRequest, start: int, stop: int) -> Iterator[int]:
+    """Makes groups of frames ready to be decoded in the `with` block. See `touched_rows`.
+
+    Args:
+        chunks: the chunks in memory.
+        request: groups of them.
+        start: the first group to touch.
+        stop: the first group not to touch.
+    """
+    if not chunks.has_maps or stop <= start:
+        yield 0
+        return
+    starts, lengths, unchecked = np.empty((3, stop - start), np.int64)
+    count, num_unchecked, mapped_bytes = group_ranges(
+        chunks.flags, request.chunks[start:stop], request.numbers[start:stop], request.places[start:stop],
+        request.lengths[start:stop], reclaimed.lately(), starts, lengths, unchecked,
+    )  # fmt: skip
+    _bring(chunks, starts[:count], lengths[:count])
+    for g in (start + unchecked[:num_unchecked]).tolist():
+        chunk = chunks.cached[chunks.first_chunk + int(request.chunks[g])]
+        assert isinstance(chunk, MappedChunk), "only mapped chunks have flags"
+        number, offset = int(request.numbers[g]), int(request.places[g]) - chunk.address
+        found = checksums.crc_of(chunk.data[offset : offset + int(request.lengths[g])])
+        checksums.check_crc(f"{chunk.file.path}, group {number}", int(chunk.parsed.table["crc"][number]), found)
+        chunk.checked[number] = 1
+    with reclaimed.watched():
+        yield mapped_bytes
+
+
+def _bring(chunks: ChunkMap, starts: I64, lengths: I64) -> None:
+    if not starts.size:
+        return
+    failed, was_read = populate(starts, lengths)
+    if was_read:
+        reclaimed.note()
+    if failed < 0:
+        return
+    address = int(starts[failed])
+    for chunk in chunks.cached.values():
+        if isinstance(chunk, MappedChunk) and chunk.address <= address < chunk.address + chunk.data.size:
+            raise chunk.file.unreadable(address - chunk.address, int(lengths[failed]))
+    raise AssertionError("a range outside all chunks")
