@@ -111,10 +111,20 @@ class MemoryMap:
 def is_remote(path: Path) -> bool:
     """Whether a directory lies on a network or FUSE file system. False if the system does not say."""
     try:
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-        resolved = path.resolve()
+        mounts, resolved = Path("/proc/self/mountinfo").read_text().splitlines(), path.resolve()
     except OSError:
         return False
+    kind = file_system_of(resolved, mounts)
+    return kind.startswith(_REMOTE) and kind != "fuseblk"
+
+
+def file_system_of(path: Path, mounts: list[str]) -> str:
+    """Returns the type of the file system that an absolute path lies on, or nothing.
+
+    Args:
+        path: the path, without links.
+        mounts: the lines of /proc/self/mountinfo, as proc_pid_mountinfo(5) describes them.
+    """
     best, kind = -1, ""
     for line in mounts:
         left, _, right = line.partition(" - ")
@@ -122,6 +132,6 @@ def is_remote(path: Path) -> bool:
         if len(fields) < 5 or not right:
             continue
         point = fields[4].replace("\\040", " ")
-        if resolved.is_relative_to(point) and len(point) >= best:  # a later mount hides an earlier one
+        if path.is_relative_to(point) and len(point) >= best:  # a later mount hides an earlier one
             best, kind = len(point), right.split(" ")[0]
-    return kind.startswith(_REMOTE) and kind != "fuseblk"
+    return kind
