@@ -67,14 +67,14 @@ def buffer_line(storage: ReplayBufferStorage, capacity: int) -> str:
 def _place(store: ReplayStore | None, num_bytes: float) -> str:
     if store is None:
         return ""
-    if store.residency == "mapped":
+    if store.residency in ("mapped", "files"):
         return "; in files, of which the page cache keeps what it has room for"
     budget = int(store.info()["budget_bytes"])
     if num_bytes <= budget:
         return "; all in memory"
     if store.residency == "ram":
         return f"; all in memory, where there is room for {bytes_text(budget)}"
-    return f"; {bytes_text(budget)} of it in memory, the rest is read from files"
+    return f"; {bytes_text(budget)} of it in memory, the rest in files"
 
 
 def measured_row_bytes(store: ReplayStore) -> float | None:

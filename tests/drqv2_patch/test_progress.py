@@ -113,7 +113,7 @@ def test_lines_are_due_within_seconds_and_then_once_a_minute() -> None:
     [
         ("disk", "mapped", None, "{raw}; in files, of which the page cache keeps what it has room for"),
         ("half", "auto", 1 << 40, "{raw}; all in memory"),
-        ("half", "auto", 1 << 20, "{raw}; 1.0 MiB of it in memory, the rest is read from files"),
+        ("half", "auto", 1 << 20, "{raw}; 1.0 MiB of it in memory, the rest in files"),
         ("full", "ram", 1 << 20, "at most {raw}, which is their size before compression; all in memory, where there"
          " is room for 1.0 MiB"),
     ],

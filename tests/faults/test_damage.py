@@ -98,7 +98,7 @@ def test_flips_and_truncations_of_a_closed_store(tmp_path: Path, mode: str) -> N
         for at in sorted({0, len(data) - 1, *rng.integers(0, len(data), 14).tolist()}):
             for changed in (data[at] ^ 0xFF, data[at] ^ (1 << int(rng.integers(8)))):
                 file.write_bytes(data[:at] + bytes([changed]) + data[at + 1 :])
-                found = outcome(path, ("mapped", "ram")[at % 2])
+                found = outcome(path, ("mapped", "files", "ram")[at % 3])
                 assert found, f"{file}: byte {at} {data[at]:#x} -> {changed:#x} went unnoticed"
                 seen[found] = seen.get(found, 0) + 1
         for length in sorted({0, 1, len(data) - 1, len(data) // 2, *rng.integers(0, len(data), 4).tolist()}):
@@ -156,7 +156,7 @@ def test_swapped_chunks_of_one_size(tmp_path: Path, mode: str) -> None:
                 continue
             one.write_bytes(second)
             other.write_bytes(first)
-            for residency in ("mapped", "ram"):
+            for residency in ("mapped", "files", "ram"):
                 assert outcome(path, residency), column.name
                 with (
                     pytest.raises(ChunkError, match=column.name),

@@ -92,7 +92,7 @@ def write_on(path: Path, first: int, count: int, seed: int) -> Callable[[Callabl
 def check_after_death(path: Path, account: Account) -> None:
     with ReplayStore.open(path, read_only=True) as reader:
         account.check(reader)
-    with ReplayStore.open(path, residency=("mapped", "ram", "auto")[account.checked % 3]) as writer:
+    with ReplayStore.open(path, residency=("mapped", "files", "ram", "auto")[account.checked % 4]) as writer:
         account.check(writer)
         report = writer.verify()
         assert report.ok, report.problems

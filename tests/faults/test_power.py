@@ -363,7 +363,7 @@ def test_an_eviction_that_the_log_lost(tmp_path: Path, mode: str, monkeypatch: p
                 names = list(columns) if chunk < evicted - 1 or not partly else list(columns)[-partly:]
                 for column in names:
                     Paths(trial).chunk(column.name, chunk, column.ndim).unlink()
-            for residency in ("mapped", "ram"):
+            for residency in ("mapped", "files", "ram"):
                 with ReplayStore.open(trial, read_only=True, residency=residency) as reader:
                     assert Cut.numbers(reader) == list(range(evicted, 12))
                     assert_only_derived(reader.verify().problems)

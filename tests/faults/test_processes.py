@@ -150,21 +150,24 @@ def test_readers_beside_an_evicting_writer(tmp_path: Path, mode: str) -> None:
         report(str(number))
 
     writer = Child(write)
-    readers = [Child(sample_from(path, 3, residency, seed)) for seed, residency in enumerate(("mapped", "ram", "auto"))]
+    readers = [
+        Child(sample_from(path, 3, residency, seed))
+        for seed, residency in enumerate(("mapped", "files", "ram", "auto"))
+    ]
     results = [child.wait(MOST_SECONDS + 30) for child in readers]
     readers_are_done.touch()
     results.append(writer.wait(MOST_SECONDS + 30))
     for lines, status in results:
         assert status == 0, lines
-    counts = np.array([list(map(int, lines[0].split())) for lines, _ in results[:3]])
-    written = int(results[3][0][0])
+    counts = np.array([list(map(int, lines[0].split())) for lines, _ in results[:4]])
+    written = int(results[4][0][0])
     assert written > 20
     assert counts[:, 0].min() > 500
-    assert counts[:, 2].tolist() == [3, 3, 3]
+    assert counts[:, 2].tolist() == [3, 3, 3, 3]
     print(f"{mode}: {written} episodes written, transitions checked, evictions met, openings: {counts.tolist()}")
 
 
-@pytest.mark.parametrize("residency", ["mapped", "ram"])
+@pytest.mark.parametrize("residency", ["mapped", "files", "ram"])
 def test_a_snapshot_outlives_eviction(tmp_path: Path, residency: str) -> None:
     """In the writer's process a batch drawn before an eviction is read exactly, as long as its snapshot is held."""
     rng = np.random.default_rng(3)

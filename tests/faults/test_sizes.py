@@ -32,7 +32,7 @@ def test_lengths_around_chunks_and_steps(tmp_path: Path, mode: str) -> None:
         assert store.num_episodes == 0
         for number, length in enumerate(lengths):
             assert store.append(scenario.arrays(number, length)) == number
-    for residency in ("mapped", "ram"):
+    for residency in ("mapped", "files", "ram"):
         with ReplayStore.open(path, read_only=True, residency=residency) as store:
             infos = store.episodes()
             assert [info.num_rows for info in infos] == lengths

@@ -73,7 +73,7 @@ def stored_bytes(store, frames):
     return sum(groups.values()), len(groups)
 
 
-@pytest.mark.parametrize("residency", ["ram", "mapped"])
+@pytest.mark.parametrize("residency", ["ram", "mapped", "files"])
 @pytest.mark.parametrize("zeros", [False, True])
 @pytest.mark.parametrize("mode", ["disk", "half", "full"])
 def test_bytes_and_groups_of_a_batch(tmp_path, mode, zeros, residency):

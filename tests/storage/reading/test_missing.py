@@ -47,7 +47,7 @@ def attempts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("residency", ["mapped", "ram"])
+@pytest.mark.parametrize("residency", ["mapped", "files", "ram"])
 def test_a_tail_that_was_sealed_meanwhile(mode, residency, tmp_path: Path, attempts: list[int]) -> None:
     with ReplayStore.create(tmp_path / "s", FIELDS, mode=mode, chunk_rows=8) as writer:
         writer.append(episode(0, 6))
