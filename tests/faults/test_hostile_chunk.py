@@ -77,8 +77,9 @@ def mutate(rng: np.random.Generator, chunk: bytes) -> bytearray:
         at = HEADER.itemsize + GROUP.itemsize * (groups - 1)
         length = struct.unpack_from("<I", changed, at + 16)[0]
         cut = int(rng.integers(0, min(length, 12) + 1))
-        struct.pack_into("<I", changed, at + 16, length - cut)
-        struct.pack_into("<Q", changed, 40, struct.unpack_from("<Q", changed, 40)[0] - cut)
+        struct.pack_into("<I", changed, at + 16, (length - cut) % (1 << 32))
+        payload_bytes = struct.unpack_from("<Q", changed, 40)[0]  # perhaps altered above
+        struct.pack_into("<Q", changed, 40, (payload_bytes - cut) % (1 << 64))
         if cut:
             del changed[-cut:]
     repair(changed)
