@@ -55,6 +55,20 @@ class MappedChunk(CachedChunk):
         return int(self.checked.ctypes.data)
 
 
+def map_rows(file: MappedFile, sealed: SealedColumn, chunk_rows: int, label: str) -> MappedChunk:
+    """Makes a chunk of a file that holds rows of a fixed size. See `RowCodec.map_chunk`.
+
+    Rows that have a checksum each are checked when they are first read. Otherwise the whole file is checked now.
+    """
+    checksums.check_length(label, sealed.file_bytes, file.size)
+    if not sealed.row_crcs.size:
+        data = np.empty(file.size, np.uint8)
+        file.read_into(data, 0)
+        checksums.check_crc(label, sealed.root_crc, checksums.crc_of(data))
+    checked = np.full(chunk_rows, not sealed.row_crcs.size, np.uint8)
+    return MappedChunk(np.asarray(file), None, file, sealed, checked)
+
+
 @contextmanager
 def touched_rows(chunks: ChunkMap, window_rows: I64, row_bytes: int) -> Iterator[int]:
     """Makes rows of a fixed size ready to be read in the `with` block, as far as they lie in memory maps.

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.codecs.packing import PackingCodec, packing_codec
-from replaystore.columns.chunks import ChunkMap
-from replaystore.columns.mapped import touched_rows
+from replaystore.columns.chunks import ChunkMap, SealedColumn
+from replaystore.columns.mapped import MappedChunk, MappedFile, map_rows, touched_rows
 from replaystore.columns.row_codec import I64, U8, RowCodec, load_scheme, stored_shape, zarr_codec_of
 from replaystore.errors import SpecError
 from replaystore.kernels.row_copies import find_rows
@@ -67,6 +67,10 @@ class PackedRows(RowCodec):
     def from_rows(self, rows: U8, out: NDArray[Any], targets: I64 | None = None) -> None:
         """Unpacks rows. See `RowCodec.from_rows`."""
         self._codec.decode_rows(rows, out.reshape(len(out), -1), targets=targets)
+
+    def map_chunk(self, file: MappedFile, sealed: SealedColumn, chunk_rows: int, label: str) -> MappedChunk | None:
+        """Makes a chunk of a file of rows in a map. See `RowCodec.map_chunk`."""
+        return map_rows(file, sealed, chunk_rows, label)
 
     def read_cached(
         self, chunks: ChunkMap, window_rows: I64, out: NDArray[Any], workers: Workers, counters: Counters

@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from replaystore.columns.chunks import ChunkMap, Placement
-from replaystore.columns.mapped import touched_rows
+from replaystore.columns.chunks import ChunkMap, Placement, SealedColumn
+from replaystore.columns.mapped import MappedChunk, MappedFile, map_rows, touched_rows
 from replaystore.columns.row_codec import I64, U8, RowCodec, row_bytes_of, stored_shape
 from replaystore.kernels.observations import PixelLayout, emit_frames
 from replaystore.kernels.row_copies import copy_windows
@@ -75,6 +75,10 @@ class RawRows(RowCodec):
         if (depth > 1 and self._channels_last) or not (_LITTLE_ENDIAN or self.dtype.itemsize == 1):
             return None
         return out.reshape(-1).view(np.uint8).reshape(len(out) * depth, self.row_bytes)
+
+    def map_chunk(self, file: MappedFile, sealed: SealedColumn, chunk_rows: int, label: str) -> MappedChunk | None:
+        """Makes a chunk of a file of rows in a map. See `RowCodec.map_chunk`."""
+        return map_rows(file, sealed, chunk_rows, label)
 
     def read_cached(
         self, chunks: ChunkMap, window_rows: I64, out: NDArray[Any], workers: Workers, counters: Counters

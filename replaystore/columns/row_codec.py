@@ -153,8 +153,8 @@ class RowCodec(ABC):
     def map_chunk(self, file: MappedFile, sealed: SealedColumn, chunk_rows: int, label: str) -> MappedChunk | None:
         """Makes a chunk of a sealed file in a memory map, for `map_of` and `read_cached`.
 
-        A kind that returns None has its files read with `read_encoded` in place of a map. So does the default if the
-        kind encodes its files.
+        The default returns None, and the files are read with `pread` in place of a map. A kind that overrides it has to
+        touch what its `read_cached` reads, with `touched_rows` or `touched_groups`.
 
         Args:
             file: the map.
@@ -165,15 +165,7 @@ class RowCodec(ABC):
         Raises:
             ChunkError: the file is damaged.
         """
-        if self.is_encoded:
-            return None
-        checksums.check_length(label, sealed.file_bytes, file.size)
-        if not sealed.row_crcs.size:
-            data = np.empty(file.size, np.uint8)
-            file.read_into(data, 0)
-            checksums.check_crc(label, sealed.root_crc, checksums.crc_of(data))
-        flags = np.full(chunk_rows, not sealed.row_crcs.size, np.uint8)
-        return MappedChunk(np.asarray(file), None, file, sealed, flags)
+        return None
 
     # Sealed chunks
 
