@@ -94,7 +94,7 @@ def _decode_group(
             continue  # no other frame needs it
         frame = bytes_at(source + place * frame_bytes, frame_bytes)
         if not is_plain:
-            if number > 0 and (by_keyframe or number == frames_ahead):
+            if number > 0 and (by_keyframe or (number == frames_ahead and frames_ahead > 1)):
                 copy_bytes(keyframe, current)
             if form == FORM_LIST:
                 status = listed_frame(request, g, place, layout, decoders, current, spare)
@@ -105,7 +105,7 @@ def _decode_group(
             else:
                 copy_bytes(frame, current)
                 undo_filter(current, layout.keyframe_filter, layout.filter_pixels, layout.filter_channels)
-            if number == 0 and (by_keyframe or frames_behind > 0):
+            if number == 0 and (by_keyframe or (frames_behind > 0 and frames_ahead > 1)):
                 copy_bytes(current, keyframe)
             frame = bytes_at(current.ctypes.data, frame_bytes)
         while start <= j < stop and row_in_group[j] == row:

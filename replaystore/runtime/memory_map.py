@@ -60,9 +60,9 @@ class MemoryMap:
         # Without this the system reads far around each page that is touched, and a batch uses none of it.
         _libc.madvise(address, size, mmap.MADV_RANDOM)
 
-    def __del__(self) -> None:
+    def __del__(self, unmap: Any = _libc.munmap) -> None:
         if self.address:
-            _libc.munmap(self.address, self.size)
+            unmap(self.address, self.size)
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
