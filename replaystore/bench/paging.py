@@ -20,7 +20,7 @@ import numpy as np
 from replaystore.bench.conditions import conditions, random_read_milliseconds
 from replaystore.bench.frame_example import frame_example
 from replaystore.bench.memory_limit import memory_group
-from replaystore.bench.paging_config import PagingConfig
+from replaystore.bench.paging_config import PagingConfig, mode_of
 from replaystore.bench.paging_result import (
     FrameExample,
     Measurement,
@@ -62,14 +62,15 @@ def run_paging(config: PagingConfig, *, progress: Progress | None = None) -> Pag
     work_dir = Path(config.work_dir)
     source = EpisodeSource(config.episode_dir, config.frame_stack)
     folder = StoreFolder(work_dir / "stores", source, config.chunk_rows, config.frame_delta)
-    check_space(folder, config.modes, source.amount(config.sizes[-1] * config.limit_bytes)[1])
+    stored = tuple(dict.fromkeys(mode_of(name) for name in config.modes))
+    check_space(folder, stored, source.amount(config.sizes[-1] * config.limit_bytes)[1])
     stated = conditions(work_dir)
     measurements: list[Measurement] = []
     summaries: dict[Mode, StoreSummary] = {}
     limit_reason: str | None = None
     for turn, size in enumerate(config.sizes):
         shift = turn % len(config.modes)
-        found: dict[Mode, tuple[Measurement, StoreSummary, str | None]] = {}
+        found: dict[str, tuple[Measurement, StoreSummary, str | None]] = {}
         keys = {mode: _key(config, folder, mode, size, stated) for mode in config.modes}
         for mode in config.modes:
             kept = _load(_kept_path(work_dir, mode, size), keys[mode])
@@ -77,16 +78,17 @@ def run_paging(config: PagingConfig, *, progress: Progress | None = None) -> Pag
                 found[mode] = kept
         num_episodes, rows = source.amount(size * config.limit_bytes)
         missing = [mode for mode in config.modes if mode not in found]
-        grown = {mode: folder.grow(mode, num_episodes, tell) for mode in missing}
+        grown = {mode: folder.grow(mode, num_episodes, tell) for mode in stored if mode in map(mode_of, missing)}
         for mode in config.modes[shift:] + config.modes[:shift]:
             if mode in missing:
                 tell(f"{mode}: measuring {size:g} times the limit")
-                entry, reason = _measure(config, folder, grown[mode], size, rows * source.row_bytes)
-                found[mode] = entry, grown[mode], reason
+                summary = grown[mode_of(mode)]
+                entry, reason = _measure(config, folder, mode, summary, size, rows * source.row_bytes)
+                found[mode] = entry, summary, reason
                 _keep(_kept_path(work_dir, mode, size), keys[mode], *found[mode])
             tell(_one_line(found[mode][0], kept=mode not in missing))
         for mode in config.modes:
-            entry, summaries[mode], reason = found[mode]
+            entry, summaries[mode_of(mode)], reason = found[mode]
             measurements.append(entry)
             limit_reason = limit_reason or reason
         _compare(measurements[-len(config.modes) :], folder.directory)
@@ -97,14 +99,14 @@ def run_paging(config: PagingConfig, *, progress: Progress | None = None) -> Pag
         row_bytes=source.row_bytes,
         source_episodes=len(source.files),
         measurements=tuple(measurements),
-        stores=tuple(summaries[mode] for mode in config.modes),
+        stores=tuple(summaries[mode] for mode in stored),
         example=_example(source),
         conditions={**stated, "random_read_64_kib_ms": _random_read(folder.directory)},
     )
 
 
 def _measure(
-    config: PagingConfig, folder: StoreFolder, summary: StoreSummary, size: float, data_bytes: int
+    config: PagingConfig, folder: StoreFolder, name: str, summary: StoreSummary, size: float, data_bytes: int
 ) -> tuple[Measurement, str | None]:
     """Returns one measurement, made in a separate process, and why it had no limit. None if it had one."""
     mode = summary.mode
@@ -113,7 +115,7 @@ def _measure(
         request, answer = Path(scratch, "request.json"), Path(scratch, "answer.json")
         content = {
             "config": config.to_json(),
-            "mode": mode,
+            "mode": name,
             "store": str(folder.path(mode).absolute()),
             "warm_store": str(folder.warm_path(mode).absolute()),
             "group": None if group.path is None else str(group.path),
@@ -129,7 +131,7 @@ def _measure(
         if status == "ok":
             if run.returncode != 0:
                 raise MeasurementFailed(
-                    f"mode {mode!r}, size {size:g}: the measured process ended with status {run.returncode}:\n"
+                    f"mode {name!r}, size {size:g}: the measured process ended with status {run.returncode}:\n"
                     f"{run.stderr_tail.strip()}"
                 )
             found = json.loads(answer.read_text())
@@ -137,7 +139,7 @@ def _measure(
             found = {"group_peak_bytes": run.memory.peak_bytes, "limit_hits": run.memory.limit_hits}
     base = {
         "size": size,
-        "mode": mode,
+        "mode": name,
         "data_bytes": data_bytes,
         "transitions": summary.transitions,
         "store_bytes": summary.bytes_on_disk,
@@ -176,15 +178,15 @@ def _example(source: EpisodeSource) -> FrameExample | None:
     return frame_example(spec, episode[spec.name], source.files[0].name)
 
 
-def _key(config: PagingConfig, folder: StoreFolder, mode: Mode, size: float, stated: dict[str, Any]) -> dict[str, Any]:
+def _key(config: PagingConfig, folder: StoreFolder, mode: str, size: float, stated: dict[str, Any]) -> dict[str, Any]:
     """Returns everything that a measurement depends on. A kept measurement is reused if this is equal."""
     varying = ("episode_dir", "work_dir", "sizes", "modes", "frame_delta")  # the last one is in the recipe
     asked = {name: value for name, value in config.to_json().items() if name not in varying}
     same = {name: value for name, value in stated.items() if name not in ("date", "load_average_at_start")}
-    return {"size": size, "config": asked, "recipe": folder.recipe(mode), "conditions": same}
+    return {"size": size, "config": asked, "recipe": folder.recipe(mode_of(mode)), "conditions": same}
 
 
-def _kept_path(work_dir: Path, mode: Mode, size: float) -> Path:
+def _kept_path(work_dir: Path, mode: str, size: float) -> Path:
     return work_dir / "measurements" / f"{mode}-{size:g}.json"
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from replaystore.bench.control_group import read_memory
-from replaystore.bench.paging_config import PagingConfig
+from replaystore.bench.paging_config import CONTENDERS, MEMMAP, PagingConfig
 from replaystore.errors import BudgetError
 from replaystore.sampling.sampler import Sampler
 from replaystore.spec import RESIDENCIES, Residency
@@ -66,6 +66,44 @@ def _baseline_bytes(group: Path | None) -> int:
     return _kilobytes("/proc/self/smaps_rollup", "Pss_Anon") or 0
 
 
+class MemmapFrames:
+    """The images of a store in mode `disk`, read as a user of NumPy would: a `memmap` per chunk file, without a cache.
+
+    Args:
+        store: the store. All its rows are in chunks.
+    """
+
+    def __init__(self, store: ReplayStore) -> None:
+        self._chunk_rows = store.spec.chunk_rows
+        self._maps: dict[str, dict[int, npt.NDArray[Any]]] = {}
+        for field in store.spec.fields:
+            if field.is_image and field.role == "observation":
+                files = (store.path / field.name).glob("c.*")
+                self._maps[field.name] = {
+                    int(file.name.split(".")[1]): np.memmap(file, np.uint8, "r").reshape(-1, *field.stacked_shape)
+                    for file in files
+                }
+
+    def images(self, batch: Batch) -> Batch:
+        """Returns the arrays of a batch that `gather` fills."""
+        return {name: batch[name] for field in self._maps for name in (field, f"next_{field}")}
+
+    def gather(self, rows: npt.NDArray[np.int64], n_step: int, batch: Batch) -> None:
+        """Reads the observations of transitions.
+
+        Args:
+            rows: int64 (n,), rows of the transitions.
+            n_step: steps of the return.
+            batch: arrays by name, of which those of images are filled.
+        """
+        for field, maps in self._maps.items():
+            for name, wanted in ((field, rows - 1), (f"next_{field}", rows + n_step - 1)):
+                chunks = wanted // self._chunk_rows
+                for chunk in np.unique(chunks).tolist():
+                    chosen = chunks == chunk
+                    batch[name][chosen] = maps[chunk][wanted[chosen] - chunk * self._chunk_rows]
+
+
 def _checksum(batch: Batch) -> str:
     crc = 0
     for name in sorted(batch):
@@ -78,13 +116,14 @@ def _checksum(batch: Batch) -> str:
 def _open(path: str, mode: str, budget_bytes: int | None, config: PagingConfig) -> tuple[ReplayStore, str, float]:
     """Opens the store as its mode is measured.
 
-    Modes other than `disk` are opened with `ram`. If that is refused, they are opened with `auto`, which keeps what
-    fits. Opening with `auto` at once would not tell whether everything is in RAM.
+    Where RAM may be used, it is opened with `ram`. If that is refused, it is opened with `auto`, which keeps what fits.
+    Opening with `auto` at once would not tell whether everything is in RAM.
 
     Returns:
         (store, where its bytes are, seconds that opening took).
     """
-    names: dict[Residency, str] = {"mapped": "mapped"} if mode == "disk" else {"ram": "ram", "auto": "ram + mapped"}
+    chosen = CONTENDERS[mode][1]
+    names: dict[Residency, str] = {"ram": "ram", "auto": "ram + mapped"} if chosen is None else {chosen: chosen}
     for residency, name in names.items():
         begin = time.perf_counter()
         try:
@@ -105,19 +144,23 @@ def measure(config: PagingConfig, mode: str, store_path: str, warm_path: str, gr
 
     Args:
         config: what to measure.
-        mode: mode of the store.
+        mode: name of the contender.
         store_path: the store.
         warm_path: a small store of that mode, to compile kernels with.
         group: directory of the control group. None if there is no limit.
     """
     batch = _warm_up(warm_path, config)
     baseline_bytes = _baseline_bytes(group)
-    budget_bytes = None if mode == "disk" else max(1, config.limit_bytes - baseline_bytes - config.margin_bytes)
+    budget_bytes = None if CONTENDERS[mode][1] else max(1, config.limit_bytes - baseline_bytes - config.margin_bytes)
     sampler, rng = Sampler(n_step=config.n_step), np.random.default_rng(config.seed)
     faults, read = resource.getrusage(resource.RUSAGE_SELF).ru_majflt, _read_bytes()
     seconds: list[float] = []
     checksums: list[str] = []
     store, residency, open_seconds = _open(store_path, mode, budget_bytes, config)
+    maps = None
+    if mode == MEMMAP:
+        maps, residency = MemmapFrames(store), MEMMAP
+    kept: list[tuple[npt.NDArray[np.int64], str]] = []  # rows of the first batches, and what the maps gave
     with store:
         begin = time.perf_counter()
         while len(seconds) <= config.num_batches and (
@@ -125,16 +168,28 @@ def measure(config: PagingConfig, mode: str, store_path: str, warm_path: str, gr
         ):
             start = time.perf_counter()
             rows = store.draw(sampler, rng, config.batch_size)
-            store.gather(rows, n_step=config.n_step, discount=config.discount, out=batch)
+            if maps is None:
+                store.gather(rows, n_step=config.n_step, discount=config.discount, out=batch)
+            else:
+                maps.gather(rows, config.n_step, batch)
             seconds.append(time.perf_counter() - start)
-            if len(checksums) < config.checksum_batches:
+            if len(seconds) > config.checksum_batches:
+                continue
+            if maps is None:
                 checksums.append(_checksum(batch))
+            else:
+                kept.append((rows, _checksum(maps.images(batch))))
         faults = resource.getrusage(resource.RUSAGE_SELF).ru_majflt - faults
         read_after = _read_bytes()
         pss = _kilobytes("/proc/self/smaps_rollup", "Pss")
         pss_anonymous = _kilobytes("/proc/self/smaps_rollup", "Pss_Anon")
         use = None if group is None else read_memory(group)
         info = store.info()
+        for rows, checksum in kept:  # after the measurement: the whole batches, whose images are those of the maps
+            store.gather(rows, n_step=config.n_step, discount=config.discount, out=batch)
+            assert maps is not None
+            assert _checksum(maps.images(batch)) == checksum, "the maps hold other images"
+            checksums.append(_checksum(batch))
     assert "torch" not in sys.modules
     timed = seconds[1:]
     p50, p95, p99 = (float(value) for value in np.percentile(timed, [50, 95, 99]))

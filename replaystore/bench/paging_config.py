@@ -9,7 +9,29 @@ from typing import Any
 
 from replaystore.bench.memory_limit import MIN_LIMIT_BYTES
 from replaystore.errors import SpecError
-from replaystore.spec import DEFAULT_CHUNK_ROWS, MODES, Mode
+from replaystore.spec import DEFAULT_CHUNK_ROWS, MODES, Mode, Residency
+
+MEMMAP = "memmap"
+CONTENDERS: Mapping[str, tuple[Mode, Residency | None]] = {
+    "disk": ("disk", "mapped"),
+    "half": ("half", None),
+    "full": ("full", None),
+    "half-mapped": ("half", "mapped"),
+    "full-mapped": ("full", "mapped"),
+    "disk-files": ("disk", "files"),
+    "half-files": ("half", "files"),
+    "full-files": ("full", "files"),
+    MEMMAP: ("disk", "files"),
+}
+"""The mode of the store, and where its bytes are, by name. None: in RAM as far as they fit, and mapped beyond.
+
+`memmap` reads the observations of a store in mode `disk` through plain NumPy memory maps of its chunk files.
+"""
+
+
+def mode_of(name: str) -> Mode:
+    """Returns the mode of the store that a contender reads."""
+    return CONTENDERS[name][0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +43,7 @@ class PagingConfig:
         work_dir: directory of stores and measurements, made if absent. Its contents are reused.
         limit_bytes: memory limit of each measurement.
         sizes: amounts of data, as multiples of `limit_bytes`, counted as raw stacked rows.
-        modes: storage modes to compare.
+        modes: what to compare, names of `CONTENDERS`: storage modes, with or without a residency, and `"memmap"`.
         batch_size: transitions per batch.
         n_step: steps of the return.
         discount: discount per step.
@@ -43,7 +65,7 @@ class PagingConfig:
     work_dir: str
     limit_bytes: int
     sizes: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
-    modes: tuple[Mode, ...] = MODES
+    modes: tuple[str, ...] = MODES
     batch_size: int = 256
     n_step: int = 3
     discount: float = 0.99
@@ -64,8 +86,8 @@ class PagingConfig:
         object.__setattr__(self, "modes", tuple(self.modes))
         if not self.sizes or self.sizes[0] <= 0 or len(set(self.sizes)) != len(self.sizes):
             raise SpecError(f"sizes: expected different positive multiples of the limit, got {self.sizes}")
-        if not self.modes or len(set(self.modes)) != len(self.modes) or not set(self.modes) <= set(MODES):
-            raise SpecError(f"modes: expected some of {MODES}, each once, got {self.modes}")
+        if not self.modes or len(set(self.modes)) != len(self.modes) or not set(self.modes) <= set(CONTENDERS):
+            raise SpecError(f"modes: expected some of {tuple(CONTENDERS)}, each once, got {self.modes}")
         if self.limit_bytes < MIN_LIMIT_BYTES:
             raise SpecError(f"limit_bytes: expected at least {MIN_LIMIT_BYTES}, got {self.limit_bytes}")
         for name in ("batch_size", "n_step", "num_batches", "threads", "chunk_rows", "checksum_batches"):

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from replaystore.bench.paging_config import MEMMAP, mode_of
 from replaystore.bench.paging_result import Measurement, PagingResult
 from replaystore.runtime.extras import needs
 from replaystore.spec import Mode
@@ -16,11 +17,12 @@ with needs("plots of `bench`", "bench"):
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
-# Okabe and Ito's palette suits all kinds of colour vision. Markers and dashes tell the modes apart as well.
+# Okabe and Ito's palette suits all kinds of colour vision. Markers and dashes tell the modes apart as well. A contender
+# has the colour of the mode of its store.
 _COLOURS: dict[Mode, str] = {"disk": "#D55E00", "half": "#0072B2", "full": "#009E73"}
 _COLOURS_ON_DARK: dict[Mode, str] = {"disk": "#E69F00", "half": "#56B4E9", "full": "#2CC79B"}
-_MARKERS: dict[Mode, str] = {"disk": "o", "half": "s", "full": "D"}
-_DASHES: dict[Mode, str] = {"disk": "-", "half": "--", "full": "-"}
+_MARKERS = {"disk": "o", "half": "s", "full": "D", "mapped": "^", "files": "v", MEMMAP: "x"}
+_DASHES = {"disk": "-", "half": "--", "full": "-"}
 
 _DPI = 160
 
@@ -31,15 +33,15 @@ def format_milliseconds(milliseconds: float) -> str:
     return f"{milliseconds:,.{digits}f}"
 
 
-def _draw_mode(axes: Axes, mode: Mode, entries: Sequence[Measurement], colour: str, ink: str, ground: str) -> None:
+def _draw_mode(axes: Axes, mode: str, entries: Sequence[Measurement], colour: str, ink: str, ground: str) -> None:
     timed = [entry for entry in entries if entry.p50_seconds is not None]
     sizes = [entry.size for entry in timed]
     p50, p95, p99 = (
         [1000 * (getattr(entry, name) or 0.0) for entry in timed]
         for name in ("p50_seconds", "p95_seconds", "p99_seconds")
     )
-    style: dict[str, Any] = {"color": colour, "marker": _MARKERS[mode]}
-    axes.plot(sizes, p50, _DASHES[mode], linewidth=2, markersize=7, label=f"{mode}, p50", zorder=4, **style)
+    style: dict[str, Any] = {"color": colour, "marker": _MARKERS[mode.rpartition("-")[2]]}
+    axes.plot(sizes, p50, _DASHES.get(mode, "-."), linewidth=2, markersize=7, label=f"{mode}, p50", zorder=4, **style)
     for entry, milliseconds in zip(timed, p50, strict=True):
         if entry.residency != "ram":
             axes.plot(entry.size, milliseconds, markersize=7, markerfacecolor=ground, zorder=5, **style)
@@ -93,7 +95,12 @@ def plot_png(result: PagingResult, *, dark: bool = False) -> bytes:
     axes = figure.add_subplot(facecolor=ground)
     for mode in config.modes:
         _draw_mode(
-            axes, mode, [entry for entry in result.measurements if entry.mode == mode], colours[mode], ink, ground
+            axes,
+            mode,
+            [entry for entry in result.measurements if entry.mode == mode],
+            colours[mode_of(mode)],
+            ink,
+            ground,
         )
     axes.set_xscale("log", base=2)
     if all(entry.p50_seconds is None for entry in result.measurements):

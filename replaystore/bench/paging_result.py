@@ -14,24 +14,24 @@ Status = Literal["ok", "killed", "timed_out"]
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """The measurement of one size and mode.
+    """The measurement of one size and contender.
 
     The percentiles are over `batch_seconds`, which leaves out the first batch. Bytes read and major faults count from
     before the store was opened until after the last batch.
 
     Attributes:
         size: requested amount of data, as a multiple of the limit.
-        mode: storage mode.
+        mode: name of the contender, one of `CONTENDERS`. Three of them are the storage modes.
         data_bytes: actual amount of data: rows times the bytes of a raw stacked row.
         transitions: transitions that can be drawn.
         store_bytes: size of the store's files.
         status: `"ok"`, `"killed"` at the limit, or `"timed_out"`.
         limited: whether a memory limit was in force.
         measured_at: time in UTC, ISO 8601.
-        residency: `"mapped"` if the OS pages everything, `"ram"` if everything is in RAM, `"ram + mapped"` if a part
-            is.
+        residency: `"mapped"`, `"files"` or `"memmap"` if the OS pages everything, `"ram"` if everything is in RAM,
+            `"ram + mapped"` if a part is.
         resident_bytes: bytes that the store keeps in RAM, including fields with small rows, without page cache.
-        budget_bytes: the store's budget. None for `"mapped"`.
+        budget_bytes: the store's budget. None for `"mapped"` and `"files"`.
         baseline_bytes: anonymous memory of the process before it opened the store, including batch buffers.
         stopped_by: why no more batches were timed: `"num_batches"` or `"max_seconds"`.
         open_seconds: time to open the store on a cold cache, including loading bytes into RAM.
@@ -53,7 +53,7 @@ class Measurement:
     """
 
     size: float
-    mode: Mode
+    mode: str
     data_bytes: int
     transitions: int
     store_bytes: int
@@ -155,8 +155,8 @@ class PagingResult:
         limit_reason: why it was not. None if it was.
         row_bytes: bytes of one raw stacked row, all fields.
         source_episodes: different episodes. The stores hold them repeatedly.
-        measurements: one per size and mode.
-        stores: one per mode, at the largest size.
+        measurements: one per size and contender.
+        stores: one per mode of a store, at the largest size.
         example: two neighbouring frames. None if there are no images.
         conditions: the machine, the versions and the date, by name.
     """
@@ -187,6 +187,6 @@ class PagingResult:
         }
         return cls(**{**data, **parts})
 
-    def at(self, size: float, mode: Mode) -> Measurement | None:
-        """Returns the measurement of that size and mode. None if there is none."""
+    def at(self, size: float, mode: str) -> Measurement | None:
+        """Returns the measurement of that size and contender. None if there is none."""
         return next((entry for entry in self.measurements if (entry.size, entry.mode) == (size, mode)), None)

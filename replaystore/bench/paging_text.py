@@ -200,8 +200,10 @@ def notes(result: PagingResult) -> list[str]:
         f"Batches of {config.batch_size}, n_step {config.n_step}, seed {config.seed}, {config.threads} threads, drawn"
         f" and gathered in one process, for at most {config.max_seconds:g} s. Percentiles leave out the first batch,"
         " which has its own column.",
-        f"The page cache is cold at the start. `disk` is mapped. Other modes keep what fits a budget of {budget} in RAM"
-        f" and map the rest. The process itself takes up to {format_bytes(baseline)}.",
+        f"The page cache is cold at the start. `disk` is mapped. `half` and `full` keep what fits a budget of {budget}"
+        " in RAM and map the rest, unless their name has a residency. `memmap` reads only the observations, through"
+        f" NumPy's memory maps of the files of `disk`. The process itself takes up to {format_bytes(baseline)}.",
+        *_gains(result),
         f"All modes gave the same bytes in the first {compared} or more batches of each size (CRC32C)."
         if compared
         else "No batches could be compared between modes.",
@@ -209,6 +211,19 @@ def notes(result: PagingResult) -> list[str]:
         f"The device took {device} (median) to read 64 KiB at a random place, one read at a time, past the page cache."
         " The host of a virtual disk may still have cached it.",
     ]
+
+
+def _gains(result: PagingResult) -> list[str]:
+    """Returns a sentence on what it is worth to fit RAM. Nothing if `disk` or all else is missing."""
+    parts = []
+    for size in result.config.sizes:
+        disk = result.at(size, "disk")
+        held = [entry for entry in result.measurements if entry.size == size and entry.residency == "ram"]
+        times = {entry.mode: entry.p50_seconds for entry in held if entry.p50_seconds}
+        if disk is not None and disk.p50_seconds and times:
+            best = min(times, key=lambda name: times[name])
+            parts.append(f"{size:g}x: {disk.p50_seconds / times[best]:.1f} ({best})")
+    return [f"`disk` / the fastest that is all in RAM (p50): {', '.join(parts)}."] if parts else []
 
 
 def condition_rows(result: PagingResult) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import click
 
 from replaystore.cli.options import (
     AT_LEAST_1,
+    CONTENDERS,
     DIRECTORY,
     DURABILITIES,
     EXISTING_DIRECTORY,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from replaystore.bench.spread import Spread
 
 _several_modes = list_of(click.Choice(MODES), "mode")
+_several_contenders = list_of(click.Choice(CONTENDERS), "mode")
 _multiples = list_of(float, "float")
 _modes = click.option(
     "--modes", type=_several_modes, default=",".join(MODES), show_default=True, help="Modes to compare."
@@ -56,7 +58,10 @@ bench.add_command(sample)
     show_default=True,
     help="Data, in multiples of the limit.",
 )
-@_modes
+@click.option(
+    "--modes", type=_several_contenders, default=",".join(MODES), show_default=True,
+    help="Modes to compare, with or without a residency, and NumPy's memmap.",
+)  # fmt: skip
 @click.option("--work-dir", type=DIRECTORY, required=True, help="For the stores. They are kept and reused.")
 @click.option("--out-dir", type=DIRECTORY, help="For the report (JSON, Markdown, PNG, HTML). Default: no report.")
 @batch_size_option

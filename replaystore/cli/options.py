@@ -14,6 +14,9 @@ DURABILITIES = ("process", "power")
 RESIDENCIES = ("mapped", "files", "ram", "auto")
 ROLES = ("observation", "action", "reward", "discount", "extra")
 REFERENCES = ("inward", "previous", "keyframe")
+CONTENDERS = (
+    "disk", "half", "full", "half-mapped", "full-mapped", "disk-files", "half-files", "full-files", "memmap",
+)  # fmt: skip
 ENTROPIES = ("packed", "lz4", "zstd", "spans", "points", "none")
 
 

@@ -97,6 +97,22 @@ def test_residency_is_what_the_mode_asks_for(measured: tuple[PagingResult, list[
         assert 0 < (entry.baseline_bytes or 0) < 700 * MIB
 
 
+def test_residencies_and_memmap_as_contenders(config: PagingConfig, measured: tuple[PagingResult, list[str]]) -> None:
+    """They read the stores of the modes, and their batches are those of the modes."""
+    lines: list[str] = []
+    names = ("disk", "disk-files", "half-mapped", "full-files", "memmap")
+    result = run_paging(replace(config, modes=names, sizes=config.sizes[-1:]), progress=lines.append)
+    assert [entry.mode for entry in result.measurements] == list(names)
+    assert [entry.residency for entry in result.measurements] == ["mapped", "files", "mapped", "files", "memmap"]
+    assert [store.mode for store in result.stores] == ["disk", "half", "full"]
+    assert not any("appended" in line for line in lines)
+    expected = {entry.checksums for entry in measured[0].measurements if entry.size == config.sizes[-1]}
+    assert {entry.checksums for entry in result.measurements} == expected
+    for entry in result.measurements:
+        assert entry.budget_bytes is None
+        assert entry.p50_seconds
+
+
 def test_amounts_and_compression(config: PagingConfig, measured: tuple[PagingResult, list[str]]) -> None:
     result, _ = measured
     assert result.row_bytes == STACK * math.prod(SHAPE) + 2 * 4 + 4 + 4

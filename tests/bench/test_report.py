@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from replaystore.bench.frame_example import frame_example
-from replaystore.bench.paging_config import PagingConfig
+from replaystore.bench.paging_config import CONTENDERS, PagingConfig, mode_of
 from replaystore.bench.paging_plot import plot_png
 from replaystore.bench.paging_result import FrameExample, Measurement, PagingResult, StoreSummary
 from replaystore.bench.paging_text import (
@@ -264,6 +264,26 @@ def test_bytes_a_transition_and_codecs() -> None:
 def test_notes_tell_how_fast_the_device_is() -> None:
     assert any("took 0.25 ms (median)" in note for note in notes(result()))
     assert any("an unknown time" in note for note in notes(replace(result(), conditions={})))
+
+
+def test_what_fitting_in_ram_is_worth() -> None:
+    lines = [line for line in notes(result()) if "all in RAM (p50)" in line]
+    # `half` is the fastest while it fits, `full` from 4 times on, and at 8 times nothing is all in RAM.
+    assert lines == [
+        "`disk` / the fastest that is all in RAM (p50): 0.5x: 1.2 (half), 1x: 22.1 (half), 2x: 344.7 (half),"
+        " 4x: 257.8 (full)."
+    ]
+    only_disk = tuple(entry for entry in result().measurements if entry.mode == "disk")
+    assert not [line for line in notes(result(measurements=only_disk)) if "all in RAM (p50)" in line]
+
+
+def test_every_contender_has_a_line_of_its_own() -> None:
+    base = result()
+    entries = tuple(replace(measurement(size, mode_of(name)), mode=name) for size in SIZES for name in CONTENDERS)
+    found = replace(base, measurements=entries, config=replace(base.config, modes=tuple(CONTENDERS)))
+    assert len({plot_png(found), plot_png(base)}) == 2
+    assert [row["mode"] for row in table_rows(found)[: len(CONTENDERS)]] == list(CONTENDERS)
+    assert "half-files" in to_markdown(found)
 
 
 def test_write_report(tmp_path: Path) -> None:

@@ -13,11 +13,24 @@ from made_up_episodes import write_directory, write_made_up
 
 import replaystore.cli.options as cli_options
 import replaystore.spec as spec
+from replaystore.bench.paging_config import CONTENDERS
 from replaystore.cli import cli
 from replaystore.codecs.frame_delta import codec as frame_delta
 from replaystore.datasets.drqv2_npz import read_episode
 
-COMMANDS = ["collect", "convert", "export", "info", "verify", "plan", "bench", "warmup", "bench paging", "bench sample"]
+COMMANDS = [
+    "collect",
+    "convert",
+    "export",
+    "repack",
+    "info",
+    "verify",
+    "plan",
+    "bench",
+    "warmup",
+    "bench paging",
+    "bench sample",
+]
 
 
 def run(*arguments):
@@ -78,6 +91,7 @@ def test_choices_are_those_of_the_package():
     assert (cli_options.MODES, cli_options.DURABILITIES) == (spec.MODES, spec.DURABILITIES)
     assert (cli_options.RESIDENCIES, cli_options.ROLES) == (spec.RESIDENCIES, spec.ROLES)
     assert set(cli_options.REFERENCES) == set(frame_delta.REFERENCES)
+    assert tuple(CONTENDERS) == cli_options.CONTENDERS
     assert set(cli_options.ENTROPIES) == set(frame_delta.ENTROPIES)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -161,11 +163,9 @@ def test_while_pages_are_reclaimed_even_rows_read_before_are_touched(tmp_path, m
 
 
 def test_waiting_for_the_device_is_noted_for_a_while(monkeypatch):
-    now = 1000.0
-    faults = 5
+    now, faults = time.monotonic() + 1e6, 5
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    monkeypatch.setattr(reclaimed, "_major_faults", lambda: faults)
-    monkeypatch.setattr(reclaimed, "_until", 0.0)
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_majflt=faults))
     with reclaimed.watched():
         pass
     assert not reclaimed.lately()
@@ -176,6 +176,8 @@ def test_waiting_for_the_device_is_noted_for_a_while(monkeypatch):
     assert reclaimed.lately()
     now += 0.2
     assert not reclaimed.lately()
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)  # so that later tests are not told of it
+    reclaimed.note()
 
 
 def test_ranges_that_are_not_in_memory_are_read(tmp_path):
@@ -224,7 +226,7 @@ def test_maps_of_evicted_chunks_end(tmp_path):
 
 
 def test_a_bounded_number_of_maps(tmp_path, monkeypatch):
-    monkeypatch.setattr(column_chunks, "_MOST_MAPS", 2)
+    monkeypatch.setattr(column_chunks, "MOST_MAPS", 2)
     path = make_store(tmp_path / "store")
     with ReplayStore.open(path, read_only=True, residency="mapped") as store:
         for _ in range(2):

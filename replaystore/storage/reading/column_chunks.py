@@ -27,7 +27,7 @@ from replaystore.storage.reading.open_files import OpenFile, OpenFiles
 
 _logger = logging.getLogger(__name__)
 
-_MOST_MAPS = 8192  # maps of a column at once; the system allows a process 65,530 in all
+MOST_MAPS = 8192  # maps of a column at once; the system allows a process 65,530 in all
 
 U8 = NDArray[np.uint8]
 I64 = NDArray[np.int64]
@@ -125,7 +125,7 @@ class ColumnChunks:
         for chunk in sorted(set(absent[:count].tolist())):
             with self._lock:
                 seal = self._catalog.seals.get(chunk)
-            if seal is not None and len(self._mapped) < _MOST_MAPS:
+            if seal is not None and len(self._mapped) < MOST_MAPS:
                 self._map_file(chunk, seal.files[self.column.position])
 
     def _map_file(self, chunk: int, sealed: SealedColumn) -> None:
