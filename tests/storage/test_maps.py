@@ -242,7 +242,7 @@ def test_no_descriptors_are_kept(tmp_path):
         for episode in range(NUM_EPISODES):
             gather(store, np.arange(ROWS * episode + 1, ROWS * (episode + 1)))
         opened = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-        assert not [name for name in opened if "/observation/" in name]
+        assert not [name for name in opened if f"{path}/observation/" in name]
 
 
 def test_without_room_for_a_map_files_are_read(tmp_path, monkeypatch, caplog):
