@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import signal
 import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from replaystore.runtime.mounts import parse_mounts
 
 _UNLIMITED_BYTES = 1 << 60  # without a limit v1 writes a number near 2**63
 REMOVAL_SECONDS = 5.0  # for the processes of a group to end once they are killed
@@ -94,16 +95,11 @@ def read_memory(group: Path) -> MemoryUse:
 
 def _memory_mounts(proc: Path) -> Iterator[tuple[int, str, Path]]:
     """Yields (cgroup version, root within the hierarchy, mount point) of each hierarchy that may count memory."""
-    for line in (proc / "mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        fields, kind = before.split(), after.split()
-        if len(fields) < 5 or len(kind) < 3:
-            continue
-        root, point = (re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), text) for text in fields[3:5])
-        if kind[0] == "cgroup2":
-            yield 2, root, Path(point)
-        elif kind[0] == "cgroup" and "memory" in kind[2].split(","):
-            yield 1, root, Path(point)
+    for mount in parse_mounts((proc / "mountinfo").read_text().splitlines()):
+        if mount.kind == "cgroup2":
+            yield 2, mount.root, Path(mount.point)
+        elif mount.kind == "cgroup" and "memory" in mount.options:
+            yield 1, mount.root, Path(mount.point)
 
 
 def _own_groups(proc: Path) -> dict[int, str]:

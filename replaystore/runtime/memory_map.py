@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from replaystore.errors import ChunkError
 from replaystore.kernels.memory_maps import populate
+from replaystore.runtime.mounts import parse_mounts
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
@@ -123,15 +124,10 @@ def file_system_of(path: Path, mounts: list[str]) -> str:
 
     Args:
         path: the path, without links.
-        mounts: the lines of /proc/self/mountinfo, as proc_pid_mountinfo(5) describes them.
+        mounts: the lines of /proc/self/mountinfo.
     """
     best, kind = -1, ""
-    for line in mounts:
-        left, _, right = line.partition(" - ")
-        fields = left.split(" ")
-        if len(fields) < 5 or not right:
-            continue
-        point = fields[4].replace("\\040", " ")
-        if path.is_relative_to(point) and len(point) >= best:  # a later mount hides an earlier one
-            best, kind = len(point), right.split(" ")[0]
+    for mount in parse_mounts(mounts):
+        if path.is_relative_to(mount.point) and len(mount.point) >= best:  # a later mount hides an earlier one
+            best, kind = len(mount.point), mount.kind
     return kind
