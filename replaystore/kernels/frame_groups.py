@@ -139,8 +139,8 @@ def decode_groups(request: GroupRequest, start: Int, stop: Int, depth: Int, layo
     context = zstd_create() if layout.entropy == ENTROPY_ZSTD else np.int64(0)
     decoders = Decoders(context, octets, octet_room(octets))
     scratch = np.empty(3 * slot_bytes(octets) + most_rows * frame_bytes + 64, np.uint8)
-    for i in range(slot_bytes(octets)):
-        scratch[i] = 0  # the margin before a frame is zeros
+    for i in range(slot_margin(octets)):
+        scratch[i] = 0
     status = OK
     failed = np.int64(stop)
     for g in range(start, stop):

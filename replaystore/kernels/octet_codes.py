@@ -26,9 +26,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from replaystore.kernels.bits import HAS_PDEP, HAS_SHUFFLE, add_bytes, extract_bits, subtract_bytes
+from replaystore.kernels.bits import add_bytes, extract_bits, subtract_bytes
 from replaystore.kernels.compiled import inlined, kernel
 from replaystore.kernels.pointers import Int, declared, load_u64
+from replaystore.kernels.processor import HAS_PDEP, HAS_SHUFFLE
 
 NUM_CODES = 16
 ENTRY_BYTES = 128

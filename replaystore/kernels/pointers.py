@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -101,6 +100,3 @@ def _copy_few(typing_context: Any, target: Any, source: Any, mask: Any) -> Any:
 
 # (target, source, mask): copies the bytes of 32 whose bit is set, and touches no others. Fast only with HAS_MASKS.
 copy_masked: Any = intrinsic(_copy_few)
-
-_features = llvmlite.binding.get_host_cpu_features()
-HAS_MASKS = bool(_features.get("avx512bw") and _features.get("avx512vl"))

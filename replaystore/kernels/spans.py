@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from replaystore.kernels.compiled import inlined, kernel
-from replaystore.kernels.pointers import HAS_MASKS, Int, bytes_at, copy_masked, load_u16, load_u64, store_u64
+from replaystore.kernels.pointers import Int, bytes_at, copy_masked, load_u16, load_u64, store_u64
+from replaystore.kernels.processor import HAS_MASKS
 
 U8 = NDArray[np.uint8]
 
