@@ -6,6 +6,7 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from replaystore.columns.chunks import ChunkFile, SealedColumn
 from replaystore.errors import ChunkError
 
 U8 = NDArray[np.uint8]
@@ -46,6 +47,20 @@ def check_crc(label: str, expected: int, found: int) -> None:
             f"{label}: CRC32C expected {expected:08x}, found {found:08x}; the file is damaged or another one's,"
             " restore it from a copy"
         )
+
+
+def check_file(file: ChunkFile, sealed: SealedColumn) -> None:
+    """Checks a file of rows by its length, and unless each row has a CRC of its own, all of its bytes.
+
+    Raises:
+        ChunkError: it is not the file that was sealed, or it cannot be read.
+    """
+    label = str(file.path)
+    check_length(label, sealed.file_bytes, file.size)
+    if not sealed.row_crcs.size:
+        data = np.empty(file.size, np.uint8)
+        file.read_into(data, 0)
+        check_crc(label, sealed.root_crc, crc_of(data))
 
 
 def check_rows(label: str, expected: NDArray[np.uint32], rows: U8, rows_in_chunk: NDArray[np.int64]) -> None:

@@ -129,11 +129,10 @@ class FrameGroups(RawRows):
         """Reads the header and table of a chunk file. See `RowCodec.read_table`."""
         return read_frame_table(file, sealed, label)
 
-    def map_chunk(self, file: MappedFile, sealed: SealedColumn, chunk_rows: int, label: str) -> MappedChunk:
+    def map_chunk(self, file: MappedFile, sealed: SealedColumn, chunk_rows: int) -> MappedChunk:
         """Reads the header and table of a chunk in a map. Its groups are checked when they are first read."""
-        table = self.read_table(file, sealed, label)
-        flags = np.zeros(len(table.checked), np.uint8)
-        return MappedChunk(np.asarray(file), table.chunk, file, sealed, flags)
+        chunk = self.read_table(file, sealed, str(file.path)).chunk
+        return MappedChunk(np.asarray(file), chunk, file, chunk.table["crc"], np.zeros(len(chunk.table), np.uint8))
 
     def read_encoded(
         self, sources: Sequence[ChunkSource], rows: I64, chunk_rows: int, placement: Placement, counters: Counters

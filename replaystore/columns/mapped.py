@@ -39,14 +39,16 @@ class MappedFile(ChunkFile, Protocol):
 class MappedChunk(CachedChunk):
     """A sealed chunk in a memory map. Its header is checked, and the rest is checked when it is first read.
 
+    Its parts are its rows, or its groups of frames.
+
     Attributes:
         file: the map.
-        sealed: the log's record of the file.
-        checked: uint8 (rows,) or (groups,), whether each was compared with its checksum.
+        crcs: uint32 (parts,), CRC32C of each part. Empty if the whole file was checked.
+        checked: uint8 (parts,), whether each was compared with its checksum.
     """
 
     file: MappedFile
-    sealed: SealedColumn
+    crcs: NDArray[np.uint32]
     checked: U8
 
     @cached_property
@@ -54,19 +56,32 @@ class MappedChunk(CachedChunk):
         """Address of `checked`."""
         return int(self.checked.ctypes.data)
 
+    def check(self, part: int, name: str, offset: int, length: int) -> None:
+        """Compares a part with its checksum, unless that was done before.
 
-def map_rows(file: MappedFile, sealed: SealedColumn, chunk_rows: int, label: str) -> MappedChunk:
+        Args:
+            part: number of the part.
+            name: names it in the error.
+            offset: its first byte in the file.
+            length: its bytes.
+
+        Raises:
+            ChunkError: it is not what was written.
+        """
+        if not self.checked[part]:
+            found = checksums.crc_of(self.data[offset : offset + length])
+            checksums.check_crc(f"{self.file.path}, {name}", int(self.crcs[part]), found)
+            self.checked[part] = 1
+
+
+def map_rows(file: MappedFile, sealed: SealedColumn, chunk_rows: int) -> MappedChunk:
     """Makes a chunk of a file that holds rows of a fixed size. See `RowCodec.map_chunk`.
 
     Rows that have a checksum each are checked when they are first read. Otherwise the whole file is checked now.
     """
-    checksums.check_length(label, sealed.file_bytes, file.size)
-    if not sealed.row_crcs.size:
-        data = np.empty(file.size, np.uint8)
-        file.read_into(data, 0)
-        checksums.check_crc(label, sealed.root_crc, checksums.crc_of(data))
+    checksums.check_file(file, sealed)
     checked = np.full(chunk_rows, not sealed.row_crcs.size, np.uint8)
-    return MappedChunk(np.asarray(file), None, file, sealed, checked)
+    return MappedChunk(np.asarray(file), None, file, sealed.row_crcs, checked)
 
 
 @contextmanager
@@ -97,12 +112,7 @@ def touched_rows(chunks: ChunkMap, window_rows: I64, row_bytes: int) -> Iterator
         number, row_in_chunk = divmod(row, chunks.chunk_rows)
         chunk = chunks.cached[number]
         assert isinstance(chunk, MappedChunk), "only mapped chunks have flags"
-        if chunk.checked[row_in_chunk]:
-            continue  # it was twice in the batch
-        found = chunk.data[row_in_chunk * row_bytes : (row_in_chunk + 1) * row_bytes]
-        label = f"{chunk.file.path}, row {row_in_chunk} of the chunk"
-        checksums.check_crc(label, int(chunk.sealed.row_crcs[row_in_chunk]), checksums.crc_of(found))
-        chunk.checked[row_in_chunk] = 1
+        chunk.check(row_in_chunk, f"row {row_in_chunk} of the chunk", row_in_chunk * row_bytes, row_bytes)
     with reclaimed.watched():
         yield mapped_rows * row_bytes
 
@@ -130,9 +140,7 @@ def touched_groups(chunks: ChunkMap, request: GroupRequest, start: int, stop: in
         chunk = chunks.cached[chunks.first_chunk + int(request.chunks[g])]
         assert isinstance(chunk, MappedChunk), "only mapped chunks have flags"
         number, offset = int(request.numbers[g]), int(request.places[g]) - chunk.address
-        found = checksums.crc_of(chunk.data[offset : offset + int(request.lengths[g])])
-        checksums.check_crc(f"{chunk.file.path}, group {number}", int(chunk.parsed.table["crc"][number]), found)
-        chunk.checked[number] = 1
+        chunk.check(number, f"group {number}", offset, int(request.lengths[g]))
     with reclaimed.watched():
         yield mapped_bytes
 

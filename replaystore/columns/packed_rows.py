@@ -68,9 +68,9 @@ class PackedRows(RowCodec):
         """Unpacks rows. See `RowCodec.from_rows`."""
         self._codec.decode_rows(rows, out.reshape(len(out), -1), targets=targets)
 
-    def map_chunk(self, file: MappedFile, sealed: SealedColumn, chunk_rows: int, label: str) -> MappedChunk | None:
+    def map_chunk(self, file: MappedFile, sealed: SealedColumn, chunk_rows: int) -> MappedChunk | None:
         """Makes a chunk of a file of rows in a map. See `RowCodec.map_chunk`."""
-        return map_rows(file, sealed, chunk_rows, label)
+        return map_rows(file, sealed, chunk_rows)
 
     def read_cached(
         self, chunks: ChunkMap, window_rows: I64, out: NDArray[Any], workers: Workers, counters: Counters

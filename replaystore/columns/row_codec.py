@@ -150,7 +150,7 @@ class RowCodec(ABC):
         """
         return np.arange(window_rows.size)
 
-    def map_chunk(self, file: MappedFile, sealed: SealedColumn, chunk_rows: int, label: str) -> MappedChunk | None:
+    def map_chunk(self, file: MappedFile, sealed: SealedColumn, chunk_rows: int) -> MappedChunk | None:
         """Makes a chunk of a sealed file in a memory map, for `map_of` and `read_cached`.
 
         The default returns None, and the files are read with `pread` in place of a map. A kind that overrides it has to
@@ -160,7 +160,6 @@ class RowCodec(ABC):
             file: the map.
             sealed: the log's record of the file.
             chunk_rows: rows per chunk.
-            label: names the file in errors.
 
         Raises:
             ChunkError: the file is damaged.

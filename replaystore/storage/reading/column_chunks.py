@@ -138,7 +138,7 @@ class ColumnChunks:
             _logger.warning("%s: cannot be mapped (%s): it and later chunks are read as files", path, err.strerror)
             self._maps = False
             return
-        mapped = self.column.codec.map_chunk(file, sealed, self.chunk_rows, str(path))
+        mapped = self.column.codec.map_chunk(file, sealed, self.chunk_rows)
         if mapped is None:
             self._maps = False
             return
@@ -280,12 +280,7 @@ class ColumnChunks:
     def _check_file(self, chunk: int, file: OpenFile, sealed: SealedColumn) -> None:
         if chunk in self._file_checked:
             return
-        label = str(file.path)
-        checksums.check_length(label, sealed.file_bytes, file.size)
-        if not sealed.row_crcs.size:
-            data = np.empty(file.size, np.uint8)
-            file.read_into(data, 0)
-            checksums.check_crc(label, sealed.root_crc, checksums.crc_of(data))
+        checksums.check_file(file, sealed)
         self._file_checked.add(chunk)
 
     def _check_tail(self, chunk: int, file: OpenFile, segments: list[Segment]) -> None:
