@@ -376,9 +376,11 @@ class ReplayStore:
             ChunkError: stored bytes are damaged.
         """
         snapshot = self.snapshot()
-        info = next((info for info in self.episodes() if info.episode == episode), None)
-        if info is None:
-            raise StoreError(f"{self.path}: no live episode {episode}; see store.episodes()")
+        try:
+            with self._reading.lock:
+                info = self._catalog.index.episode(episode)
+        except ValueError as err:
+            raise StoreError(f"{self.path}: no live episode {episode}; see store.episodes()") from err
         rows = [np.arange(part.first_row, part.first_row + part.num_rows, dtype=np.int64) for part in info.parts]
         return self._reading.with_refresh(lambda: self._fields.read_rows(snapshot, np.concatenate(rows)))
 
