@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from replaystore.datasets.fields import with_schemes
 from replaystore.datasets.new_store import is_unused
@@ -21,7 +20,6 @@ from replaystore.runtime.locks import ExclusiveLock, LockHeld
 from replaystore.spec import Durability, Mode
 from replaystore.store import ReplayStore
 
-Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 
 
@@ -95,9 +93,9 @@ def repack(
     made = room / "store"
     with ReplayStore.open(store_path, read_only=True, residency="mapped") as store:
         spec = store.spec
-        fields = [replace(field, scheme=None) if field.is_image else field for field in spec.fields]
+        plain = (replace(field, scheme=None) if field.is_image else field for field in spec.fields)
+        fields = with_schemes(plain, None, frame_delta)
         chosen = mode or spec.mode
-        fields = list(with_schemes(fields, None, frame_delta))
         info = store.info()
         lock = _claim(room)
         try:
