@@ -14,6 +14,7 @@ from replaystore.kernels.compiled import kernel
 from replaystore.kernels.pointers import Int, load_u8, load_u64
 
 I64 = NDArray[np.int64]
+U64 = NDArray[np.uint64]
 
 _madvise: Any = types.ExternalFunction("madvise", types.int32(types.int64, types.int64, types.int32))
 _getrusage: Any = types.ExternalFunction("getrusage", types.int32(types.int32, types.int64))
@@ -38,21 +39,8 @@ HAS_POPULATE = _has_populate()
 
 
 @kernel
-def populate(starts: I64, lengths: I64) -> Any:
-    """Brings ranges of memory maps into memory.
-
-    Once a range had to be read from the device, the others are announced, so that the system reads all of them at once.
-    Where the system knows no `MADV_POPULATE_READ`, all are announced, and touching bytes that cannot be read ends the
-    process.
-
-    Args:
-        starts: int64 (n,), addresses.
-        lengths: int64 (n,), bytes.
-
-    Returns:
-        (-1, or the position of the range that could not be read; whether something was read from the device).
-    """
-    usage = np.zeros(_USAGE_BYTES // 8, np.uint64)
+def _populate(starts: I64, lengths: I64, usage: U64) -> Any:
+    """Does what `populate` does, with memory for the counters of the thread in `usage`."""
     usage_at = np.int64(usage.ctypes.data)
     announced = False
     _getrusage(_THREAD, usage_at)
@@ -72,6 +60,24 @@ def populate(starts: I64, lengths: I64) -> Any:
                 return j, announced
     _getrusage(_THREAD, usage_at)
     return np.int64(-1), load_u64(usage_at + _MAJOR_FAULTS) != before
+
+
+@kernel
+def populate(starts: I64, lengths: I64) -> Any:
+    """Brings ranges of memory maps into memory.
+
+    Once a range had to be read from the device, the others are announced, so that the system reads all of them at once.
+    Where the system knows no `MADV_POPULATE_READ`, all are announced, and touching bytes that cannot be read ends the
+    process.
+
+    Args:
+        starts: int64 (n,), addresses.
+        lengths: int64 (n,), bytes.
+
+    Returns:
+        (-1, or the position of the range that could not be read; whether something was read from the device).
+    """
+    return _populate(starts, lengths, np.zeros(_USAGE_BYTES // 8, np.uint64))
 
 
 @kernel

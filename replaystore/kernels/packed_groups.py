@@ -59,27 +59,13 @@ def _pack_frame(frame: Int, reference: Int, layout: OctetLayout, room: OctetRoom
 
 
 @kernel
-def pack_group(frames: U8, middle: Int, by_keyframe: bool, layout: OctetLayout, out: U8) -> Any:
-    """Encodes a group in form 4, and `MORE_BYTES` zeros behind it.
-
-    Each frame takes the smallest of these: spans, octets with a reference or without, raw.
-
-    Args:
-        frames: uint8 (rows, frame bytes), C-contiguous, in payload form.
-        middle: row of the keyframe.
-        by_keyframe: whether the keyframe is the reference of all frames. If not, the neighbour nearer to it is.
-        layout: layout of the frames.
-        out: uint8 (`packed_group_bytes`,).
-
-    Returns:
-        Bytes written.
-    """
+def _pack_frames(
+    frames: U8, middle: Int, by_keyframe: bool, layout: OctetLayout, room: OctetRoom, slots: U8, other: U8, out: U8
+) -> Any:
+    """Writes a group, with memory for three frames in `slots` and for one packed frame in `other`."""
     num_rows, frame_bytes = frames.shape
-    margin, step = slot_margin(layout), slot_bytes(layout)
-    slots = np.zeros(3 * step, np.uint8)
-    other = np.empty(packed_bytes(frame_bytes), np.uint8)
-    room = octet_room(layout)
-    keyframe = np.int64(slots.ctypes.data) + margin
+    step = slot_bytes(layout)
+    keyframe = np.int64(slots.ctypes.data) + slot_margin(layout)
     frame = keyframe
     start = np.int64(out.ctypes.data)
     bodies = start + 4 * num_rows
@@ -96,3 +82,24 @@ def pack_group(frames: U8, middle: Int, by_keyframe: bool, layout: OctetLayout, 
     for k in range(MORE_BYTES):
         store_u8(at + k, 0)
     return at + MORE_BYTES - start
+
+
+@kernel
+def pack_group(frames: U8, middle: Int, by_keyframe: bool, layout: OctetLayout, out: U8) -> Any:
+    """Encodes a group in form 4, and `MORE_BYTES` zeros behind it.
+
+    Each frame takes the smallest of these: spans, octets with a reference or without, raw.
+
+    Args:
+        frames: uint8 (rows, frame bytes), C-contiguous, in payload form.
+        middle: row of the keyframe.
+        by_keyframe: whether the keyframe is the reference of all frames. If not, the neighbour nearer to it is.
+        layout: layout of the frames.
+        out: uint8 (`packed_group_bytes`,).
+
+    Returns:
+        Bytes written.
+    """
+    slots = np.zeros(3 * slot_bytes(layout), np.uint8)
+    other = np.empty(packed_bytes(layout.frame_bytes), np.uint8)
+    return _pack_frames(frames, middle, by_keyframe, layout, octet_room(layout), slots, other, out)

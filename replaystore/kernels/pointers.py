@@ -1,4 +1,8 @@
-"""Reads and writes memory by address, for kernels with many input buffers. Callers keep the buffers alive."""
+"""Reads and writes memory by address, for kernels with many input buffers. Callers keep the buffers alive.
+
+An address keeps nothing alive. Numba frees an array that a function made as soon as the function does not name it any
+more, so a function takes addresses only of its parameters, or of parts of them. A test reads all kernels for that.
+"""
 
 from __future__ import annotations
 
