@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import numpy as np
 import torch
 
 from drqv2_patch import ReplayBufferStorage, make_replay_loader
 from experiments.benchmarks.peers.peer import Unable, module_from
 from experiments.drqv2.environment import ArraySpec, TimeStep, data_specs
 from replaystore import FrameDelta
+from replaystore.bench.drqv2_loader import make_loader
 from replaystore.errors import SpecError
 from replaystore.spec import MODES
 
@@ -143,13 +141,6 @@ class _Store:
         self._storage.close()
 
 
-def _seed_worker(worker: int) -> None:
-    """Seeds a worker. DrQ-v2's own function passes a NumPy integer to `random.seed`, which Python 3.11 refuses."""
-    seed = (torch.initial_seed() + worker) % (1 << 32)
-    np.random.seed(seed)  # noqa: NPY002 - the loader draws from this generator
-    random.seed(seed)
-
-
 class _Original:
     """DrQ-v2's storage and loader. Its workers start with the first batch."""
 
@@ -160,14 +151,17 @@ class _Original:
             )
         except Unable as err:
             raise SpecError(f"{ORIGINAL}: {err}") from err
-        module._worker_init_fn = _seed_worker
         directory = Path(config.directory)
         self._storage = module.ReplayBufferStorage(config.specs, directory)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pinned memory where there is no GPU
-            self._loader = module.make_replay_loader(
-                directory, config.capacity, config.batch_size, config.workers, True, config.n_step, config.discount
-            )
+        self._loader = make_loader(
+            module,
+            directory,
+            max_transitions=config.capacity,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            n_step=config.n_step,
+            discount=config.discount,
+        )
         self._batches: Iterator[Any] | None = None
 
     def add(self, step: TimeStep) -> None:

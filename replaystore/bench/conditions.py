@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import platform
 import subprocess
-import time
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-
 import replaystore
 from replaystore.runtime.available_memory import total_bytes
 
-_BLOCK_BYTES = 64 << 10
 _PACKAGES = ("numpy", "numba", "numcodecs", "lz4")
 
 
@@ -62,40 +57,6 @@ def block_device(directory: Path) -> tuple[str | None, int | None]:
             continue
         return folder.resolve().name, kilobytes << 10
     return None, None
-
-
-def random_read_milliseconds(directory: Path, rng: np.random.Generator, num_reads: int = 64) -> float | None:
-    """Measures the median time to read 64 KiB at a random place of the files below `directory`.
-
-    The reads are made one at a time and bypass the page cache. The host of a virtual disk may still cache them.
-
-    Args:
-        directory: directory with files of at least 64 KiB.
-        rng: source of the places.
-        num_reads: number of reads.
-
-    Returns:
-        Milliseconds. None if the file system cannot bypass the cache, or there is no such file.
-    """
-    files = [path for path in sorted(directory.rglob("*")) if path.is_file() and path.stat().st_size >= _BLOCK_BYTES]
-    seconds = []
-    with mmap.mmap(-1, _BLOCK_BYTES) as page_aligned:
-        for _ in range(num_reads if files else 0):
-            path = files[int(rng.integers(len(files)))]
-            offset = int(rng.integers(path.stat().st_size // _BLOCK_BYTES)) * _BLOCK_BYTES
-            try:
-                descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECT", 0))
-            except OSError:
-                return None
-            try:
-                start = time.perf_counter()
-                os.preadv(descriptor, [page_aligned], offset)
-                seconds.append(time.perf_counter() - start)
-            except OSError:
-                return None
-            finally:
-                os.close(descriptor)
-    return round(1000 * float(np.median(seconds)), 3) if seconds else None
 
 
 def conditions(directory: Path) -> dict[str, str | int | float | None]:

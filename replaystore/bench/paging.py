@@ -17,24 +17,29 @@ from typing import Any
 
 import numpy as np
 
-from replaystore.bench.conditions import conditions, random_read_milliseconds
+from replaystore.bench.conditions import conditions
 from replaystore.bench.frame_example import frame_example
 from replaystore.bench.memory_limit import memory_group
-from replaystore.bench.paging_config import PagingConfig, mode_of
+from replaystore.bench.paging_config import DRQV2, PagingConfig, mode_of
 from replaystore.bench.paging_result import (
     FrameExample,
     Measurement,
     PagingResult,
+    Speeds,
     Status,
     StoreSummary,
 )
 from replaystore.bench.paging_stores import EpisodeSource, StoreFolder, check_space, drop_page_cache
+from replaystore.bench.physical_limits import copied_bytes_per_second, read_directly
+from replaystore.bench.sample_turns import Draws
 from replaystore.errors import DamageError, ReplayStoreError
 from replaystore.runtime.durable_files import replace_file
 from replaystore.spec import Mode
 
 Progress = Callable[[str], None]
 
+_READS_IN_FLIGHT = 16
+_READS = 512
 GRACE_SECONDS = 600.0  # for opening a store and compiling kernels, besides twice `max_seconds`
 
 
@@ -101,7 +106,7 @@ def run_paging(config: PagingConfig, *, progress: Progress | None = None) -> Pag
         measurements=tuple(measurements),
         stores=tuple(summaries[mode] for mode in stored),
         example=_example(source),
-        conditions={**stated, "random_read_64_kib_ms": _random_read(folder.directory)},
+        **_machine(config, folder, stated),
     )
 
 
@@ -118,6 +123,9 @@ def _measure(
             "mode": name,
             "store": str(folder.path(mode).absolute()),
             "warm_store": str(folder.warm_path(mode).absolute()),
+            "episodes": str(folder.source.link(folder.directory.parent / "episodes", summary.episodes))
+            if name == DRQV2
+            else None,
             "group": None if group.path is None else str(group.path),
             "answer": str(answer),
         }
@@ -165,9 +173,24 @@ def _compare(entries: list[Measurement], directory: Path) -> None:
             )
 
 
-def _random_read(directory: Path) -> float | None:
-    drop_page_cache(directory)
-    return random_read_milliseconds(directory, np.random.default_rng(0))
+def _machine(config: PagingConfig, folder: StoreFolder, stated: dict[str, Any]) -> dict[str, Any]:
+    """Returns the speeds and the conditions of a result. The machine is measured now."""
+    drop_page_cache(folder.directory)
+    rng = np.random.default_rng(0)
+    one = read_directly(folder.directory, rng)
+    many = read_directly(folder.directory, rng, num_reads=_READS, in_flight=_READS_IN_FLIGHT)
+    draws = Draws(
+        batch_size=config.batch_size, n_step=config.n_step, discount=config.discount, threads=config.threads, seed=0
+    )
+    speeds = Speeds(
+        copied_bytes_per_second=copied_bytes_per_second(2 * folder.source.row_bytes, draws),
+        read_bytes_per_second=None if many is None else many.bytes_per_second,
+        reads_in_flight=_READS_IN_FLIGHT,
+    )
+    return {
+        "speeds": speeds,
+        "conditions": {**stated, "random_read_64_kib_ms": None if one is None else round(one.median_milliseconds, 3)},
+    }
 
 
 def _example(source: EpisodeSource) -> FrameExample | None:

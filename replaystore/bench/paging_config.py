@@ -12,6 +12,7 @@ from replaystore.errors import SpecError
 from replaystore.spec import DEFAULT_CHUNK_ROWS, MODES, Mode, Residency
 
 MEMMAP = "memmap"
+DRQV2 = "drqv2"
 CONTENDERS: Mapping[str, tuple[Mode, Residency | None]] = {
     "disk": ("disk", "mapped"),
     "half": ("half", None),
@@ -22,10 +23,12 @@ CONTENDERS: Mapping[str, tuple[Mode, Residency | None]] = {
     "half-files": ("half", "files"),
     "full-files": ("full", "files"),
     MEMMAP: ("disk", "files"),
+    DRQV2: ("disk", "ram"),
 }
 """The mode of the store, and where its bytes are, by name. None: in RAM as far as they fit, and mapped beyond.
 
-`memmap` reads the observations of a store in mode `disk` through plain NumPy memory maps of its chunk files.
+`memmap` reads the observations of a store in mode `disk` through plain NumPy memory maps of its chunk files. `drqv2` is
+the replay loader of DrQ-v2, in the measured process. It reads episode files of the same data into RAM.
 """
 
 
@@ -43,7 +46,9 @@ class PagingConfig:
         work_dir: directory of stores and measurements, made if absent. Its contents are reused.
         limit_bytes: memory limit of each measurement.
         sizes: amounts of data, as multiples of `limit_bytes`, counted as raw stacked rows.
-        modes: what to compare, names of `CONTENDERS`: storage modes, with or without a residency, and `"memmap"`.
+        modes: what to compare, names of `CONTENDERS`: storage modes, with or without a residency, `"memmap"`, and
+            `"drqv2"`.
+        drqv2: checkout of DrQ-v2, for the contender of that name.
         batch_size: transitions per batch.
         n_step: steps of the return.
         discount: discount per step.
@@ -66,6 +71,7 @@ class PagingConfig:
     limit_bytes: int
     sizes: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
     modes: tuple[str, ...] = MODES
+    drqv2: str | None = None
     batch_size: int = 256
     n_step: int = 3
     discount: float = 0.99
@@ -88,6 +94,8 @@ class PagingConfig:
             raise SpecError(f"sizes: expected different positive multiples of the limit, got {self.sizes}")
         if not self.modes or len(set(self.modes)) != len(self.modes) or not set(self.modes) <= set(CONTENDERS):
             raise SpecError(f"modes: expected some of {tuple(CONTENDERS)}, each once, got {self.modes}")
+        if DRQV2 in self.modes and self.drqv2 is None:
+            raise SpecError(f"modes: {DRQV2!r} needs a checkout of DrQ-v2; pass its directory as drqv2 (--drqv2)")
         if self.limit_bytes < MIN_LIMIT_BYTES:
             raise SpecError(f"limit_bytes: expected at least {MIN_LIMIT_BYTES}, got {self.limit_bytes}")
         for name in ("batch_size", "n_step", "num_batches", "threads", "chunk_rows", "checksum_batches"):

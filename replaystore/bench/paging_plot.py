@@ -6,10 +6,11 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from replaystore.bench.paging_config import MEMMAP, mode_of
+from replaystore.bench.paging_config import DRQV2, MEMMAP, mode_of
+from replaystore.bench.paging_ideal import ideal_seconds
 from replaystore.bench.paging_result import Measurement, PagingResult
 from replaystore.runtime.extras import needs
-from replaystore.spec import Mode
+from replaystore.spec import MODES, Mode
 
 with needs("plots of `bench`", "bench"):
     from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ with needs("plots of `bench`", "bench"):
 # has the colour of the mode of its store.
 _COLOURS: dict[Mode, str] = {"disk": "#D55E00", "half": "#0072B2", "full": "#009E73"}
 _COLOURS_ON_DARK: dict[Mode, str] = {"disk": "#E69F00", "half": "#56B4E9", "full": "#2CC79B"}
-_MARKERS = {"disk": "o", "half": "s", "full": "D", "mapped": "^", "files": "v", MEMMAP: "x"}
+_MARKERS = {"disk": "o", "half": "s", "full": "D", "mapped": "^", "files": "v", MEMMAP: "x", DRQV2: "P"}
 _DASHES = {"disk": "-", "half": "--", "full": "-"}
 
 _DPI = 160
@@ -76,10 +77,20 @@ def _draw_mode(axes: Axes, mode: str, entries: Sequence[Measurement], colour: st
             )
 
 
+def _draw_ideal(axes: Axes, result: PagingResult, mode: str, colour: str) -> None:
+    """Draws the least times of a mode's batches."""
+    entries = [entry for entry in result.measurements if entry.mode == mode]
+    found = [(entry.size, ideal_seconds(result, entry)) for entry in entries]
+    points = [(size, 1000 * seconds) for size, seconds in found if seconds is not None]
+    if points:
+        axes.plot(*zip(*points, strict=True), color=colour, linewidth=1, alpha=0.8, zorder=2, label=f"{mode}, least")
+
+
 def plot_png(result: PagingResult, *, dark: bool = False) -> bytes:
     """Plots milliseconds per batch against data in multiples of the limit, log-log.
 
-    Lines are p50, bands reach to p95, and dotted lines are p99.
+    Lines are p50, bands reach to p95, and dotted lines are p99. Thin lines are the least times that the memory and the
+    device allow.
 
     Args:
         result: what to draw.
@@ -102,6 +113,8 @@ def plot_png(result: PagingResult, *, dark: bool = False) -> bytes:
             ink,
             ground,
         )
+        if mode in MODES:
+            _draw_ideal(axes, result, mode, colours[mode_of(mode)])
     axes.set_xscale("log", base=2)
     if all(entry.p50_seconds is None for entry in result.measurements):
         axes.set_ylim(1, 1000)  # nothing to scale by
@@ -133,7 +146,10 @@ def plot_png(result: PagingResult, *, dark: bool = False) -> bytes:
     axes.set_xlabel(f"raw stacked data, multiples of the {limit}", color=ink)
     axes.set_ylabel(f"time for a batch of {config.batch_size}, milliseconds", color=ink)
     axes.set_title(
-        "Lines: p50. Bands: up to p95. Dotted: p99. Filled: all held in RAM.", color=ink, fontsize=10, loc="left"
+        "Lines: p50. Bands: up to p95. Dotted: p99. Filled: all in RAM. Thin: least that memory and device allow.",
+        color=ink,
+        fontsize=10,
+        loc="left",
     )
     axes.grid(True, which="major", color=faint, linewidth=0.7, zorder=0)
     axes.tick_params(colors=ink, which="both")

@@ -33,6 +33,7 @@ class Measurement:
         resident_bytes: bytes that the store keeps in RAM, including fields with small rows, without page cache.
         budget_bytes: the store's budget. None for `"mapped"` and `"files"`.
         baseline_bytes: anonymous memory of the process before it opened the store, including batch buffers.
+        batch_bytes: bytes of the arrays of a batch.
         stopped_by: why no more batches were timed: `"num_batches"` or `"max_seconds"`.
         open_seconds: time to open the store on a cold cache, including loading bytes into RAM.
         first_batch_seconds: time of the first batch after that.
@@ -64,6 +65,7 @@ class Measurement:
     resident_bytes: int | None = None
     budget_bytes: int | None = None
     baseline_bytes: int | None = None
+    batch_bytes: int | None = None
     stopped_by: str | None = None
     open_seconds: float | None = None
     first_batch_seconds: float | None = None
@@ -146,6 +148,22 @@ class FrameExample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Speeds:
+    """What the machine does at best, measured after the batches.
+
+    Attributes:
+        copied_bytes_per_second: copies of random rows into a batch, with as many threads as gather one.
+        read_bytes_per_second: direct reads of the files at random places, `reads_in_flight` at once. None if the file
+            system cannot bypass the page cache.
+        reads_in_flight: reads at once.
+    """
+
+    copied_bytes_per_second: float
+    read_bytes_per_second: float | None
+    reads_in_flight: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class PagingResult:
     """All data of a report.
 
@@ -158,6 +176,7 @@ class PagingResult:
         measurements: one per size and contender.
         stores: one per mode of a store, at the largest size.
         example: two neighbouring frames. None if there are no images.
+        speeds: what the machine does at best. None in results of before these were measured.
         conditions: the machine, the versions and the date, by name.
     """
 
@@ -169,6 +188,7 @@ class PagingResult:
     measurements: tuple[Measurement, ...]
     stores: tuple[StoreSummary, ...]
     example: FrameExample | None
+    speeds: Speeds | None = None
     conditions: Mapping[str, str | int | float | None] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -178,12 +198,13 @@ class PagingResult:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> PagingResult:
         """Returns the result that `to_json` described."""
-        example = data["example"]
+        example, speeds = data["example"], data.get("speeds")
         parts = {
             "config": PagingConfig.from_json(data["config"]),
             "measurements": tuple(Measurement.from_json(entry) for entry in data["measurements"]),
             "stores": tuple(StoreSummary(**entry) for entry in data["stores"]),
             "example": example and FrameExample(**{**example, "frame_shape": tuple(example["frame_shape"])}),
+            "speeds": speeds and Speeds(**speeds),
         }
         return cls(**{**data, **parts})
 

@@ -81,6 +81,20 @@ class EpisodeSource:
             self._kept_bytes += num_bytes
         return arrays
 
+    def link(self, directory: Path, num_episodes: int) -> Path:
+        """Makes `directory` hold links to the files of the first `num_episodes` episodes, under names of DrQ-v2.
+
+        Returns:
+            The absolute path of `directory`.
+        """
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        for number in range(num_episodes):
+            index = number % len(self.files)
+            name = f"20000101T000000_{number}_{self._rows[index] - 1}.npz"
+            (directory / name).symlink_to(self.files[index].absolute())
+        return directory.absolute()
+
     def amount(self, num_bytes: float) -> tuple[int, int]:
         """Returns (episodes, rows) of the fewest episodes that hold at least `num_bytes` as raw stacked rows."""
         wanted_rows = max(1, math.ceil(num_bytes / self.row_bytes))

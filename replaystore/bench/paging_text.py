@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from replaystore.bench.paging_ideal import ideal_seconds
 from replaystore.bench.paging_plot import format_milliseconds
 from replaystore.bench.paging_result import Measurement, PagingResult
 
@@ -18,6 +19,7 @@ COLUMNS = (
     "residency",
     "batches",
     "p50 ms",
+    "least ms",
     "p95 ms",
     "p99 ms",
     "mean ms",
@@ -35,8 +37,8 @@ TIME_COLUMNS = (
     "data",
     "mode",
     "residency",
-    "batches",
     "p50 ms",
+    "least ms",
     "p95 ms",
     "p99 ms",
     "mean ms",
@@ -50,6 +52,7 @@ MEMORY_COLUMNS = (
     "transitions",
     "store",
     "in RAM",
+    "batches",
     "faults/batch",
     "read/batch",
     "PSS",
@@ -59,10 +62,10 @@ MEMORY_COLUMNS = (
 NARROW_COLUMNS = (
     "data",
     "mode",
-    "store",
     "in RAM",
     "residency",
     "p50 ms",
+    "least ms",
     "p95 ms",
     "p99 ms",
     "first ms",
@@ -114,6 +117,7 @@ def table_rows(result: PagingResult) -> list[dict[str, str]]:
             entry.residency or _NONE,
             _batches(entry),
             _milliseconds(entry.p50_seconds),
+            _milliseconds(ideal_seconds(result, entry)),
             _milliseconds(entry.p95_seconds),
             _milliseconds(entry.p99_seconds),
             _milliseconds(entry.mean_seconds),
@@ -202,7 +206,9 @@ def notes(result: PagingResult) -> list[str]:
         " which has its own column.",
         f"The page cache is cold at the start. `disk` is mapped. `half` and `full` keep what fits a budget of {budget}"
         " in RAM and map the rest, unless their name has a residency. `memmap` reads only the observations, through"
-        f" NumPy's memory maps of the files of `disk`. The process itself takes up to {format_bytes(baseline)}.",
+        " NumPy's memory maps of the files of `disk`. `drqv2` is DrQ-v2's loader without workers, which holds all"
+        f" episodes in RAM. The process itself takes up to {format_bytes(baseline)}.",
+        *_least(result),
         *_gains(result),
         f"All modes gave the same bytes in the first {compared} or more batches of each size (CRC32C)."
         if compared
@@ -210,6 +216,22 @@ def notes(result: PagingResult) -> list[str]:
         "`charged` is what the control group counts at the end, page cache included. `peak` is the most it counted.",
         f"The device took {device} (median) to read 64 KiB at a random place, one read at a time, past the page cache."
         " The host of a virtual disk may still have cached it.",
+    ]
+
+
+def _least(result: PagingResult) -> list[str]:
+    """Returns a sentence on the least times. Nothing if the speeds are unknown."""
+    speeds = result.speeds
+    if speeds is None:
+        return []
+    read = "an unknown speed"
+    if speeds.read_bytes_per_second is not None:
+        read = f"{speeds.read_bytes_per_second / 1e6:,.0f} MB/s"
+    return [
+        f"`least` is what memory and device allow: the bytes of a batch are copied at"
+        f" {speeds.copied_bytes_per_second / 1e6:,.0f} MB/s, and the observations that do not fit what the limit leaves"
+        f" are read at {read}, both at once. The machine copied random rows and read 64 KiB at random places past the"
+        f" page cache, {speeds.reads_in_flight} at a time, after the batches. Decoding counts as nothing."
     ]
 
 

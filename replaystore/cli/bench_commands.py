@@ -60,8 +60,9 @@ bench.add_command(sample)
 )
 @click.option(
     "--modes", type=_several_contenders, default=",".join(MODES), show_default=True,
-    help="Modes to compare, with or without a residency, and NumPy's memmap.",
+    help="Modes to compare, with or without a residency, NumPy's memmap, and DrQ-v2's loader.",
 )  # fmt: skip
+@click.option("--drqv2", type=EXISTING_DIRECTORY, help="Checkout of DrQ-v2, for the mode of that name.")
 @click.option("--work-dir", type=DIRECTORY, required=True, help="For the stores. They are kept and reused.")
 @click.option("--out-dir", type=DIRECTORY, help="For the report (JSON, Markdown, PNG, HTML). Default: no report.")
 @batch_size_option
@@ -74,7 +75,7 @@ bench.add_command(sample)
 @frame_delta_options
 @as_json
 def paging(
-    episode_dir: Path, work_dir: Path, out_dir: Path | None, as_json: bool,
+    episode_dir: Path, work_dir: Path, out_dir: Path | None, drqv2: Path | None, as_json: bool,
     keyframe_interval: int | None, reference: str | None, entropy: str | None, level: int | None, **options: Any,
 ) -> None:  # fmt: skip
     """Show what happens to batch times as the data outgrows memory, in each mode.
@@ -89,7 +90,10 @@ def paging(
     frame_delta = chosen_frame_delta(
         keyframe_interval=keyframe_interval, reference=reference, entropy=entropy, level=level
     )
-    config = PagingConfig(episode_dir=str(episode_dir), work_dir=str(work_dir), frame_delta=frame_delta, **options)
+    checkout = None if drqv2 is None else str(drqv2)
+    config = PagingConfig(
+        episode_dir=str(episode_dir), work_dir=str(work_dir), drqv2=checkout, frame_delta=frame_delta, **options
+    )
     result = run_paging(config, progress=note)
     if out_dir is not None:
         from replaystore.bench.report import write_report

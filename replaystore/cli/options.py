@@ -15,7 +15,7 @@ RESIDENCIES = ("mapped", "files", "ram", "auto")
 ROLES = ("observation", "action", "reward", "discount", "extra")
 REFERENCES = ("inward", "previous", "keyframe")
 CONTENDERS = (
-    "disk", "half", "full", "half-mapped", "full-mapped", "disk-files", "half-files", "full-files", "memmap",
+    "disk", "half", "full", "half-mapped", "full-mapped", "disk-files", "half-files", "full-files", "memmap", "drqv2",
 )  # fmt: skip
 ENTROPIES = ("packed", "lz4", "zstd", "spans", "points", "none")
 

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from replaystore.bench.conditions import random_read_milliseconds
 from replaystore.bench.memory_limit import MemoryGroup, memory_group
 from replaystore.bench.paging import MeasurementFailed, run_paging
 from replaystore.bench.paging_config import PagingConfig
+from replaystore.bench.paging_ideal import ideal_seconds
 from replaystore.bench.paging_result import PagingResult
 from replaystore.bench.paging_stores import EpisodeSource
+from replaystore.bench.physical_limits import READ_BYTES, copied_bytes_per_second, read_directly
 from replaystore.bench.report import write_report
-from replaystore.errors import DamageError, EpisodeFileError, StoreExists
+from replaystore.bench.sample_turns import Draws
+from replaystore.errors import DamageError, EpisodeFileError, SpecError, StoreExists
 
 MIB = 1 << 20
 ROWS = 41
@@ -234,10 +236,75 @@ def test_a_store_that_is_not_ours_is_left_alone(small: PagingConfig) -> None:
 
 
 def test_random_reads_are_timed_or_refused(tmp_path: Path) -> None:
-    assert random_read_milliseconds(tmp_path, np.random.default_rng(0)) is None
+    assert read_directly(tmp_path, np.random.default_rng(0)) is None
     (tmp_path / "data").write_bytes(bytes(300_000))
-    found = random_read_milliseconds(tmp_path, np.random.default_rng(0), num_reads=3)
-    assert found is None or found > 0
+    found = read_directly(tmp_path, np.random.default_rng(0), num_reads=3, in_flight=2)
+    if found is not None:  # None: the file system cannot bypass the page cache
+        assert found.median_milliseconds > 0
+        assert found.bytes_per_second <= 2 * READ_BYTES / (found.median_milliseconds / 1000)
+
+
+def test_copies_are_timed() -> None:
+    draws = Draws(batch_size=16, n_step=1, discount=1.0, threads=2, seed=0)
+    assert 1e6 < copied_bytes_per_second(100_000, draws) < 1e12
+
+
+def test_the_least_time_is_that_of_copies_and_of_what_does_not_fit(
+    config: PagingConfig, measured: tuple[PagingResult, list[str]]
+) -> None:
+    """With speeds that one can count with: 1 GB/s of copies, 1 MB/s of reads."""
+    result = measured[0]
+    assert result.speeds is not None
+    result = replace(result, speeds=replace(result.speeds, copied_bytes_per_second=1e9, read_bytes_per_second=1e6))
+    stack = STACK * math.prod(SHAPE)
+    row = 2 * stack + 2 * 4 + 4 + 4
+    for mode, rows, row_bytes in (("disk", 2, stack), ("half", 2 * STACK, stack // STACK)):
+        entry = result.at(config.sizes[-1], mode)
+        assert entry is not None
+        entry = replace(entry, limited=True)
+        stored = next(store.observation_bytes_per_transition for store in result.stores if store.mode == mode)
+        assert row_bytes <= stored < 1.1 * row_bytes  # the first row of an episode is not a transition
+        assert ideal_seconds(result, entry) == pytest.approx(16 * row / 1e9)
+        half = replace(entry, baseline_bytes=config.limit_bytes - entry.store_bytes // 2)
+        assert ideal_seconds(result, half) == pytest.approx(16 * rows * stored / 2 / 1e6, rel=1e-3)
+        assert ideal_seconds(replace(result, speeds=None), half) is None
+        assert ideal_seconds(result, replace(entry, limited=False)) is None
+
+
+_LOADER = """
+import numpy as np, torch
+
+class Episodes(torch.utils.data.IterableDataset):
+    def __init__(self, directory, max_size):
+        files = sorted(directory.glob("*.npz"))
+        assert max_size == sum(int(file.stem.split("_")[2]) + 1 for file in files)
+        self.episodes = [dict(np.load(file)) for file in files]
+
+    def __iter__(self):
+        while True:
+            yield tuple(torch.from_numpy(self.episodes[0][name][1]) for name in ("observation", "action", "reward"))
+
+def make_replay_loader(replay_dir, max_size, batch_size, num_workers, save_snapshot, nstep, discount):
+    assert (num_workers, save_snapshot) == (0, True)
+    return torch.utils.data.DataLoader(Episodes(replay_dir, max_size), batch_size=batch_size)
+"""
+
+
+def test_the_loader_of_a_checkout_as_a_contender(config: PagingConfig, tmp_path: Path) -> None:
+    """A stand-in with the signature of DrQ-v2's loader: it gets links to all episodes, as often as they repeat."""
+    (tmp_path / "replay_buffer.py").write_text(_LOADER)
+    chosen = replace(config, modes=("disk", "drqv2"), sizes=config.sizes[-1:], drqv2=str(tmp_path))
+    result = run_paging(PagingConfig.from_json(json.loads(json.dumps(chosen.to_json()))))
+    disk, loader = result.measurements
+    assert (loader.status, loader.residency, loader.checksums) == ("ok", "ram", ())
+    assert loader.resident_bytes == loader.data_bytes == disk.data_bytes
+    assert loader.batch_bytes == 16 * (STACK * math.prod(SHAPE) + 2 * 4 + 4)
+    assert len(loader.batch_seconds) == 3
+
+
+def test_the_loader_needs_a_checkout(config: PagingConfig) -> None:
+    with pytest.raises(SpecError, match="needs a checkout of DrQ-v2"):
+        replace(config, modes=("drqv2",))
 
 
 def test_no_episode_files(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from replaystore.bench.frame_example import frame_example
 from replaystore.bench.paging_config import CONTENDERS, PagingConfig, mode_of
 from replaystore.bench.paging_plot import plot_png
-from replaystore.bench.paging_result import FrameExample, Measurement, PagingResult, StoreSummary
+from replaystore.bench.paging_result import FrameExample, Measurement, PagingResult, Speeds, StoreSummary
 from replaystore.bench.paging_text import (
     MEMORY_COLUMNS,
     NARROW_COLUMNS,
@@ -58,6 +58,7 @@ def measurement(size: float, mode: Mode) -> Measurement:
         resident_bytes=resident,
         budget_bytes=None if mode == "disk" else round(0.75 * GIB),
         baseline_bytes=180 << 20,
+        batch_bytes=256 * 2 * 63_544,
         stopped_by="num_batches" if p50 < 1 else "max_seconds",
         open_seconds=0.4,
         first_batch_seconds=3 * p50,
@@ -114,6 +115,7 @@ def result(*, limited: bool = True, measurements: tuple[Measurement, ...] | None
             current_png=pixel,
             difference_png=pixel,
         ),
+        speeds=Speeds(copied_bytes_per_second=8e9, read_bytes_per_second=1e9, reads_in_flight=16),
         conditions={
             "cpu": "Made-up <CPU>",
             "kernel": "Linux 6",
@@ -280,7 +282,7 @@ def test_what_fitting_in_ram_is_worth() -> None:
 def test_every_contender_has_a_line_of_its_own() -> None:
     base = result()
     entries = tuple(replace(measurement(size, mode_of(name)), mode=name) for size in SIZES for name in CONTENDERS)
-    found = replace(base, measurements=entries, config=replace(base.config, modes=tuple(CONTENDERS)))
+    found = replace(base, measurements=entries, config=replace(base.config, modes=tuple(CONTENDERS), drqv2="checkout"))
     assert len({plot_png(found), plot_png(base)}) == 2
     assert [row["mode"] for row in table_rows(found)[: len(CONTENDERS)]] == list(CONTENDERS)
     assert "half-files" in to_markdown(found)
@@ -331,3 +333,13 @@ def test_example_takes_the_median_pair(channels: str) -> None:
 def test_configuration_that_cannot_work_is_refused(change: dict[str, object], name: str) -> None:
     with pytest.raises(SpecError, match=name):
         PagingConfig(**{"episode_dir": "e", "work_dir": "w", "limit_bytes": GIB, **change})  # type: ignore[arg-type]
+
+
+def test_the_least_time_stands_beside_the_measured_one() -> None:
+    rows = [row for row in table_rows(result()) if row["data"].startswith("8x")]
+    assert {row["mode"]: row["least ms"] for row in rows} == {"disk": "29.2", "half": "22.5", "full": "4.07"}
+    assert any("copied at 8,000 MB/s" in note and "read at 1,000 MB/s" in note for note in notes(result()))
+    unknown = replace(result(), speeds=None)
+    assert {row["least ms"] for row in table_rows(unknown)} == {"-"}
+    assert not any("`least`" in note for note in notes(unknown))
+    assert len({plot_png(unknown), plot_png(result())}) == 2

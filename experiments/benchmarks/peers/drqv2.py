@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import random
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from experiments.benchmarks.peers.data import PeerData
 from experiments.benchmarks.peers.peer import Batch, Candidate, Peer, Unable, module_from
+from replaystore.bench.drqv2_loader import make_loader, named
 from replaystore.datasets.drqv2_npz import write_episode
 from replaystore.runtime.extras import needs
 
@@ -25,19 +23,6 @@ WORKERS = (0, 1, 2, 4)
 _READY_PER_WORKER = 2  # the DataLoader's default
 _IDLE_SECONDS = 0.1
 _PATIENCE_SECONDS = 60.0
-_NAMES = "observation", "action", "reward", "discount", "next_observation"
-
-
-def named(batch: Sequence[Any]) -> Batch:
-    """A batch as DrQ-v2 and what derives from it return it, by name."""
-    return dict(zip(_NAMES, batch, strict=True))
-
-
-def _seed_worker(worker_id: int) -> None:
-    """Seeds a worker. DrQ-v2's own function passes a NumPy integer to `random.seed`, which Python 3.11 refuses."""
-    seed = int(np.random.get_state(legacy=False)["state"]["key"][0]) + worker_id  # noqa: NPY002
-    np.random.seed(seed % (1 << 32))  # noqa: NPY002 - the loader draws from this generator
-    random.seed(seed)
 
 
 class Loader(Peer):
@@ -60,23 +45,21 @@ class Loader(Peer):
         directory = Path(tempfile.mkdtemp(prefix="drqv2-", dir=data.scratch))
         for number, episode in enumerate(data.episodes):
             write_episode(directory / f"20000101T000000_{number}_{episode.length}.npz", episode.arrays())
-        if hasattr(module, "_worker_init_fn"):
-            module._worker_init_fn = _seed_worker
+        loader = make_loader(
+            module,
+            directory,
+            max_transitions=data.num_transitions * max(1, workers),  # shared out evenly, while episodes are not
+            batch_size=data.batch_size,
+            workers=workers,
+            n_step=data.n_step,
+            discount=data.discount,
+        )
+        before = set(psutil.Process().children())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pinned memory where there is no GPU
-            loader = module.make_replay_loader(
-                directory,
-                data.num_transitions * max(1, workers),  # shared out evenly, while episodes are not
-                data.batch_size,
-                workers,
-                True,  # keep the files
-                data.n_step,
-                data.discount,
-            )
-            before = set(psutil.Process().children())
             self._iterator: Iterator[Any] | None = iter(loader)
             next(self._iterator)
-            self._children = [child for child in psutil.Process().children() if child not in before] if workers else []
+        self._children = [child for child in psutil.Process().children() if child not in before] if workers else []
 
     def turn(self) -> Batch:
         """Draws a batch."""

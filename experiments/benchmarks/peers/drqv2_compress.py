@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from experiments.benchmarks.peers.data import PeerData, PeerEpisode
-from experiments.benchmarks.peers.drqv2 import named
 from experiments.benchmarks.peers.peer import Batch, Candidate, Peer, Unable, module_from
+from replaystore.bench.drqv2_loader import named
 
 _FRAME = (84, 84)
 

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from experiments.benchmarks.peers.data import PeerData
+from replaystore.bench.drqv2_loader import module_of_checkout
+from replaystore.errors import SpecError
 from replaystore.runtime.extras import install_command
 
 Array = npt.NDArray[Any]
@@ -113,19 +115,10 @@ def module_from(directory: Path | None, file_name: str, option: str) -> ModuleTy
     """
     if directory is None:
         raise Unable(f"needs a checkout ({option} PATH)")
-    path = directory / file_name
-    name = f"replaystore_peer_{abs(hash(str(path.resolve()))):x}"
-    specification = importlib.util.spec_from_file_location(name, path)
-    if not path.is_file() or specification is None or specification.loader is None:
-        raise Unable(f"no {file_name} in {directory} ({option})")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[name] = module  # its classes are looked up there when a worker process starts
     try:
-        specification.loader.exec_module(module)
-    except Exception as err:
-        del sys.modules[name]
-        raise Unable(f"{path} does not load: {err!r}") from err
-    return module
+        return module_of_checkout(directory, file_name)
+    except SpecError as err:
+        raise Unable(f"{err} ({option})") from err
 
 
 def array_bytes(*arrays: Any) -> int:

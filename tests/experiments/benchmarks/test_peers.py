@@ -355,7 +355,7 @@ def test_what_a_checkout_cannot_do_is_said(tmp_path, stand_in):
         made(drqv2.candidates(None), "DrQ-v2 loader, 0 workers", data)
     with pytest.raises(Unable, match="only gray frames of 84 x 84"):
         made(drqv2_compress.candidates(stand_in), "drqv2_compress Full", data)
-    with pytest.raises(Unable, match=r"no replay_buffer\.py in"):
+    with pytest.raises(Unable, match=r"a checkout with replay_buffer\.py, found no such file"):
         module_from(tmp_path, "replay_buffer.py", "--drqv2")
     (tmp_path / "broken.py").write_text("import no_such_module_anywhere")
     with pytest.raises(Unable, match="no_such_module_anywhere"):
