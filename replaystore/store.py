@@ -137,8 +137,9 @@ class ReplayStore:
                 processes share it. If a file is truncated from outside or its device fails, reading it raises an error
                 where the system allows it, but a page that was dropped and is read again can end the process. `"files"`
                 reads the files without maps, for network file systems, where `"mapped"` does the same. `"auto"` holds
-                as many chunks as fit, oldest first, and maps the others. If they are many, it reads them in the
-                background (see `wait_until_filled`). Fields with rows of at most 256 bytes are always in memory.
+                as many chunks as fit, oldest first, and reads the others from their files. If they are many, it fills
+                memory in the background (see `wait_until_filled`). Fields with rows of at most 256 bytes are always in
+                memory.
             budget_bytes: most bytes of chunks in memory, as a number or text such as `"16GiB"`. None: the available
                 memory (`"ram"`), or half of it (`"auto"`).
             num_threads: threads that work on one batch.

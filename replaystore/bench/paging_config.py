@@ -25,7 +25,8 @@ CONTENDERS: Mapping[str, tuple[Mode, Residency | None]] = {
     MEMMAP: ("disk", "files"),
     DRQV2: ("disk", "ram"),
 }
-"""The mode of the store, and where its bytes are, by name. None: in RAM as far as they fit, and mapped beyond.
+"""The mode of the store, and where its bytes are, by name. None: in RAM as far as they fit, and read from files
+beyond.
 
 `memmap` reads the observations of a store in mode `disk` through plain NumPy memory maps of its chunk files. `drqv2` is
 the replay loader of DrQ-v2, in the measured process. It reads episode files of the same data into RAM.

@@ -112,7 +112,7 @@ class Store:
         fits. Opening with `auto` at once would not tell whether everything is in RAM.
         """
         chosen = self._residency
-        names: dict[Residency, str] = {"ram": "ram", "auto": "ram + mapped"} if chosen is None else {chosen: chosen}
+        names: dict[Residency, str] = {"ram": "ram", "auto": "ram + files"} if chosen is None else {chosen: chosen}
         for residency, name in names.items():
             try:
                 self._store = ReplayStore.open(

@@ -29,7 +29,7 @@ class Measurement:
         limited: whether a memory limit was in force.
         measured_at: time in UTC, ISO 8601.
         residency: `"mapped"`, `"files"` or `"memmap"` if the OS pages everything, `"ram"` if everything is in RAM,
-            `"ram + mapped"` if a part is.
+            `"ram + files"` if a part is.
         resident_bytes: bytes that the store keeps in RAM, including fields with small rows, without page cache.
         budget_bytes: the store's budget. None for `"mapped"` and `"files"`.
         baseline_bytes: anonymous memory of the process before it opened the store, including batch buffers.

@@ -192,7 +192,7 @@ def notes(result: PagingResult) -> list[str]:
     baseline = max((entry.baseline_bytes or 0 for entry in entries), default=0)
     budgets = sorted({entry.budget_bytes for entry in entries if entry.budget_bytes is not None})
     budget = " to ".join(dict.fromkeys((format_bytes(budgets[0]), format_bytes(budgets[-1])))) if budgets else "0 B"
-    compared = min((len(entry.checksums) for entry in entries if entry.status == "ok"), default=0)
+    compared = min((len(entry.checksums) for entry in entries if entry.checksums), default=0)
     limit = f"Memory limit {format_bytes(config.limit_bytes)}, page cache included, swap off."
     if not result.limited:
         limit = f"NO MEMORY LIMIT: {result.limit_reason}. Sizes are multiples of {format_bytes(config.limit_bytes)}."
@@ -205,12 +205,12 @@ def notes(result: PagingResult) -> list[str]:
         f" and gathered in one process, for at most {config.max_seconds:g} s. Percentiles leave out the first batch,"
         " which has its own column.",
         f"The page cache is cold at the start. `disk` is mapped. `half` and `full` keep what fits a budget of {budget}"
-        " in RAM and map the rest, unless their name has a residency. `memmap` reads only the observations, through"
+        " in RAM and read the rest, unless their name has a residency. `memmap` reads only the observations, through"
         " NumPy's memory maps of the files of `disk`. `drqv2` is DrQ-v2's loader without workers, which holds all"
         f" episodes in RAM. The process itself takes up to {format_bytes(baseline)}.",
         *_least(result),
         *_gains(result),
-        f"All modes gave the same bytes in the first {compared} or more batches of each size (CRC32C)."
+        f"All stores gave the same bytes in the first {compared} or more batches of each size (CRC32C)."
         if compared
         else "No batches could be compared between modes.",
         "`charged` is what the control group counts at the end, page cache included. `peak` is the most it counted.",

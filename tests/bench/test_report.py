@@ -54,7 +54,7 @@ def measurement(size: float, mode: Mode) -> Measurement:
         status="ok",
         limited=True,
         measured_at="2026-03-01T12:00:00+00:00",
-        residency="mapped" if mode == "disk" else "ram" if resident == store_bytes else "ram + mapped",
+        residency="mapped" if mode == "disk" else "ram" if resident == store_bytes else "ram + files",
         resident_bytes=resident,
         budget_bytes=None if mode == "disk" else round(0.75 * GIB),
         baseline_bytes=180 << 20,

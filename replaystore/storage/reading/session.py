@@ -78,10 +78,10 @@ class ReadingSession:
         self.writes = files.log is not None
         self.lock = threading.RLock()
         self.events = ChunkEvents()
-        maps = residency in ("mapped", "auto")
+        maps = residency == "mapped"
         if maps and is_remote(self._path):
             _logger.warning("%s: on a network file system, so chunk files are read and not mapped", self._path)
-            maps, residency = False, "files" if residency == "mapped" else residency
+            maps, residency = False, "files"
         self._chunks = [
             ColumnChunks(column, files.paths, catalog, self._open_files, self.lock, counters, maps)
             for column in catalog.columns
