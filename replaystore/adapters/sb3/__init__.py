@@ -1,4 +1,4 @@
-"""stable-baselines3 on a replay store: a `replay_buffer_class` for its off-policy algorithms."""
+"""stable-baselines3 on a replay store, and with encoded rollouts in memory: classes of buffers for its algorithms."""
 
 from replaystore.runtime.extras import needs
 
@@ -8,5 +8,17 @@ with needs("replaystore.adapters.sb3", "sb3"):
     from stable_baselines3.common.buffers import ReplayBuffer  # noqa: F401
 
 from replaystore.adapters.sb3.buffer import StoreReplayBuffer
+from replaystore.adapters.sb3.rollout import (
+    DeltaDictRolloutBuffer,
+    DeltaRolloutBuffer,
+    RoundClampDictRolloutBuffer,
+    RoundClampRolloutBuffer,
+)
 
-__all__ = ["StoreReplayBuffer"]
+__all__ = [
+    "DeltaDictRolloutBuffer",
+    "DeltaRolloutBuffer",
+    "RoundClampDictRolloutBuffer",
+    "RoundClampRolloutBuffer",
+    "StoreReplayBuffer",
+]

@@ -35,7 +35,7 @@ def fields_of_spaces(
     """
     parts = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {OBSERVATION: observation_space}
     fields = [
-        *(_observation_field(name, part, frame_stack) for name, part in parts.items()),
+        *(observation_field(name, part, frame_stack) for name, part in parts.items()),
         FieldSpec(name="action", shape=(action_dim,), dtype=action_dtype.name, role="action"),
         FieldSpec(name="reward", shape=(1,), dtype="float32", role="reward"),
         FieldSpec(name="discount", shape=(1,), dtype="float32", role="discount"),
@@ -43,7 +43,17 @@ def fields_of_spaces(
     return fields if frame_stack == 1 else [*fields, FieldSpec(name=REPEATED, shape=(), dtype="bool", role="extra")]
 
 
-def _observation_field(name: str, space: spaces.Space[Any], frame_stack: int) -> FieldSpec:
+def observation_field(name: str, space: spaces.Space[Any], frame_stack: int) -> FieldSpec:
+    """Returns the field of one observation.
+
+    Args:
+        name: of the field.
+        space: of the observation.
+        frame_stack: frames that are stacked in an image, along its channels. Other observations have none.
+
+    Raises:
+        SpecError: `frame_stack` does not divide the channels of an image.
+    """
     shape = get_obs_shape(space)
     assert isinstance(shape, tuple)  # no dict inside a dict
     if not (isinstance(space, spaces.Box) and is_image_space(space)):
