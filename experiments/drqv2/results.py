@@ -70,11 +70,13 @@ def new_axes(width: float = 8.0, height: float = 4.6) -> tuple[Figure, Axes]:
 
 
 def save_result(
-    name: str, directory: Path, data: Any, lines: Sequence[str], figure: Figure | None, docs: str | None
-) -> None:
+    name: str, directory: Path, data: Any, lines: Sequence[str], figure: Figure | None, docs: str | None,
+    *, section: bool = False,
+) -> None:  # fmt: skip
     """Writes `name`.json, `name`.md and `name`.png into `directory`, and updates the page `docs` if one is given.
 
-    The page keeps the text outside its two markers. Its picture goes into the folder `images` next to the page.
+    The page keeps the text outside its two markers. If it has several results (`section`), the first marker of each has
+    the `name`. Its picture goes into the folder `images` next to the page.
 
     Raises:
         SpecError: the page has no markers.
@@ -91,19 +93,25 @@ def save_result(
     if figure is not None:
         write_whole(page.parent / "images" / f"{name}.png", (directory / f"{name}.png").read_bytes())
         picture = [f"![{name.replace('_', ' ')}](images/{name}.png)", ""]
-    write_between_markers(page, "\n".join([*picture, *lines]))
+    write_between_markers(page, "\n".join([*picture, *lines]), name if section else None)
     print(f"written: {os.fspath(page)}")
 
 
-def write_between_markers(page: Path, text: str) -> None:
+def write_between_markers(page: Path, text: str, section: str | None = None) -> None:
     """Replaces the text between the two markers of a page.
+
+    Args:
+        page: the page.
+        text: what stands there from now on.
+        section: name in the first marker. None: the page has one result, without a name.
 
     Raises:
         SpecError: the page has no markers.
     """
     content = page.read_text(encoding="utf-8") if page.exists() else ""
-    before, begin, rest = content.partition(BEGIN)
+    marker = BEGIN if section is None else BEGIN.replace("results", section)
+    before, begin, rest = content.partition(marker)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise SpecError(f"docs: {page}: expected the lines {BEGIN!r} and {END!r}; put them where results go")
-    write_whole(page, f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}")
+        raise SpecError(f"docs: {page}: expected the lines {marker!r} and {END!r}; put them where results go")
+    write_whole(page, f"{before}{marker}\n\n{text.strip()}\n\n{END}{after}")

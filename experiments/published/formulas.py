@@ -154,3 +154,34 @@ def average_factor(raw_bytes: Sequence[float], stored_bytes: Sequence[float]) ->
             f" {len(stored_bytes)} entries, {sum(stored_bytes)} bytes stored"
         )
     return sum(raw_bytes) / sum(stored_bytes)
+
+
+ATARI_FACTORS = {"ppo": 8.9, "qrdqn": 9.9}
+"""Published factors of the observations of ten Atari games: Differentially Encoded Observation Spaces, table II."""
+
+JUST_ROUND_DIMS = {"Walker2d": (17, 6), "HalfCheetah": (17, 6), "Ant": (111, 8), "Humanoid": (376, 17)}
+"""Values of an observation and of an action, of the versions of these tasks that Just Round has."""
+
+JUST_ROUND_FACTORS = {
+    "ppo": {"Walker2d": 2.16, "HalfCheetah": 2.16, "Ant": 3.69, "Humanoid": 4.18},
+    "sac": {"Walker2d": 2.63, "HalfCheetah": 2.63, "Ant": 3.74, "Humanoid": 3.95},
+}
+"""Factors of the memory of training in figure 2 of Just Round, recomputed from its conventions. They agree with it."""
+
+
+def just_round_bytes(algorithm: Algorithm, observation_dims: int, action_dims: int, bits: int) -> tuple[float, float]:
+    """Returns the bytes of the buffer and of the networks, in the convention of figure 2 of Just Round.
+
+    One copy of the observations, `bits` per value, 64 without rounding. Actions have 4 bytes per value. A row has 24
+    bytes more in the 2,048 rows of PPO, and 8 in the 10**6 of SAC. Networks are float32, with two layers of 64, one
+    policy and one value network (PPO) or two (SAC), without target networks.
+
+    >>> [round(sum(just_round_bytes("sac", 376, 17, bits)) / 2**20) for bits in (64, 15)]
+    [2942, 746]
+    """
+    rows, others = (2048, 24) if algorithm == "ppo" else (10**6, 8)
+    buffer = rows * (observation_dims * bits / 8 + 4 * action_dims + others)
+    policy = network_bytes([observation_dims, 64, 64, action_dims])
+    inputs = observation_dims + (action_dims if algorithm == "sac" else 0)
+    networks = policy + _VALUE_NETWORKS[algorithm] * network_bytes([inputs, 64, 64, 1])
+    return buffer, networks

@@ -112,21 +112,22 @@ SPACES = {
 
 @pytest.mark.parametrize("kind", SPACES)
 @pytest.mark.parametrize("mode", ["disk", "half", "full"])
-def test_samples_are_the_transitions_of_the_buffer_it_replaces(tmp_path, kind, mode):
+@pytest.mark.parametrize("count", [1, 4])
+def test_samples_are_the_transitions_of_the_buffer_it_replaces(tmp_path, kind, mode, count):
     observation, action, stack = SPACES[kind]
-    env = environments(observation, action, 2, stack)
+    env = environments(observation, action, count, stack)
     theirs_class: Any = DictReplayBuffer if kind == "dict" else ReplayBuffer
-    theirs = theirs_class(400, env.observation_space, env.action_space, "cpu", 2)
+    theirs = theirs_class(400, env.observation_space, env.action_space, "cpu", count)
     ours = StoreReplayBuffer(
-        400, env.observation_space, env.action_space, "cpu", 2, path=tmp_path / "buffer", mode=mode,
+        400, env.observation_space, env.action_space, "cpu", count, path=tmp_path / "buffer", mode=mode,
         frame_stack=stack, commit_every=7, seed=0,
     )  # fmt: skip
     play(env, [theirs, ours], 60)
     ours.commit()
-    assert ours.store.num_transitions == 120
-    known, found = set(keys_of(theirs.sample(4000))), keys_of(ours.sample(4000))
+    assert ours.store.num_transitions == 60 * count
+    known, found = set(keys_of(theirs.sample(6000))), keys_of(ours.sample(6000))
     assert set(found) == known
-    assert len(known) == 120
+    assert len(known) == 60 * count
     example, own = theirs.sample(3), ours.sample(3)
     for name in ("actions", "dones", "rewards"):
         assert getattr(own, name).dtype == getattr(example, name).dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +18,10 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from replaystore.adapters.sb3.episodes import EpisodeWriter
 from replaystore.adapters.sb3.fields import OBSERVATION, by_name, fields_of_spaces
-from replaystore.adapters.sb3.opening import check_fields, open_store
+from replaystore.adapters.sb3.first_rows import FirstRows
+from replaystore.adapters.sb3.opening import check_fields, has_store, open_store
 from replaystore.adapters.sb3.repeated import count_marked, draw_unmarked
+from replaystore.adapters.sb3.rounding import RoundClampChoice, codecs_of_spaces
 from replaystore.errors import NotEnoughData, SpecError
 from replaystore.runtime.numbers import whole_number
 from replaystore.runtime.paths import local_path
@@ -26,6 +29,9 @@ from replaystore.sampling.generators import seeded_generator
 from replaystore.sampling.sampler import Sampler
 from replaystore.spec import Mode, Residency
 from replaystore.store import ReplayStore
+
+_NOT_PICKLED = ("_store", "_closes_store", "_writer", "_first_rows")
+_CHECK_EVERY = 4096
 
 
 class StoreReplayBuffer(ReplayBuffer):
@@ -65,6 +71,12 @@ class StoreReplayBuffer(ReplayBuffer):
     a transition that follows no other takes `frame_stack` more rows. The field `repeated` marks `frame_stack - 1` of
     them, which are not drawn. They count for `buffer_size`, but not in `size`.
 
+    With `round_clamp` observations of floats are stored rounded, in as few bits as their bounds need
+    (`RoundClamp`). With `"auto"` each value has bounds of its own: those of the first `bounds_rows` transitions, and a
+    margin. Until then the transitions are kept in memory as they are, and drawn as `ReplayBuffer` draws, from NumPy's
+    global generator. The bounds stay as they are from then on, since they belong to the store. Later values are clamped
+    to them, and a warning tells if these are many. A store that is there keeps its codecs.
+
     Args:
         buffer_size: transitions of all environments together; the oldest whole episodes go first.
         observation_space: of one environment.
@@ -83,6 +95,13 @@ class StoreReplayBuffer(ReplayBuffer):
         seed: of the draws; None: drawn from NumPy's global generator, which `set_random_seed` seeds.
         residency: as in `ReplayStore.open`.
         budget_bytes: as in `ReplayStore.open`.
+        round_clamp: a codec for all observations, one for each key of a dict space, or `"auto"`, for all observations
+            of floats. None: nothing is rounded. A codec whose bounds are numbers takes the number and dtype of the
+            values from the space.
+        decimals: decimals of `"auto"`.
+        bounds_rows: transitions that `"auto"` takes bounds from, at most `buffer_size`.
+        bounds_margin: share of the distance between two bounds that `"auto"` adds on either side.
+        max_clamped_share: share of the stored values above which clamping is warned of, once.
         resume: whether a new buffer goes on with the store that is at `path`. Otherwise such a store is refused when
             it is first needed, so that runs do not mix.
 
@@ -97,7 +116,8 @@ class StoreReplayBuffer(ReplayBuffer):
         handle_timeout_termination: bool = True, *, path: str | Path | None = None, store: ReplayStore | None = None,
         mode: Mode = "full", frame_stack: int = 1, n_steps: int = 1, gamma: float = 0.99, commit_every: int = 256,
         seed: int | None = None, residency: Residency = "auto", budget_bytes: int | str | None = None,
-        resume: bool = False,
+        resume: bool = False, round_clamp: RoundClampChoice | None = None, decimals: int = 2,
+        bounds_rows: int = 10_000, bounds_margin: float = 0.5, max_clamped_share: float = 0.001,
     ) -> None:  # fmt: skip
         del optimize_memory_usage
         BaseBuffer.__init__(self, buffer_size, observation_space, action_space, device, n_envs)
@@ -117,6 +137,19 @@ class StoreReplayBuffer(ReplayBuffer):
         self._mode: Mode = mode
         self._reading: dict[str, Any] = {"residency": residency, "budget_bytes": budget_bytes}
         self._rng = seeded_generator(seed)
+        chosen = {} if round_clamp is None else codecs_of_spaces(round_clamp, observation_space)
+        self._codecs = {name: codec for name, codec in chosen.items() if codec is not None}
+        self._to_fit = sorted(set(chosen) - set(self._codecs))
+        if store is not None and chosen:
+            raise SpecError(f"{location}: round_clamp is for a new store; make this store's fields with schemes")
+        if not (bounds_margin >= 0 and 0 <= max_clamped_share <= 1):
+            raise SpecError(
+                f"expected bounds_margin of at least 0 and max_clamped_share from 0 to 1, got {bounds_margin} and"
+                f" {max_clamped_share}"
+            )
+        self._decimals, self._bounds_margin = decimals, bounds_margin
+        self._bounds_rows = min(whole_number(bounds_rows, "bounds_rows"), buffer_size)
+        self._max_clamped_share: float | None = max_clamped_share if chosen else None
         self._had_data = False
         self._num_saved: int | None = None
         self._begin(store)
@@ -130,6 +163,8 @@ class StoreReplayBuffer(ReplayBuffer):
         self._store = store
         self._closes_store = store is None
         self._writer: EpisodeWriter | None = None
+        self._first_rows: FirstRows | None = None
+        self._num_unchecked = 0  # transitions since it was last seen how many values are clamped
 
     @property
     def path(self) -> Path:
@@ -144,8 +179,18 @@ class StoreReplayBuffer(ReplayBuffer):
 
     @property
     def store(self) -> ReplayStore:
-        """The store that holds the experience. It is opened when it is first needed."""
+        """The store that holds the experience. It is opened when it is first needed.
+
+        Transitions that wait for bounds are written first, with the bounds that they have.
+
+        Raises:
+            NotEnoughData: there is no store yet, and no transition to take bounds from.
+        """
+        if self._first_rows is not None:
+            self._fit()
         if self._store is None:
+            if self._to_fit and not has_store(self._path):
+                raise NotEnoughData(f"{self._path}: expected transitions to take bounds from, found none; add some")
             self._store = open_store(
                 self._path,
                 self._fields,
@@ -153,6 +198,7 @@ class StoreReplayBuffer(ReplayBuffer):
                 capacity=self.buffer_size,
                 must_exist=self._had_data,
                 resume=self._resume or self._had_data,
+                codecs=self._codecs,
                 **self._reading,
             )
             found = self._store.num_transitions
@@ -183,6 +229,9 @@ class StoreReplayBuffer(ReplayBuffer):
             EpisodeError: the stack after the step does not go on from the one before it, so `frame_stack` is wrong.
             CapacityError: open episodes exceed `buffer_size`.
         """
+        if self._waits_for_bounds():
+            self._add_first_row(obs, next_obs, action, reward, done, infos)
+            return
         if self.store.capacity != self.buffer_size:
             self.store.set_capacity(self.buffer_size)
         if self._writer is None:
@@ -205,6 +254,53 @@ class StoreReplayBuffer(ReplayBuffer):
                 "discount": np.array([0 if ends and not truncated else 1], np.float32),
             }
             self._writer.add(env, {name: array[env] for name, array in before.items()}, row, last=ends)
+        self._num_unchecked += self.n_envs
+        if self._max_clamped_share is not None and self._num_unchecked >= _CHECK_EVERY:
+            self._check_clamped(self._max_clamped_share)
+
+    def _waits_for_bounds(self) -> bool:
+        if self._first_rows is not None:
+            return True
+        return bool(self._to_fit) and self._store is None and not self._had_data and not has_store(self._path)
+
+    def _add_first_row(self, *step: Any) -> None:
+        if self._first_rows is None:
+            self._first_rows = FirstRows(
+                self._bounds_rows, self.observation_space, self.action_space, self.device, self.n_envs,
+                handle_timeout_termination=self.handle_timeout_termination, n_steps=self.n_steps, gamma=self.gamma,
+            )  # fmt: skip
+        self._first_rows.add(*step)
+        if self._first_rows.is_complete:
+            self._fit()
+
+    def _fit(self) -> None:
+        """Takes bounds from the first rows, and writes these into a store that has them."""
+        rows = self._first_rows
+        assert rows is not None
+        self._codecs |= rows.codecs(self._to_fit, self._decimals, self._bounds_margin)
+        self._to_fit, self._first_rows = [], None
+        rows.play_into(self.add)
+
+    @property
+    def values_clamped(self) -> int:
+        """Values of observations that the codecs of the store have clamped to their bounds so far."""
+        if self._waits_for_bounds():
+            return 0
+        fields = self.store.info()["fields"]
+        return sum(int(fields[field.name]["values_clamped"]) for field in self._fields if field.role == "observation")
+
+    def _check_clamped(self, most: float) -> None:
+        self._num_unchecked = 0
+        rounded = (field for field in self.store.spec.fields if field.scheme is not None and not field.is_image)
+        values = sum(math.prod(field.shape) for field in rounded)
+        clamped, stored = self.values_clamped, self.store.num_transitions * values
+        if clamped > most * stored:
+            self._max_clamped_share = None
+            warnings.warn(
+                f"{self._path}: {clamped} of {stored} values were clamped to their bounds, more than a share of {most};"
+                " take bounds from more rows (bounds_rows), or pass a RoundClamp with wider ones",
+                stacklevel=3,
+            )
 
     def sample(self, batch_size: int, env: VecNormalize | None = None) -> Any:
         """Draws transitions: `ReplayBufferSamples`, or `DictReplayBufferSamples` of a dict space.
@@ -216,6 +312,8 @@ class StoreReplayBuffer(ReplayBuffer):
         Raises:
             NotEnoughData: there is none yet.
         """
+        if self._first_rows is not None and self._first_rows.can_be_drawn:
+            return self._first_rows.sample(batch_size, env)
         try:
             rows = self._draw(batch_size)
         except NotEnoughData:
@@ -246,12 +344,16 @@ class StoreReplayBuffer(ReplayBuffer):
         return {name: self.to_torch(part, copy=False) for name, part in parts.items()}  # type: ignore[union-attr]
 
     def commit(self) -> None:
-        """Commits what open episodes have so far."""
+        """Commits what open episodes have so far. Transitions that wait for bounds are written before."""
+        if self._first_rows is not None:
+            self._fit()
         if self._writer is not None:
             self._writer.commit()
 
     def size(self) -> int:
         """Transitions of an environment, on average."""
+        if self._waits_for_bounds():
+            return 0 if self._first_rows is None else self._first_rows.size()
         repeated = 0 if self._frame_stack == 1 else count_marked(self.store, self._frame_stack)
         return (self.store.num_transitions - repeated) // self.n_envs
 
@@ -261,6 +363,8 @@ class StoreReplayBuffer(ReplayBuffer):
 
     def close(self) -> None:
         """Commits what open episodes have, and closes the store that `path` named."""
+        if self._first_rows is not None:
+            self._fit()
         if self._store is not None:
             try:
                 self.commit()
@@ -270,7 +374,7 @@ class StoreReplayBuffer(ReplayBuffer):
 
     def __getstate__(self) -> dict[str, Any]:
         self.commit()
-        kept = {name: value for name, value in vars(self).items() if name not in ("_store", "_closes_store", "_writer")}
+        kept = {name: value for name, value in vars(self).items() if name not in _NOT_PICKLED}
         if self._store is not None and not self._store.closed:
             kept["_num_saved"] = self._store.num_transitions
         return kept | {"_had_data": self._had_data or self._store is not None}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from replaystore.codecs.round_clamp import RoundClamp
 from replaystore.errors import SpecError, StoreExists, StoreNotFound
 from replaystore.spec import FieldSpec, Mode
 from replaystore.store import ReplayStore
@@ -20,6 +21,7 @@ def open_store(
     capacity: int,
     must_exist: bool,
     resume: bool,
+    codecs: Mapping[str, RoundClamp],
     **reading: Any,
 ) -> ReplayStore:
     """Returns the store at `path`, open for writing. Makes it if there is none.
@@ -34,6 +36,7 @@ def open_store(
         capacity: of a new store.
         must_exist: whether a store that is not there is an error.
         resume: whether a store that is there is gone on with.
+        codecs: of fields of a new store, by name.
         reading: `residency` and `budget_bytes`, as in `ReplayStore.open`.
 
     Raises:
@@ -45,7 +48,7 @@ def open_store(
     shared = ReplayStore.opened(path)
     if shared is not None:
         store = shared
-    elif path.exists() and any(path.iterdir()):
+    elif has_store(path):
         store = ReplayStore.open(path, **reading)
     elif must_exist:
         raise StoreNotFound(
@@ -53,6 +56,8 @@ def open_store(
             " where it is"
         )
     else:
+        schemes = {name: codec.get_config() for name, codec in codecs.items()}
+        fields = [replace(field, scheme=schemes.get(field.name)) for field in fields]
         store = ReplayStore.create(path, fields, mode=mode, capacity=capacity, **reading)
     try:
         if store.num_episodes and not resume:
@@ -68,6 +73,11 @@ def open_store(
     return store
 
 
+def has_store(path: Path) -> bool:
+    """Whether there is a store, or anything else, at a path."""
+    return path.exists() and any(path.iterdir())
+
+
 def check_fields(store: ReplayStore, fields: Sequence[FieldSpec]) -> None:
     """Compares the fields of a store with those that spaces ask for; codecs may differ.
 
@@ -75,7 +85,7 @@ def check_fields(store: ReplayStore, fields: Sequence[FieldSpec]) -> None:
         SpecError: they are others.
     """
     stored = [replace(field, scheme=None) for field in store.spec.fields]
-    if stored != list(fields):
+    if stored != [replace(field, scheme=None) for field in fields]:
         raise SpecError(
             f"{store.path}: expected the fields of these spaces and this frame_stack, {list(fields)}, found {stored}"
             " in the store; use the environment it was written with, or another path"

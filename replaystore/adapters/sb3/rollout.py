@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Generator, Mapping
-from typing import Any, Literal
+from collections.abc import Generator
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +13,11 @@ from stable_baselines3.common.buffers import BaseBuffer, DictRolloutBuffer, Roll
 
 from replaystore.adapters.sb3.delta_steps import DeltaSteps
 from replaystore.adapters.sb3.fields import OBSERVATION, observation_field
-from replaystore.adapters.sb3.rounded_steps import FittedCodec, RoundedSteps, check_space, fitted
+from replaystore.adapters.sb3.rounded_steps import FittedCodec, RoundedSteps
+from replaystore.adapters.sb3.rounding import RoundClampChoice, check_space, codecs_of_spaces
 from replaystore.adapters.sb3.step_arrays import DEFAULT_BUDGET_BYTES, StepArray
-from replaystore.codecs.round_clamp import RoundClamp
 from replaystore.errors import SpecError
 from replaystore.runtime.numbers import byte_size, whole_number
-
-RoundClampChoice = RoundClamp | Mapping[str, RoundClamp] | Literal["auto"]
 
 
 class EncodedRollout(RolloutBuffer):
@@ -147,37 +145,6 @@ class RoundClampRolloutBuffer(EncodedRollout):
         """Values of this rollout that lay outside the bounds of their codec."""
         arrays = self._observation_arrays()
         return sum(array.values_clamped for array in arrays if isinstance(array, RoundedSteps))
-
-
-def codecs_of_spaces(choice: RoundClampChoice, space: spaces.Space[Any]) -> dict[str, RoundClamp | None]:
-    """Returns the codec of each observation to round, by name. None: its bounds come from the data.
-
-    Args:
-        choice: see `RoundClampRolloutBuffer`.
-        space: of one environment.
-
-    Raises:
-        SpecError: a space cannot be rounded, there is no such space, or bounds do not fit it.
-    """
-    parts = space.spaces if isinstance(space, spaces.Dict) else {OBSERVATION: space}
-    if isinstance(choice, str):
-        if choice != "auto":
-            raise SpecError(f"round_clamp: expected RoundClamp, a mapping of them, or 'auto', got {choice!r}")
-        floats = {name: None for name, part in parts.items() if isinstance(part, spaces.Box) and part.dtype.kind == "f"}
-        if not floats:
-            raise SpecError(
-                f"round_clamp: expected a Box of floats among the observations, got {space}; use the original buffer,"
-                " or DeltaRolloutBuffer for images"
-            )
-        return dict(floats)
-    if isinstance(choice, RoundClamp):
-        chosen: Mapping[str, RoundClamp] = dict.fromkeys(parts, choice)
-    else:
-        chosen = choice
-    unknown = sorted(set(chosen) - set(parts))
-    if unknown:
-        raise SpecError(f"round_clamp: there are no observations {unknown}; the space has {sorted(parts)}")
-    return {name: fitted(name, codec, parts[name]) for name, codec in chosen.items()}
 
 
 class RoundClampDictRolloutBuffer(RoundClampRolloutBuffer, DictRolloutBuffer):
