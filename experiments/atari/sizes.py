@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.atari.training import FRAME_STACK, PPO_ENVS, PPO_STEPS, TrainingConfig, make_environment, make_model
+from experiments.atari.training import FRAME_STACK, TrainingConfig, make_environment, make_model
 from replaystore import FrameDelta, ReplayStore
 from replaystore.adapters.sb3 import DeltaRolloutBuffer, StoreReplayBuffer
 from replaystore.runtime.extras import needs
@@ -57,8 +57,9 @@ def _published_bytes(frames: NDArray[np.uint8]) -> int:
 class _Rollouts(BaseCallback):
     """Measures the rollout buffer at the end of each rollout."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: TrainingConfig) -> None:
         super().__init__()
+        self._config = config
         self.ours: list[int] = []
         self.published: list[int] = []
 
@@ -68,8 +69,8 @@ class _Rollouts(BaseCallback):
     def _on_rollout_end(self) -> None:
         buffer = self.model.rollout_buffer
         self.ours.append(buffer.observation_bytes)
-        stacks = buffer.observations[np.arange(PPO_ENVS * PPO_STEPS)]
-        newest = stacks[:, -1].reshape(PPO_ENVS, PPO_STEPS, *stacks.shape[2:])
+        stacks = buffer.observations[np.arange(self._config.rollout_rows)]
+        newest = stacks[:, -1].reshape(self._config.num_envs, -1, *stacks.shape[2:])
         self.published.append(sum(_published_bytes(frames) for frames in newest))
         buffer.observations.forget_decoded()
 
@@ -90,16 +91,17 @@ def measure_sizes(config: TrainingConfig, num_rows: int, work_dir: Path | None =
     env = make_environment(config)
     stack_bytes = int(np.prod(env.observation_space.shape))
     if config.algorithm == "ppo":
-        rollouts = _Rollouts()
+        rollouts = _Rollouts(config)
         model = make_model(config, env, DeltaRolloutBuffer, frame_stack=FRAME_STACK)
-        model.learn(num_rows * PPO_ENVS * PPO_STEPS, callback=rollouts)
-        rows = PPO_ENVS * PPO_STEPS
+        model.learn(num_rows * config.rollout_rows, callback=rollouts)
+        rows = config.rollout_rows
         raw, published, ours = rows * stack_bytes, np.mean(rollouts.published), np.mean(rollouts.ours)
     else:
         with TemporaryDirectory(prefix="atari-", dir=work_dir) as scratch:
             path = Path(scratch, "store")
             model = make_model(config, env, StoreReplayBuffer, path=path, mode="full", frame_stack=FRAME_STACK)
             model.learn(num_rows)
+            model.replay_buffer.commit()
             rows = model.replay_buffer.size()
             model.replay_buffer.close()
             with ReplayStore.open(path, read_only=True, residency="mapped") as store:

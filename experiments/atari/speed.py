@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from experiments.atari.training import FRAME_STACK, PPO_ENVS, PPO_STEPS, TrainingConfig, make_environment, make_model
+from experiments.atari.training import FRAME_STACK, TrainingConfig, make_environment, make_model
 from experiments.paired_blocks import PairedBlocks, time_in_turns
 from replaystore.adapters.sb3 import DeltaRolloutBuffer, StoreReplayBuffer
 
@@ -26,7 +26,7 @@ def measure_speed(config: TrainingConfig, num_blocks: int, block_steps: int) -> 
             stack.callback(env.close)
         original = make_model(config, envs[0])
         if config.algorithm == "ppo":
-            steps = warm_steps = PPO_ENVS * PPO_STEPS
+            steps = warm_steps = config.rollout_rows
             ours = make_model(config, envs[1], DeltaRolloutBuffer, frame_stack=FRAME_STACK)
         else:
             steps, warm_steps = block_steps, config.learning_starts

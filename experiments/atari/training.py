@@ -23,7 +23,6 @@ gymnasium.register_envs(ale_py)
 Algorithm = Literal["ppo", "qrdqn"]
 ALGORITHMS: tuple[Algorithm, ...] = ("ppo", "qrdqn")
 FRAME_STACK = 4
-PPO_ENVS, PPO_STEPS = 8, 128
 _NO_FRAME_SKIP = "NoFrameskip-v4"
 
 
@@ -36,6 +35,8 @@ class TrainingConfig:
         algorithm: `"ppo"` or `"qrdqn"`.
         version: `"v4"`, as published, or `"v5"`, whose games repeat the last action with probability 0.25.
         seed: of the algorithm and the games.
+        num_envs: environments of PPO.
+        rollout_steps: steps of a rollout of PPO in each environment.
         learning_starts: rows after which QR-DQN learns.
         buffer_size: transitions of QR-DQN's buffer.
     """
@@ -44,6 +45,8 @@ class TrainingConfig:
     algorithm: Algorithm
     version: Literal["v4", "v5"] = "v4"
     seed: int = 0
+    num_envs: int = 8
+    rollout_steps: int = 128
     learning_starts: int = 1000
     buffer_size: int = 100_000
 
@@ -51,6 +54,11 @@ class TrainingConfig:
     def name(self) -> str:
         """Name of the configuration in files."""
         return f"{self.algorithm}_{self.game}_{self.version}"
+
+    @property
+    def rollout_rows(self) -> int:
+        """Rows of a rollout of PPO."""
+        return self.num_envs * self.rollout_steps
 
 
 def make_environment(config: TrainingConfig) -> Any:
@@ -63,7 +71,7 @@ def make_environment(config: TrainingConfig) -> Any:
         name, options = f"{config.game}{_NO_FRAME_SKIP}", {}
     else:
         name, options = f"ALE/{config.game}-v5", {"frameskip": 1, "repeat_action_probability": 0.25}
-    envs = PPO_ENVS if config.algorithm == "ppo" else 1
+    envs = config.num_envs if config.algorithm == "ppo" else 1
     try:
         made = make_atari_env(name, n_envs=envs, seed=config.seed, env_kwargs=options)
     except gymnasium.error.Error as err:
@@ -85,8 +93,8 @@ def make_model(config: TrainingConfig, env: Any, buffer_class: Any = None, **buf
         if buffer_class is not None:
             common |= {"rollout_buffer_class": buffer_class, "rollout_buffer_kwargs": buffer_options}
         return stable_baselines3.PPO(
-            "CnnPolicy", env, n_steps=PPO_STEPS, n_epochs=4, batch_size=256, learning_rate=2.5e-4, clip_range=0.1,
-            vf_coef=0.5, ent_coef=0.01, **common,
+            "CnnPolicy", env, n_steps=config.rollout_steps, n_epochs=4, learning_rate=2.5e-4,
+            batch_size=min(256, config.rollout_rows), clip_range=0.1, vf_coef=0.5, ent_coef=0.01, **common,
         )  # fmt: skip
     if buffer_class is not None:
         common |= {"replay_buffer_class": buffer_class, "replay_buffer_kwargs": buffer_options}

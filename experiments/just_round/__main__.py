@@ -52,11 +52,12 @@ def memory(directory: Path, sac_rows: int, docs: Path | None) -> None:
 
 @main.command()
 @click.argument("directory", type=DIRECTORY)
+@click.option("--algorithms", multiple=True, type=click.Choice(ALGORITHMS), default=ALGORITHMS, show_default=True)
 @click.option("--blocks", type=click.IntRange(min=2), default=10, show_default=True, help="Pairs of blocks.")
 @_docs
-def speed(directory: Path, blocks: int, docs: Path | None) -> None:
+def speed(directory: Path, algorithms: Any, blocks: int, docs: Path | None) -> None:
     """Table I: milliseconds per step, in pairs of blocks."""
-    speeds = just_round_speed.run(directory, blocks, note)
+    speeds = just_round_speed.run(directory, algorithms, blocks, note)
     data = [entry.to_json() for entry in speeds]
     _save("just_round_speed", directory, data, just_round_speed.lines_of(speeds), None, docs)
 

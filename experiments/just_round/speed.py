@@ -13,7 +13,6 @@ import numpy as np
 
 from experiments.drqv2 import results
 from experiments.just_round.tasks import (
-    ALGORITHMS,
     PPO_STEPS,
     TASKS,
     Algorithm,
@@ -71,16 +70,17 @@ def measure(algorithm: Algorithm, task: str, width: int, num_blocks: int) -> Pai
         )
 
 
-def run(directory: Path, num_blocks: int, tell: Callable[[str], None]) -> list[Speed]:
+def run(directory: Path, algorithms: Sequence[Algorithm], num_blocks: int, tell: Callable[[str], None]) -> list[Speed]:
     """Makes the missing measurements, and returns all.
 
     Args:
         directory: directory of the measurements, which are kept.
+        algorithms: some of `ALGORITHMS`.
         num_blocks: blocks of each model.
         tell: called with a line of text for each measurement.
     """
     found = []
-    for algorithm in ALGORITHMS:
+    for algorithm in algorithms:
         for task in TASKS:
             for width in _WIDTHS.get((algorithm, task), (64,)):
                 path = directory / f"speed_{algorithm}_{task}_{width}_{num_blocks}.json"
