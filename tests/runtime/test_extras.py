@@ -24,6 +24,7 @@ HINT = re.compile(r"(?:replaystore|REPLAYSTORE|['\"]\.)\[([a-z0-9_, -]+)\]")
 # The distribution of a package that is called otherwise, and the extras that bring one with another of theirs.
 DISTRIBUTIONS = {
     "google_crc32c": "google-crc32c", "dm_control": "dm-control", "stable_baselines3": "stable-baselines3",
+    "sb3_contrib": "sb3-contrib",
     "sb3_extra_buffers": "sb3-extra-buffers", "ale_py": "ale-py", "cv2": "opencv-python-headless", "yaml": "pyyaml",
     "hydra": "hydra-core", "omegaconf": "hydra-core", "tensordict": "torchrl", "llvmlite": "numba",
 }  # fmt: skip
