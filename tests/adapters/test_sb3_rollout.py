@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -9,7 +10,8 @@ from gymnasium import spaces
 from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 from replaystore import RoundClamp
 from replaystore.adapters.sb3 import (
@@ -268,3 +270,46 @@ def test_nan_is_refused_by_name() -> None:
     observations[1, 0, 2] = np.nan
     with pytest.raises(EpisodeError, match="observation: expected finite numbers to take bounds from"):
         fill(buffer, observations, 0)
+
+
+class Moving(gymnasium.Env):
+    """A square that moves by the action over noise that stays. Episodes end after 11 steps."""
+
+    observation_space = spaces.Box(0, 255, (36, 36, 1), np.uint8)
+    action_space = spaces.Discrete(3)
+
+    def __init__(self, number: int) -> None:
+        self._noise = np.random.default_rng(number).integers(0, 60, (36, 36, 1), np.uint8)
+
+    def _observe(self) -> np.ndarray:
+        image = self._noise.copy()
+        image[self._at : self._at + 4, 3 * self._step : 3 * self._step + 3] = 255
+        return image
+
+    def reset(self, *, seed: int | None = None, options: object = None) -> tuple[np.ndarray, dict]:
+        self._step, self._at = 0, 16
+        return self._observe(), {}
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self._step += 1
+        self._at = int(np.clip(self._at + action - 1, 0, 32))
+        return self._observe(), float(self._at == 20), self._step == 11, False, {}
+
+
+def test_ppo_learns_the_same_bit_for_bit() -> None:
+    """From stacked images, over several rollouts in which episodes end: the same parameters and the same rewards."""
+
+    def learned(**options: object) -> tuple[dict[str, torch.Tensor], list]:
+        env = VecFrameStack(DummyVecEnv([lambda i=i: Monitor(Moving(i)) for i in range(2)]), 4)
+        model = PPO("CnnPolicy", env, n_steps=16, batch_size=16, n_epochs=2, seed=3, device="cpu", **options)
+        model.learn(96)
+        return model.policy.state_dict(), [entry["r"] for entry in model.ep_info_buffer]
+
+    ours = {"rollout_buffer_class": DeltaRolloutBuffer, "rollout_buffer_kwargs": {"frame_stack": 4}}
+    (expected, expected_rewards), (found, rewards) = learned(), learned(**ours)
+    assert rewards == expected_rewards
+    assert len(rewards) >= 8
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+    other = learned(**{**ours, "rollout_buffer_kwargs": {"frame_stack": 2}})[0]  # another way to store the same stacks
+    assert all(torch.equal(other[name], tensor) for name, tensor in expected.items())
