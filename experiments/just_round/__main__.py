@@ -18,6 +18,7 @@ with needs("experiments.just_round", "sb3", "humanoid", "bench", in_command=True
     from experiments.drqv2 import results
     from experiments.just_round import learning as just_round_learning
     from experiments.just_round import memory as just_round_memory
+    from experiments.just_round import open_questions as just_round_open
     from experiments.just_round import speed as just_round_speed
     from experiments.just_round.tasks import ALGORITHMS, TASKS
 
@@ -77,6 +78,16 @@ def learning(
     data = [{"final": entry.final, **vars(entry)} for entry in runs]
     lines = just_round_learning.lines_of(runs, steps)
     _save(f"just_round_learning_{algorithm}", directory, data, lines, just_round_learning.plot(runs, steps), docs)
+
+
+@main.command("open-questions")
+@click.argument("directory", type=DIRECTORY)
+@click.option("--rows", type=AT_LEAST_1, default=20_000, show_default=True, help="Rows per task.")
+@_docs
+def open_questions(directory: Path, rows: int, docs: Path | None) -> None:
+    """What the paper leaves open: other 16-bit numbers, bounds of one's own, rows that become equal."""
+    measured = just_round_open.run(directory, rows, note)
+    _save("just_round_open_questions", directory, measured, just_round_open.lines_of(measured), None, docs)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("stable_baselines3")
 pytest.importorskip("mujoco")
 
 from experiments.drqv2.results import write_between_markers
-from experiments.just_round import fill_buffer, learning, memory, speed
+from experiments.just_round import fill_buffer, learning, memory, open_questions, speed
 from experiments.just_round.tasks import TASKS, make_environment, make_model, published_codec
 from experiments.paired_blocks import PairedBlocks
 from replaystore.errors import SpecError
@@ -130,3 +131,27 @@ def test_a_page_has_several_results(tmp_path: Path) -> None:
     assert "new a" not in text
     with pytest.raises(SpecError, match="expected the lines"):
         write_between_markers(page, "c", "c")
+
+
+def test_rows_that_become_equal() -> None:
+    observations = np.array([[0.1], [0.1], [0.2], [0.2], [0.3]])
+    actions = np.array([[0.51], [0.49], [1.0], [1.2], [0.0]])
+    rewards = np.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert open_questions.equal_rows(observations, actions, rewards, 1) == pytest.approx(2 / 5)
+    assert open_questions.equal_rows(observations, actions, rewards, 2) == 0
+    assert open_questions.equal_rows(observations, actions, np.ones(5), 1) == 0
+    assert open_questions.equal_rows(observations, actions, rewards, None) is None
+
+
+def test_the_errors_of_each_scheme(tmp_path: Path) -> None:
+    found = open_questions.errors("Walker2d", 300)
+    by = {entry["scheme"]: entry for entry in found}
+    assert len(by) == 8
+    for decimals, word in ((1, "decimal"), (2, "decimals"), (3, "decimals")):
+        fixed, own = by[f"{decimals} {word}, +-127"], by[f"{decimals} {word}, own bounds"]
+        assert own["bits"] < fixed["bits"]
+        assert own["max_error"] <= 0.5 * 10.0**-decimals * 1.0001
+        assert 0 < own["rms_error"] < 10.0**-decimals
+    assert by["float16"]["rms_error"] < by["bfloat16"]["rms_error"]
+    text = "\n".join(open_questions.lines_of(found))
+    assert text.count("Walker2d-v5") == 8
