@@ -67,14 +67,17 @@ def speed(directory: Path, algorithms: Any, blocks: int, docs: Path | None) -> N
 @click.argument("directory", type=DIRECTORY)
 @click.option("--algorithm", type=click.Choice(ALGORITHMS), default="ppo", show_default=True)
 @click.option("--tasks", multiple=True, type=click.Choice(TASKS), default=TASKS, show_default=True, help="Repeatable.")
+@click.option("--arms", multiple=True, type=click.Choice(just_round_learning.ARMS), default=just_round_learning.ARMS,
+              show_default=True, help="Repeatable.")  # fmt: skip
 @click.option("--seeds", type=AT_LEAST_1, default=3, show_default=True, help="Number of seeds. Published: 10.")
 @click.option("--steps", type=AT_LEAST_1, default=100_000, show_default=True, help="Steps per run. Published: 10^6.")
 @_docs
 def learning(
-    directory: Path, algorithm: Any, tasks: tuple[str, ...], seeds: int, steps: int, docs: Path | None
-) -> None:
+    directory: Path, algorithm: Any, tasks: tuple[str, ...], arms: tuple[str, ...], seeds: int, steps: int,
+    docs: Path | None,
+) -> None:  # fmt: skip
     """Figure 4: learning with and without rounding, the same seeds in both."""
-    runs = just_round_learning.run(algorithm, tasks, range(seeds), steps, directory, note)
+    runs = just_round_learning.run(algorithm, tasks, arms, range(seeds), steps, directory, note)
     data = [{"final": entry.final, **vars(entry)} for entry in runs]
     lines = just_round_learning.lines_of(runs, steps)
     _save(f"just_round_learning_{algorithm}", directory, data, lines, just_round_learning.plot(runs, steps), docs)

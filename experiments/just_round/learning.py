@@ -104,14 +104,15 @@ def train(algorithm: Algorithm, task: str, arm: str, seed: int, num_steps: int) 
 
 
 def run(
-    algorithm: Algorithm, tasks: Sequence[str], seeds: Sequence[int], num_steps: int, directory: Path,
-    tell: Callable[[str], None],
+    algorithm: Algorithm, tasks: Sequence[str], arms: Sequence[str], seeds: Sequence[int], num_steps: int,
+    directory: Path, tell: Callable[[str], None],
 ) -> list[Run]:  # fmt: skip
-    """Makes the missing runs, each seed with all arms, and returns all.
+    """Makes the missing runs, each seed with all `arms`, and returns all.
 
     Args:
         algorithm: `"ppo"` or `"sac"`.
         tasks: names of tasks.
+        arms: some of `ARMS`, with the first one.
         seeds: seeds.
         num_steps: steps per run.
         directory: directory of the runs, which are kept.
@@ -120,7 +121,7 @@ def run(
     found = []
     for task in tasks:
         for seed in seeds:
-            for arm in ARMS:
+            for arm in arms:
                 path = directory / f"learning_{algorithm}_{task}_{arm}_{seed}_{num_steps}.json"
                 asked = (algorithm, task, arm, seed, num_steps)
                 data = kept(path, lambda asked=asked: asdict(train(*asked)))
@@ -132,10 +133,11 @@ def run(
 def lines_of(runs: Sequence[Run], num_steps: int) -> list[str]:
     """Returns the generated part of the page."""
     rows = []
+    arms = list(dict.fromkeys(entry.arm for entry in runs))
     for algorithm, task in dict.fromkeys((entry.algorithm, entry.task) for entry in runs):
         finals = {
             arm: np.array([e.final for e in runs if (e.algorithm, e.task, e.arm) == (algorithm, task, arm)])
-            for arm in ARMS
+            for arm in arms
         }
         plain = finals["original"]
         row = {
@@ -144,7 +146,7 @@ def lines_of(runs: Sequence[Run], num_steps: int) -> list[str]:
             "seeds": str(len(plain)),
             "original": _spread(plain),
         }
-        for arm in ARMS[1:]:
+        for arm in arms[1:]:
             difference = finals[arm] - plain
             row[f"{arm}, difference by seed"] = f"{_spread(finals[arm])}, {_spread(difference)}"
             within = abs(finals[arm].mean() - plain.mean()) <= plain.std(ddof=1) if len(plain) > 1 else None
@@ -173,7 +175,7 @@ def plot(runs: Sequence[Run], num_steps: int) -> Any:
     panels = figure.subplots(1, len(tasks), squeeze=False)
     grid = np.linspace(0, num_steps, 60)
     for axes, (algorithm, task) in zip(panels[0], tasks, strict=True):
-        for arm, colour in zip(ARMS, results.COLOURS, strict=False):
+        for arm, colour in zip(dict.fromkeys(entry.arm for entry in runs), results.COLOURS, strict=False):
             curves = [
                 np.interp(grid, e.steps, _smooth(e.returns))
                 for e in runs

@@ -125,5 +125,6 @@ def lines_of(measured: Sequence[dict[str, Any]]) -> list[str]:
         *results.table(rows, _TEXT),
         "",
         f"{measured[0]['rows']:,} rows of each task with random actions. Of the deviation: the RMS error of a value"
-        " divided by its deviation over the rows, the median over values that change. Rows that become equal have the rounded observation and action of another row, and another reward.",
+        " divided by its deviation over the rows, the median over values that change. Rows that become equal have the"
+        " rounded observation and action of another row, and another reward.",
     ]

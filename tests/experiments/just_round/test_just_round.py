@@ -97,9 +97,9 @@ def test_a_run_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return replace(runs()[0], arm=arguments[2], seed=arguments[3])
 
     monkeypatch.setattr(learning, "train", train)
-    first = learning.run("ppo", ("Ant",), range(2), 50, tmp_path, lambda line: None)
+    first = learning.run("ppo", ("Ant",), learning.ARMS, range(2), 50, tmp_path, lambda line: None)
     assert len(asked) == len(first) == 6
-    assert learning.run("ppo", ("Ant",), range(3), 50, tmp_path, lambda line: None)[:6] == first
+    assert learning.run("ppo", ("Ant",), learning.ARMS, range(3), 50, tmp_path, lambda line: None)[:6] == first
     assert len(asked) == 9
 
 
