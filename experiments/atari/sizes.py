@@ -31,7 +31,7 @@ class Sizes:
         published_bytes: with the published scheme.
         our_bytes: in `DeltaRolloutBuffer`, or in a store of mode `full`.
         episodes: episodes that ended.
-        mean_return: their mean return, clipped rewards of one life each. None if none ended.
+        mean_return: their mean return, as the game counts it. None if none ended.
     """
 
     game: str
